@@ -1,0 +1,157 @@
+//! What daemon and agent say to each other: JSON over HTTP, always asked by the agent.
+//!
+//! Level-triggered on both sides. The agent reports all attempts that it knows; the daemon answers with all attempts
+//! that the instance should have, each with what to do. A lost or repeated message changes nothing. Moments travel as
+//! ages or remaining times in milliseconds, so that the two clocks need not agree.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    experiment::{AttemptEnd, StopReason},
+    id::{AttemptId, ExperimentId, InstanceId},
+};
+
+/// `POST /v1/agent/register`: sent once the agent is up, again until answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegisterRequest {
+    /// Which instance this is.
+    pub instance: InstanceId,
+    /// The one-time secret from the user data. It is worth nothing once the agent has used its token.
+    pub secret: String,
+    /// The token that the agent made up for itself (256 random bits in hex) and proves itself with from now on.
+    /// Made by the agent, so that a lost answer and a second try end with the same token.
+    pub token: String,
+}
+
+/// The answer to both kinds of request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SyncReply {
+    /// The lease ends so many milliseconds after the agent *sent* the request.
+    pub lease_remaining_ms: u64,
+    /// How long the agent may wait until its next request, at most.
+    pub heartbeat_ms: u64,
+    /// All attempts that the instance should have.
+    pub attempts: Vec<AttemptOrder>,
+    /// Stop everything and power off.
+    pub power_off: bool,
+    /// Changes whenever the answer would: the agent sends it back to wait for the next change.
+    pub version: u64,
+}
+
+/// `POST /v1/agent/sync` with `Authorization: Bearer <token>`. The daemon may hold the answer for up to `wait_ms` as
+/// long as nothing differs from `version`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// Which instance this is.
+    pub instance: Option<InstanceId>,
+    /// All attempts that the agent knows and the daemon still lists.
+    pub attempts: Vec<AttemptReport>,
+    /// The cloud takes the instance back in so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_remaining_ms: Option<u64>,
+    /// How long the answer may be held back.
+    pub wait_ms: u64,
+    /// The `version` of the last answer, 0 at first.
+    pub version: u64,
+}
+
+/// What the agent says of one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Where it is.
+    pub state: ReportedState,
+    /// How old its newest checkpoint is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_age_ms: Option<u64>,
+    /// The newest value of each metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Where an attempt is, by its agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum ReportedState {
+    /// The working folder is being made, or `setup` runs.
+    Preparing,
+    /// `run` runs.
+    Running {
+        /// Since so many milliseconds.
+        age_ms: u64,
+    },
+    /// Nothing of it runs any longer and all of its log was delivered (or cannot be).
+    Ended {
+        /// Since so many milliseconds.
+        age_ms: u64,
+        /// How long `run` ran before, nothing where it never started.
+        ran_ms: Option<u64>,
+        /// How.
+        end: AttemptEnd,
+    },
+}
+
+/// What the daemon wants of one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptOrder {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its experiment: checkpoints belong to that.
+    pub experiment: ExperimentId,
+    /// 1 for the first attempt of the experiment.
+    pub number: u32,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do with an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum Action {
+    /// Start it, unless it was started.
+    Run {
+        /// The work. Sent until the attempt is reported as anything but unknown.
+        work: Box<Work>,
+    },
+    /// SIGTERM, and SIGKILL after the grace.
+    Stop {
+        /// Why.
+        why: StopReason,
+        /// From SIGTERM to SIGKILL.
+        grace_ms: u64,
+    },
+}
+
+/// The work of an attempt.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// The experiment's name, for the log.
+    pub name: String,
+    /// Prepares the working folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
+    /// The shell script that is the experiment.
+    pub run: String,
+    /// Environment variables, parameters and resolved secrets among them.
+    #[serde(default)]
+    pub envs: BTreeMap<String, String>,
+    /// A folder on this machine whose content the working folder starts with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The accelerators that it may use, by number; becomes `CUDA_VISIBLE_DEVICES`.
+    #[serde(default)]
+    pub devices: Vec<u32>,
+    /// From SIGTERM to SIGKILL where the agent stops it of itself (lease, notice).
+    pub grace_ms: u64,
+}
+
+/// The answer to `POST /v1/agent/logs/{attempt}?offset=N`, whose body is the bytes from that offset on. Bytes that the
+/// daemon has already are skipped; a gap is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReply {
+    /// The daemon has everything before this offset.
+    pub next_offset: u64,
+}

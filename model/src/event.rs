@@ -1,0 +1,213 @@
+//! Events: everything that ever changes the state, as facts with all their numbers worked out beforehand.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    budget::BudgetKey,
+    charge::Charge,
+    experiment::{Attempt, AttemptEnd, Experiment, Outcome, StopReason, Sweep},
+    id::{AttemptId, ExperimentId, InstanceId},
+    instance::{Backoff, CloudInstance, DrainReason, Instance, InstanceEnd, Meter, Share},
+    money::{Usd, UsdPerHour},
+    offering::Scope,
+    spec::{ExperimentSpec, SpecId},
+    time::Timestamp,
+};
+
+/// A fact. `Fleet::apply` is the only thing that acts on it; the store keeps all of them in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// A spec that no live experiment had.
+    SpecAdded {
+        /// Its content address.
+        id: SpecId,
+        /// The spec.
+        spec: Arc<ExperimentSpec>,
+    },
+    /// A sweep was accepted. Its trials follow as `ExperimentQueued`.
+    SweepQueued {
+        /// The sweep.
+        sweep: Sweep,
+    },
+    /// An experiment was accepted.
+    ExperimentQueued {
+        /// The experiment, in state `Queued`.
+        experiment: Experiment,
+    },
+    /// Somebody asked that an experiment ends.
+    CancelRequested {
+        /// Which.
+        experiment: ExperimentId,
+    },
+    /// An experiment without a live attempt is over.
+    ExperimentEnded {
+        /// Which.
+        experiment: ExperimentId,
+        /// When.
+        at: Timestamp,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A budget's limit was set, raised, lowered or lifted.
+    BudgetLimited {
+        /// Which budget.
+        key: BudgetKey,
+        /// The limit; `None` for no limit.
+        limit: Option<Usd>,
+    },
+    /// We will launch this instance. Committed, with its holds, before any provider is called.
+    InstanceIntended {
+        /// The instance, in state `Intended`.
+        instance: Box<Instance>,
+    },
+    /// The cloud says that the instance exists.
+    InstanceLaunched {
+        /// The cloud's record.
+        cloud: CloudInstance,
+        /// When we learned it.
+        at: Timestamp,
+    },
+    /// The agent of an instance registered.
+    AgentRegistered {
+        /// Which instance.
+        instance: InstanceId,
+        /// When.
+        at: Timestamp,
+        /// SHA-256 of the token that it got, in hex.
+        token_digest: String,
+    },
+    /// The cloud said that it will take an instance back.
+    InstanceNoticed {
+        /// Which instance.
+        instance: InstanceId,
+        /// When it will be gone.
+        gone_at: Timestamp,
+    },
+    /// A call to the provider about an instance failed or was lost; it will be made again with the same token.
+    CallFailed {
+        /// Which instance.
+        instance: InstanceId,
+        /// How often now, and when again.
+        backoff: Backoff,
+    },
+    /// An instance is paid for until later, by these shares.
+    LeaseExtended {
+        /// Which instance.
+        instance: InstanceId,
+        /// The new end of its lease.
+        until: Timestamp,
+        /// Who pays from now on, with what is now held for it.
+        shares: BTreeMap<ExperimentId, Share>,
+    },
+    /// The price in force of a running instance changed.
+    PriceChanged {
+        /// Which instance.
+        instance: InstanceId,
+        /// The new price.
+        price: UsdPerHour,
+    },
+    /// No new work for an instance; what runs is told to stop.
+    InstanceDraining {
+        /// Which instance.
+        instance: InstanceId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: DrainReason,
+    },
+    /// The end of an instance is asked for from now on.
+    InstanceTerminating {
+        /// Which instance.
+        instance: InstanceId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: DrainReason,
+    },
+    /// An instance is gone, by the cloud's word; its holds are released.
+    InstanceGone {
+        /// Which instance.
+        instance: InstanceId,
+        /// When it ended.
+        at: Timestamp,
+        /// How.
+        end: InstanceEnd,
+    },
+    /// An attempt was given to an instance.
+    AttemptAssigned {
+        /// The attempt, in state `Assigned`.
+        attempt: Attempt,
+        /// Who pays for the instance from now on, with what is now held for it.
+        shares: BTreeMap<ExperimentId, Share>,
+    },
+    /// The agent started an attempt's work.
+    AttemptStarted {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt saved its work.
+    AttemptCheckpointed {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// As of when its work is safe.
+        at: Timestamp,
+    },
+    /// An attempt reported metrics.
+    MetricsReported {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The newest value of each.
+        metrics: BTreeMap<String, f64>,
+    },
+    /// An attempt was told to checkpoint and end.
+    AttemptStopping {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: StopReason,
+    },
+    /// An attempt is over; its experiment waits again unless `ExperimentEnded` follows.
+    AttemptEnded {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// When.
+        at: Timestamp,
+        /// How.
+        end: AttemptEnd,
+        /// Whether it failed of itself, which counts against `retry`.
+        failed: bool,
+        /// When the experiment may be tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<Timestamp>,
+    },
+    /// An instance is charged for a period.
+    Charged {
+        /// What and by whom.
+        charge: Charge,
+        /// The instance's meter afterwards.
+        meter: Meter,
+        /// What is held for each share afterwards.
+        held: BTreeMap<ExperimentId, Usd>,
+    },
+    /// The provider refused a launch: a part of the market is not asked for a while.
+    CapacityRefused {
+        /// Which part.
+        scope: Scope,
+        /// How often in a row.
+        failures: u32,
+        /// Until when it is left alone.
+        until: Timestamp,
+    },
+    /// A part of the market gave what it was asked for: what was held against it is forgotten.
+    CapacityFound {
+        /// Which part.
+        scope: Scope,
+    },
+}

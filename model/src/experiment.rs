@@ -1,0 +1,340 @@
+//! Experiments, sweeps and attempts: what they are and the steps that they may take.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    budget::Account,
+    id::{AttemptId, ExperimentId, InstanceId, SweepId},
+    money::Usd,
+    name::{ProjectName, UserName},
+    resources::Amounts,
+    spec::{Params, SpecId},
+    time::Timestamp,
+};
+
+/// An accepted experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Its id.
+    pub id: ExperimentId,
+    /// What people call it; not unique.
+    pub name: Arc<str>,
+    /// Who pays, at every level above.
+    pub account: Account,
+    /// Its spec, kept once for all equal ones.
+    pub spec: SpecId,
+    /// Its parameters, where it is a trial of a sweep.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: Params,
+    /// When it was accepted.
+    pub queued_at: Timestamp,
+    /// Where it is in its life.
+    pub state: ExperimentState,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Attempts that failed of themselves.
+    pub failures: u32,
+    /// When it may be tried again after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Its newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_at: Option<Timestamp>,
+    /// The newest value of each metric that it reported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+    /// Somebody asked that it ends.
+    #[serde(default)]
+    pub cancelled: bool,
+}
+
+/// Where an experiment is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum ExperimentState {
+    /// It waits for a place; the plan says for what.
+    Queued,
+    /// It has its one live attempt.
+    Running {
+        /// That attempt.
+        attempt: AttemptId,
+    },
+    /// It is over.
+    Ended {
+        /// Since when.
+        at: Timestamp,
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// How an experiment ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Outcome {
+    /// Its run exited with 0.
+    Succeeded,
+    /// Its last allowed attempt failed.
+    Failed {
+        /// How the last attempt ended.
+        end: AttemptEnd,
+    },
+    /// Somebody ended it.
+    Cancelled,
+    /// It was stopped on purpose, with its last checkpoint kept.
+    Stopped {
+        /// Why.
+        why: StopReason,
+    },
+    /// It never ran, because it could not be paid for.
+    Refused {
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why an experiment was refused without having run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Refusal {
+    /// What is left of this budget is less than the least that a launch must hold.
+    Budget {
+        /// The budget that is short.
+        key: crate::budget::BudgetKey,
+        /// Its limit.
+        limit: Usd,
+        /// What was spent of it.
+        spent: Usd,
+        /// The least that a launch has to hold.
+        needed: Usd,
+    },
+}
+
+/// One try at running an experiment on one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id, which fences off reports of earlier attempts.
+    pub id: AttemptId,
+    /// Whose it is.
+    pub experiment: ExperimentId,
+    /// 1 for the first of its experiment.
+    pub number: u32,
+    /// Where it runs.
+    pub instance: InstanceId,
+    /// What it takes of the instance.
+    pub amounts: Amounts,
+    /// Which accelerators are its own, by number on the instance.
+    pub devices: Vec<u32>,
+    /// When it was given to the instance.
+    pub assigned_at: Timestamp,
+    /// Where it is in its life.
+    pub state: AttemptState,
+    /// When its work started to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Its newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_at: Option<Timestamp>,
+}
+
+/// Where an attempt is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum AttemptState {
+    /// The instance is to start it.
+    Assigned,
+    /// Its work runs.
+    Running,
+    /// It was told to checkpoint and end.
+    Stopping {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: StopReason,
+    },
+    /// It is over.
+    Ended {
+        /// Since when.
+        at: Timestamp,
+        /// How.
+        end: AttemptEnd,
+    },
+}
+
+/// Why we stop an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// Somebody cancelled the experiment.
+    Cancelled,
+    /// A budget above it cannot pay for more.
+    Budget,
+    /// It ran for its `max_duration`.
+    MaxDuration,
+    /// The price passed the ceiling, or the instance goes for another reason: it will run elsewhere.
+    Moved,
+    /// The cloud takes the instance back: it will run elsewhere.
+    Interrupted,
+}
+
+impl StopReason {
+    /// Whether the experiment is queued again after the attempt.
+    #[must_use]
+    pub fn requeues(self) -> bool {
+        match self {
+            Self::Moved | Self::Interrupted => true,
+            Self::Cancelled | Self::Budget | Self::MaxDuration => false,
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cancelled => "cancelled",
+            Self::Budget => "budget exhausted",
+            Self::MaxDuration => "max_duration reached",
+            Self::Moved => "moved to another instance",
+            Self::Interrupted => "interrupted by the cloud",
+        })
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum AttemptEnd {
+    /// Its process ended of itself.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// Its process died of a signal that was not ours.
+    Killed {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It could not be started.
+    NotStarted {
+        /// What the agent says.
+        error: String,
+    },
+    /// We stopped it.
+    Stopped {
+        /// Why.
+        why: StopReason,
+    },
+    /// Its instance went away under it.
+    InstanceLost {
+        /// Whether the cloud took it back.
+        interrupted: bool,
+    },
+}
+
+impl fmt::Display for AttemptEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exit code {code}"),
+            Self::Killed { signal } => write!(f, "killed by signal {signal}"),
+            Self::NotStarted { error } => write!(f, "could not be started: {error}"),
+            Self::Stopped { why } => write!(f, "stopped: {why}"),
+            Self::InstanceLost { interrupted: true } => f.write_str("interrupted by the cloud"),
+            Self::InstanceLost { interrupted: false } => f.write_str("the instance was lost"),
+        }
+    }
+}
+
+/// An accepted sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// Its id.
+    pub id: SweepId,
+    /// What people call it; not unique.
+    pub name: Arc<str>,
+    /// Who pays.
+    pub project: ProjectName,
+    /// Who asked.
+    pub user: UserName,
+    /// When it was accepted.
+    pub queued_at: Timestamp,
+    /// All its trials, ever.
+    pub trials: u32,
+    /// Its trials that are not over.
+    pub open: u32,
+    /// Its trials that have an attempt now.
+    pub running: u32,
+    /// How many may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
+    /// When its last trial ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Experiment {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state, ExperimentState::Ended { .. })
+    }
+
+    /// One word for lists and filters.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match &self.state {
+            ExperimentState::Queued => "queued",
+            ExperimentState::Running { .. } => "running",
+            ExperimentState::Ended { outcome, .. } => outcome.name(),
+        }
+    }
+}
+
+impl Outcome {
+    /// One word for lists and filters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Stopped { .. } => "stopped",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Failed { end } => write!(f, "failed: {end}"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Stopped { why } => write!(f, "stopped: {why}"),
+            Self::Refused { why } => write!(f, "refused: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Budget { key, limit, spent, needed } => write!(
+                f,
+                "{} of the {} spent of {key} leaves less than the {} that a launch must hold",
+                spent.rounded(),
+                limit.rounded(),
+                needed.rounded()
+            ),
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state, AttemptState::Ended { .. })
+    }
+}

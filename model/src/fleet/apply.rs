@@ -1,0 +1,405 @@
+//! The transitions. Each event either changes the state completely or, where it is not allowed, not at all.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use super::{Fleet, IllegalTransition, LiveSpec, RefusedScope};
+use crate::{
+    budget::BudgetKey,
+    charge::{Charge, ChargeClass},
+    event::Event,
+    experiment::{Attempt, AttemptState, Experiment, ExperimentState},
+    id::{AttemptId, ExperimentId, InstanceId},
+    instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
+    money::Usd,
+    time::Timestamp,
+};
+
+type Applied = Result<(), IllegalTransition>;
+
+impl Fleet {
+    /// Applies one event: the only way in which the state changes (S2).
+    ///
+    /// # Errors
+    /// When the state does not allow the event. Nothing was changed then.
+    pub fn apply(&mut self, event: &Event) -> Applied {
+        match event {
+            Event::SpecAdded { id, spec } => {
+                self.specs.entry(*id).or_insert_with(|| LiveSpec { spec: spec.clone(), users: 0 });
+                self.touched.specs.insert(*id);
+                Ok(())
+            }
+            Event::SweepQueued { sweep } => {
+                if self.sweeps.contains_key(&sweep.id) {
+                    return illegal(format!("{} was queued twice", sweep.id));
+                }
+                self.touched.sweeps.insert(sweep.id);
+                self.sweeps.insert(sweep.id, sweep.clone());
+                Ok(())
+            }
+            Event::ExperimentQueued { experiment } => self.experiment_queued(experiment),
+            Event::CancelRequested { experiment } => {
+                self.experiment_mut(*experiment)?.cancelled = true;
+                Ok(())
+            }
+            Event::ExperimentEnded { experiment, at, outcome } => {
+                let found = self.experiment_mut(*experiment)?;
+                if found.state != ExperimentState::Queued {
+                    return illegal(format!("{experiment} ends while {}", found.state_name()));
+                }
+                found.state = ExperimentState::Ended { at: *at, outcome: outcome.clone() };
+                let sweep = found.account.sweep;
+                self.touch_budget(BudgetKey::Experiment(*experiment));
+                if let Some(sweep) = sweep.and_then(|id| self.sweeps.get_mut(&id)) {
+                    sweep.open = sweep.open.saturating_sub(1);
+                    if sweep.open == 0 {
+                        sweep.ended_at = Some(*at);
+                    }
+                    let id = sweep.id;
+                    self.touched.sweeps.insert(id);
+                    self.touch_budget(BudgetKey::Sweep(id));
+                }
+                Ok(())
+            }
+            Event::BudgetLimited { key, limit } => {
+                self.budgets.entry(key.clone()).or_default().limit = *limit;
+                self.touched.budgets.insert(key.clone());
+                Ok(())
+            }
+            Event::InstanceIntended { instance } => self.instance_intended(instance),
+            Event::InstanceLaunched { cloud, at } => self.instance_launched(cloud, *at),
+            Event::AgentRegistered { instance, at, token_digest } => {
+                let found = self.instance_mut(*instance)?;
+                match found.state {
+                    // The agent may be quicker than the launch's answer.
+                    InstanceState::Intended { .. } | InstanceState::Booting { .. } => {
+                        found.state = InstanceState::Ready { since: *at };
+                        found.idle_since = Some(*at);
+                    }
+                    InstanceState::Draining { .. } | InstanceState::Terminating { .. } => {}
+                    InstanceState::Ready { .. } | InstanceState::Gone { .. } => {
+                        return illegal(format!("{instance} registers while {}", found.state_name()));
+                    }
+                }
+                if found.meter.from.is_none() {
+                    found.meter.from = Some(*at);
+                    found.meter.through = *at;
+                }
+                found.token_digest = Some(token_digest.clone());
+                Ok(())
+            }
+            Event::InstanceNoticed { instance, gone_at } => {
+                self.instance_mut(*instance)?.notice = Some(*gone_at);
+                Ok(())
+            }
+            Event::CallFailed { instance, backoff } => {
+                self.instance_mut(*instance)?.backoff = *backoff;
+                Ok(())
+            }
+            Event::LeaseExtended { instance, until, shares } => {
+                let found = self.instance_mut(*instance)?;
+                if !found.is_live() || *until < found.lease_until {
+                    return illegal(format!("the lease of {instance} would shrink"));
+                }
+                found.lease_until = *until;
+                self.set_shares(*instance, shares)
+            }
+            Event::PriceChanged { instance, price } => {
+                self.instance_mut(*instance)?.price = *price;
+                Ok(())
+            }
+            Event::InstanceDraining { instance, at, why } => {
+                let found = self.instance_mut(*instance)?;
+                match found.state {
+                    InstanceState::Booting { .. } | InstanceState::Ready { .. } => {
+                        found.state = InstanceState::Draining { since: *at, why: *why };
+                        Ok(())
+                    }
+                    InstanceState::Intended { .. }
+                    | InstanceState::Draining { .. }
+                    | InstanceState::Terminating { .. }
+                    | InstanceState::Gone { .. } => {
+                        illegal(format!("{instance} drains while {}", found.state_name()))
+                    }
+                }
+            }
+            Event::InstanceTerminating { instance, at, why } => {
+                let found = self.instance_mut(*instance)?;
+                match found.state {
+                    InstanceState::Booting { .. } | InstanceState::Ready { .. } | InstanceState::Draining { .. } => {
+                        found.state = InstanceState::Terminating { since: *at, why: *why };
+                        found.backoff = Backoff::default();
+                        Ok(())
+                    }
+                    // An intended instance may or may not exist: it is settled by its token first.
+                    InstanceState::Intended { .. }
+                    | InstanceState::Terminating { .. }
+                    | InstanceState::Gone { .. } => {
+                        illegal(format!("{instance} terminates while {}", found.state_name()))
+                    }
+                }
+            }
+            Event::InstanceGone { instance, at, end } => self.instance_gone(*instance, *at, end),
+            Event::AttemptAssigned { attempt, shares } => self.attempt_assigned(attempt, shares),
+            Event::AttemptStarted { attempt, at } => {
+                let found = self.attempt_mut(*attempt)?;
+                if found.state == AttemptState::Assigned {
+                    found.state = AttemptState::Running;
+                }
+                found.started_at = Some(*at);
+                Ok(())
+            }
+            Event::AttemptCheckpointed { attempt, at } => {
+                let found = self.attempt_mut(*attempt)?;
+                found.checkpoint_at = found.checkpoint_at.max(Some(*at));
+                let (id, newest) = (found.experiment, found.checkpoint_at);
+                let experiment = self.experiment_mut(id)?;
+                experiment.checkpoint_at = experiment.checkpoint_at.max(newest);
+                Ok(())
+            }
+            Event::MetricsReported { attempt, metrics } => {
+                let id = self.attempt_mut(*attempt)?.experiment;
+                let experiment = self.experiment_mut(id)?;
+                experiment.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
+                Ok(())
+            }
+            Event::AttemptStopping { attempt, at, why } => {
+                let found = self.attempt_mut(*attempt)?;
+                match &found.state {
+                    AttemptState::Assigned | AttemptState::Running => {}
+                    // A move may turn into a final stop (somebody cancels meanwhile), never the other way round.
+                    AttemptState::Stopping { why: before, .. } if before.requeues() && !why.requeues() => {}
+                    AttemptState::Stopping { .. } | AttemptState::Ended { .. } => {
+                        return illegal(format!("{attempt} is told to stop twice"));
+                    }
+                }
+                found.state = AttemptState::Stopping { since: *at, why: *why };
+                Ok(())
+            }
+            Event::AttemptEnded { attempt, at, end, failed, not_before } => {
+                let found = self.attempt_mut(*attempt)?;
+                if found.is_ended() {
+                    return illegal(format!("{attempt} ends twice"));
+                }
+                found.state = AttemptState::Ended { at: *at, end: end.clone() };
+                let (experiment, instance) = (found.experiment, found.instance);
+                self.attempt_left(experiment, *failed, *not_before)?;
+                let others = self.attempts_on(instance).next().is_some();
+                if !others && let Some(instance) = self.instances.get_mut(&instance) {
+                    instance.idle_since = Some(*at);
+                    let id = instance.id;
+                    self.touched.instances.insert(id);
+                }
+                Ok(())
+            }
+            Event::Charged { charge, meter, held } => self.charged(charge, meter, held),
+            Event::CapacityRefused { scope, failures, until } => {
+                self.refused.insert(scope.clone(), RefusedScope { failures: *failures, until: *until });
+                self.touched.refused.insert(scope.clone());
+                Ok(())
+            }
+            Event::CapacityFound { scope } => {
+                self.refused.remove(scope);
+                self.touched.refused.insert(scope.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn experiment_queued(&mut self, experiment: &Experiment) -> Applied {
+        let Experiment { id, spec, account, state, .. } = experiment;
+        if *state != ExperimentState::Queued {
+            return illegal(format!("{id} is queued while {}", experiment.state_name()));
+        }
+        let Some(live) = self.specs.get_mut(spec) else {
+            return illegal(format!("{id} is queued without its spec {spec}"));
+        };
+        let Entry::Vacant(vacant) = self.experiments.entry(*id) else {
+            return illegal(format!("{id} was queued twice"));
+        };
+        live.users += 1;
+        vacant.insert(experiment.clone());
+        self.touched.experiments.insert(*id);
+        if account.sweep.is_some_and(|sweep| !self.sweeps.contains_key(&sweep)) {
+            self.experiments.remove(id);
+            return illegal(format!("{id} is a trial of an unknown sweep"));
+        }
+        Ok(())
+    }
+
+    fn instance_intended(&mut self, instance: &Instance) -> Applied {
+        let id = instance.id;
+        if !matches!(instance.state, InstanceState::Intended { .. }) {
+            return illegal(format!("{id} is intended while {}", instance.state_name()));
+        }
+        if self.instances.contains_key(&id) {
+            return illegal(format!("{id} was intended twice"));
+        }
+        let shares = instance.shares.clone();
+        // Without its shares first, so that `set_shares` sees every hold as new.
+        self.instances.insert(id, Instance { shares: BTreeMap::new(), ..instance.clone() });
+        self.touched.instances.insert(id);
+        self.set_shares(id, &shares)
+    }
+
+    fn instance_launched(&mut self, cloud: &CloudInstance, at: Timestamp) -> Applied {
+        let found = self.instance_mut(cloud.instance)?;
+        if found.cloud_id.as_ref().is_some_and(|known| *known != cloud.cloud_id) {
+            return illegal(format!("{} is {} and {} (O2)", found.id, cloud.cloud_id, found.cloud_id.as_ref().expect("just seen")));
+        }
+        found.cloud_id = Some(cloud.cloud_id.clone());
+        found.backoff = Backoff::default();
+        if found.meter.from.is_none() {
+            found.meter.from = Some(cloud.launched_at);
+            found.meter.through = cloud.launched_at;
+        }
+        if matches!(found.state, InstanceState::Intended { .. }) {
+            found.state = InstanceState::Booting { at };
+        }
+        Ok(())
+    }
+
+    fn instance_gone(&mut self, id: InstanceId, at: Timestamp, end: &InstanceEnd) -> Applied {
+        if let Some(attempt) = self.attempts_on(id).next() {
+            return illegal(format!("{id} is gone before its {} has ended", attempt.id));
+        }
+        let found = self.instance_mut(id)?;
+        if !found.is_live() {
+            return illegal(format!("{id} is gone twice"));
+        }
+        found.state = InstanceState::Gone { at, end: end.clone() };
+        let shares = found.shares.clone();
+        let released = shares.into_iter().map(|(payer, share)| (payer, Share { held: Usd::ZERO, ..share })).collect();
+        self.set_shares(id, &released)
+    }
+
+    fn attempt_assigned(&mut self, attempt: &Attempt, shares: &BTreeMap<ExperimentId, Share>) -> Applied {
+        let Attempt { id, experiment, instance, .. } = attempt;
+        if attempt.state != AttemptState::Assigned || self.attempts.contains_key(id) {
+            return illegal(format!("{id} was assigned twice"));
+        }
+        match self.instances.get(instance) {
+            Some(found) if matches!(found.state, InstanceState::Ready { .. }) => {
+                if !self.free_on(found).fits(attempt.amounts) {
+                    return illegal(format!("{id} does not fit onto {instance}"));
+                }
+            }
+            Some(found) => return illegal(format!("{id} is assigned to {instance}, which is {}", found.state_name())),
+            None => return illegal(format!("{id} is assigned to {instance}, which is unknown")),
+        }
+        let found = self.experiment_mut(*experiment)?;
+        if found.state != ExperimentState::Queued {
+            return illegal(format!("{experiment} gets {id} while {} (E1)", found.state_name()));
+        }
+        found.state = ExperimentState::Running { attempt: *id };
+        found.attempts += 1;
+        found.not_before = None;
+        if let Some(sweep) = found.account.sweep.and_then(|id| self.sweeps.get_mut(&id)) {
+            sweep.running += 1;
+            let id = sweep.id;
+            self.touched.sweeps.insert(id);
+        }
+        self.attempts.insert(*id, attempt.clone());
+        self.touched.attempts.insert(*id);
+        self.instance_mut(*instance)?.idle_since = None;
+        self.set_shares(*instance, shares)
+    }
+
+    fn attempt_left(&mut self, id: ExperimentId, failed: bool, not_before: Option<Timestamp>) -> Applied {
+        let experiment = self.experiment_mut(id)?;
+        experiment.state = ExperimentState::Queued;
+        experiment.not_before = not_before;
+        if failed {
+            experiment.failures += 1;
+        }
+        if let Some(sweep) = experiment.account.sweep.and_then(|id| self.sweeps.get_mut(&id)) {
+            sweep.running = sweep.running.saturating_sub(1);
+            let id = sweep.id;
+            self.touched.sweeps.insert(id);
+        }
+        Ok(())
+    }
+
+    fn charged(&mut self, charge: &Charge, meter: &Meter, held: &BTreeMap<ExperimentId, Usd>) -> Applied {
+        let id = charge.instance;
+        let found = self.instances.get(&id).ok_or_else(|| unknown(&id))?;
+        let gapless = match charge.class {
+            ChargeClass::Usage => charge.period.from == found.meter.through && charge.period.to == meter.through,
+            ChargeClass::Correction => meter.through == found.meter.through,
+        };
+        if !gapless {
+            return illegal(format!("a charge of {id} overlaps or leaves a gap (L2)"));
+        }
+        if found.meter.cost + charge.cost() != meter.cost {
+            return illegal(format!("the charges of {id} do not add up (L1)"));
+        }
+        let mut shares = found.shares.clone();
+        for (payer, amount) in held {
+            let Some(share) = shares.get_mut(payer) else {
+                return illegal(format!("{payer} has no share of {id}"));
+            };
+            share.held = *amount;
+        }
+        for line in &charge.lines {
+            for key in line.account.budgets(line.payer) {
+                if !self.budgets.contains_key(&key) {
+                    return illegal(format!("{key} is charged without ever having held"));
+                }
+            }
+        }
+        for line in &charge.lines {
+            for key in line.account.budgets(line.payer) {
+                self.budget_mut(key).spent += line.amount;
+            }
+        }
+        self.instance_mut(id)?.meter = meter.clone();
+        self.set_shares(id, &shares)
+    }
+
+    /// Replaces the shares of an instance and moves the difference of what is held into the budgets above.
+    fn set_shares(&mut self, id: InstanceId, shares: &BTreeMap<ExperimentId, Share>) -> Applied {
+        let before = std::mem::replace(&mut self.instance_mut(id)?.shares, shares.clone());
+        for (payer, share) in before {
+            for key in share.account.budgets(payer) {
+                self.budget_mut(key).held -= share.held;
+            }
+        }
+        for (payer, share) in shares {
+            for key in share.account.budgets(*payer) {
+                self.budget_mut(key).held += share.held;
+            }
+        }
+        Ok(())
+    }
+
+    fn budget_mut(&mut self, key: BudgetKey) -> &mut crate::budget::Budget {
+        self.touched.budgets.insert(key.clone());
+        self.budgets.entry(key).or_default()
+    }
+
+    fn touch_budget(&mut self, key: BudgetKey) {
+        self.touched.budgets.insert(key);
+    }
+
+    fn experiment_mut(&mut self, id: ExperimentId) -> Result<&mut Experiment, IllegalTransition> {
+        self.touched.experiments.insert(id);
+        self.experiments.get_mut(&id).ok_or_else(|| unknown(&id))
+    }
+
+    fn attempt_mut(&mut self, id: AttemptId) -> Result<&mut Attempt, IllegalTransition> {
+        self.touched.attempts.insert(id);
+        self.attempts.get_mut(&id).ok_or_else(|| unknown(&id))
+    }
+
+    fn instance_mut(&mut self, id: InstanceId) -> Result<&mut Instance, IllegalTransition> {
+        self.touched.instances.insert(id);
+        self.instances.get_mut(&id).ok_or_else(|| unknown(&id))
+    }
+}
+
+fn illegal<T>(what: String) -> Result<T, IllegalTransition> {
+    Err(IllegalTransition(what))
+}
+
+fn unknown(id: &dyn std::fmt::Display) -> IllegalTransition {
+    IllegalTransition(format!("{id} is unknown"))
+}

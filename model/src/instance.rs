@@ -1,0 +1,270 @@
+//! Instances: ours from the intent to the end, and the cloud's record of them.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    budget::Account,
+    id::{ExperimentId, InstanceId},
+    money::{Usd, UsdPerHour},
+    name::CloudId,
+    offering::Offering,
+    time::{Period, Span, Timestamp},
+};
+
+/// An instance of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id. The provider's idempotency token is derived from it.
+    pub id: InstanceId,
+    /// What we asked for, with the prices of then.
+    pub offering: Offering,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// The cloud's name of it, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_id: Option<CloudId>,
+    /// The disk that we asked for, in GiB.
+    pub disk_gib: u32,
+    /// The highest price that we let it reach: what its holds are made of.
+    pub ceiling: UsdPerHour,
+    /// The price in force.
+    pub price: UsdPerHour,
+    /// It is paid for until then, and for `drain_allowance` after. The agent ends everything by then.
+    pub lease_until: Timestamp,
+    /// What is paid beyond the lease for checkpointing and shutting down.
+    pub drain_allowance: Span,
+    /// Who pays for which part, and what is held for it.
+    pub shares: BTreeMap<ExperimentId, Share>,
+    /// How far it is charged.
+    pub meter: Meter,
+    /// SHA-256 of the one-time secret that its agent registers with, in hex.
+    pub secret_digest: String,
+    /// SHA-256 of the agent's token, in hex, once it registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_digest: Option<String>,
+    /// Since when nothing runs on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Timestamp>,
+    /// When the cloud takes it back, once it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Timestamp>,
+    /// Calls to the provider that failed in a row, and when the next may be.
+    #[serde(default)]
+    pub backoff: Backoff,
+}
+
+/// One payer's part of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Whose money it is.
+    pub account: Account,
+    /// The part, out of `InstanceType::weight` (or of the sum of all weights, where that is more).
+    pub weight: u32,
+    /// What is held in each budget above the payer.
+    pub held: Usd,
+}
+
+/// How far an instance is charged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    /// When billing began, by the cloud's record; `None` before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// Charged until then.
+    pub through: Timestamp,
+    /// What rounding left over, for `UsdPerHour::cost_with_remainder`.
+    pub remainder: i64,
+    /// The same for the on-demand price.
+    pub on_demand_remainder: i64,
+    /// The sum of all charges.
+    pub cost: Usd,
+}
+
+/// Calls that failed in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Backoff {
+    /// How many.
+    pub failures: u32,
+    /// No call before then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+}
+
+/// Where an instance is in its life. `Intended` may or may not exist at the cloud: that is what makes leaks impossible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum InstanceState {
+    /// Committed; the launch is asked for with the same token until the answer is known.
+    Intended {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The cloud said that it exists; its agent has not registered.
+    Booting {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// Its agent registered and takes work.
+    Ready {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// No new work; what runs was told to stop.
+    Draining {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: DrainReason,
+    },
+    /// The end is asked for until the cloud says that it is gone.
+    Terminating {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: DrainReason,
+    },
+    /// The cloud said that it is gone, or that it never was.
+    Gone {
+        /// Since when.
+        at: Timestamp,
+        /// How.
+        end: InstanceEnd,
+    },
+}
+
+/// Why we end an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainReason {
+    /// Nothing to do for `idle_duration`.
+    Idle,
+    /// Its lease could not be paid for any longer.
+    Budget,
+    /// Its price passed the ceiling.
+    Ceiling,
+    /// The cloud takes it back.
+    Interrupted,
+    /// Its agent did not register in time, or fell silent.
+    AgentLost,
+    /// Nobody needs it any longer.
+    Unneeded,
+    /// An operator said so.
+    Operator,
+}
+
+impl fmt::Display for DrainReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Budget => "budget",
+            Self::Ceiling => "price above the ceiling",
+            Self::Interrupted => "interrupted",
+            Self::AgentLost => "agent lost",
+            Self::Unneeded => "unneeded",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum InstanceEnd {
+    /// The launch was refused: it never existed and cost nothing.
+    Refused {
+        /// What the provider said.
+        message: String,
+    },
+    /// The cloud took it back.
+    Interrupted,
+    /// We ended it.
+    Terminated {
+        /// Why.
+        why: DrainReason,
+    },
+    /// It ended of itself: its lease ran out, it crashed, or somebody ended it by hand.
+    Vanished,
+}
+
+/// The cloud's record of an instance that carries our tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudInstance {
+    /// The cloud's name of it.
+    pub cloud_id: CloudId,
+    /// Which of ours it is, by its tag.
+    pub instance: InstanceId,
+    /// Whether it still costs money.
+    pub state: CloudState,
+    /// When billing began.
+    pub launched_at: Timestamp,
+    /// When the cloud will take it back, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Timestamp>,
+}
+
+/// The cloud's word on an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum CloudState {
+    /// It starts.
+    Pending,
+    /// It runs.
+    Running,
+    /// It was told to end.
+    Stopping,
+    /// It is over.
+    Gone {
+        /// When billing ended.
+        at: Timestamp,
+        /// Whether the cloud took it back.
+        interrupted: bool,
+    },
+}
+
+impl Instance {
+    /// Whether it may exist at the cloud.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state, InstanceState::Gone { .. })
+    }
+
+    /// Until when it is paid for.
+    #[must_use]
+    pub fn paid_until(&self) -> Timestamp {
+        self.lease_until + self.drain_allowance
+    }
+
+    /// What is held for it in all.
+    #[must_use]
+    pub fn held(&self) -> Usd {
+        self.shares.values().map(|share| share.held).sum()
+    }
+
+    /// The time not charged yet that is paid for.
+    #[must_use]
+    pub fn uncharged(&self) -> Period {
+        Period::new(self.meter.through, self.paid_until())
+    }
+
+    /// What all shares are parts of: the type's weight, or the sum of the shares where that is more.
+    #[must_use]
+    pub fn total_weight(&self) -> u32 {
+        let sum: u32 = self.shares.values().map(|share| share.weight).sum();
+        sum.max(self.offering.instance_type.weight())
+    }
+
+    /// One word for lists and filters.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            InstanceState::Intended { .. } => "intended",
+            InstanceState::Booting { .. } => "booting",
+            InstanceState::Ready { .. } => "ready",
+            InstanceState::Draining { .. } => "draining",
+            InstanceState::Terminating { .. } => "terminating",
+            InstanceState::Gone { .. } => "gone",
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The domain of bursar in types: ids, money, periods, states, events, and `Fleet`, the live state.
+//!
+//! No IO, no async, no clock, no chance. Every other crate speaks in these types; this one imports none of ours.
+
+pub mod agent_api;
+pub mod budget;
+pub mod charge;
+pub mod event;
+pub mod experiment;
+pub mod fleet;
+pub mod id;
+pub mod instance;
+pub mod invariant;
+pub mod money;
+pub mod name;
+pub mod offering;
+pub mod reason;
+pub mod resources;
+pub mod spec;
+pub mod time;
+
+pub use self::{
+    budget::{Account, Budget, BudgetKey},
+    charge::{Category, Charge, ChargeClass, ChargeLine},
+    event::Event,
+    experiment::{
+        Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, Outcome, Refusal, StopReason, Sweep,
+    },
+    fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},
+    id::{AttemptId, ExperimentId, IdGen, InstanceId, SweepId, TypedId},
+    instance::{
+        Backoff, CloudInstance, CloudState, DrainReason, Instance, InstanceEnd, InstanceState, Meter, Share,
+    },
+    invariant::{InvariantId, Violation},
+    money::{Usd, UsdPerHour},
+    name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
+    offering::{CapacityType, Offering, OfferingKey, Scope},
+    reason::WaitingOn,
+    resources::{Accelerators, Amounts, InstanceType, Resources},
+    spec::{
+        CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, Retry, SecretRef, SpecId,
+        SpotPolicy, SweepSpec,
+    },
+    time::{Clock, Period, Span, Timestamp},
+};

@@ -1,0 +1,147 @@
+//! What can be rented: a type in a zone as spot or on-demand, at a price.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    money::UsdPerHour,
+    name::{ProviderName, Region, TypeName, Zone},
+    resources::InstanceType,
+};
+
+/// How the provider sells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityType {
+    /// Cheap, and the cloud may take it back.
+    Spot,
+    /// Ours until we end it.
+    OnDemand,
+    /// Paid for already.
+    Reserved,
+}
+
+impl fmt::Display for CapacityType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Spot => "spot",
+            Self::OnDemand => "on-demand",
+            Self::Reserved => "reserved",
+        })
+    }
+}
+
+/// What names an offering.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OfferingKey {
+    /// The provider.
+    pub provider: ProviderName,
+    /// Its region.
+    pub region: Region,
+    /// The zone in the region.
+    pub zone: Zone,
+    /// The instance type.
+    pub instance_type: TypeName,
+    /// Spot or on-demand.
+    pub capacity_type: CapacityType,
+}
+
+/// One thing to rent, with its price now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offering {
+    /// The provider.
+    pub provider: ProviderName,
+    /// Its region.
+    pub region: Region,
+    /// The zone in the region.
+    pub zone: Zone,
+    /// The instance type with what it has.
+    pub instance_type: Arc<InstanceType>,
+    /// Spot or on-demand.
+    pub capacity_type: CapacityType,
+    /// The price now. `None` is unknown, as is a listed price of 0: never chosen.
+    pub price: Option<UsdPerHour>,
+    /// The on-demand price of the same type in the same place: the default ceiling of a spot price.
+    pub on_demand_price: Option<UsdPerHour>,
+}
+
+impl Offering {
+    /// What names it.
+    #[must_use]
+    pub fn key(&self) -> OfferingKey {
+        OfferingKey {
+            provider: self.provider.clone(),
+            region: self.region.clone(),
+            zone: self.zone.clone(),
+            instance_type: self.instance_type.name.clone(),
+            capacity_type: self.capacity_type,
+        }
+    }
+}
+
+impl fmt::Display for OfferingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { provider, region: _, zone, instance_type, capacity_type } = self;
+        write!(f, "{provider}/{zone}/{instance_type}/{capacity_type}")
+    }
+}
+
+/// A part of the market that a refusal speaks of: what is named matches, what is `None` matches all.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Scope {
+    /// The provider, always named.
+    pub provider: ProviderName,
+    /// The region, or all.
+    pub region: Option<Region>,
+    /// The zone, or all.
+    pub zone: Option<Zone>,
+    /// The instance type, or all.
+    pub instance_type: Option<TypeName>,
+    /// Spot or on-demand, or both.
+    pub capacity_type: Option<CapacityType>,
+}
+
+impl Scope {
+    /// Just this offering.
+    #[must_use]
+    pub fn of(key: &OfferingKey) -> Self {
+        Self {
+            provider: key.provider.clone(),
+            region: Some(key.region.clone()),
+            zone: Some(key.zone.clone()),
+            instance_type: Some(key.instance_type.clone()),
+            capacity_type: Some(key.capacity_type),
+        }
+    }
+
+    /// Whether an offering is inside.
+    #[must_use]
+    pub fn covers(&self, offering: &Offering) -> bool {
+        let Self { provider, region, zone, instance_type, capacity_type } = self;
+        *provider == offering.provider
+            && region.as_ref().is_none_or(|r| *r == offering.region)
+            && zone.as_ref().is_none_or(|z| *z == offering.zone)
+            && instance_type.as_ref().is_none_or(|t| *t == offering.instance_type.name)
+            && capacity_type.is_none_or(|c| c == offering.capacity_type)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { provider, region, zone, instance_type, capacity_type } = self;
+        write!(f, "{provider}")?;
+        match (zone, region) {
+            (Some(zone), _) => write!(f, "/{zone}")?,
+            (None, Some(region)) => write!(f, "/{region}")?,
+            (None, None) => {}
+        }
+        if let Some(name) = instance_type {
+            write!(f, "/{name}")?;
+        }
+        if let Some(capacity_type) = capacity_type {
+            write!(f, "/{capacity_type}")?;
+        }
+        Ok(())
+    }
+}

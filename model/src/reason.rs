@@ -1,0 +1,107 @@
+//! Why an experiment waits. Every "no" of the planner is one of these, and a person can read it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    budget::BudgetKey,
+    id::InstanceId,
+    money::{Usd, UsdPerHour},
+    time::Timestamp,
+};
+
+/// What a queued experiment waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "on")]
+pub enum WaitingOn {
+    /// An instance that it will share or have is on its way.
+    Instance {
+        /// That instance.
+        instance: InstanceId,
+    },
+    /// A budget above it has no room for the hold of a launch now; held money may come back.
+    Budget {
+        /// Which budget.
+        key: BudgetKey,
+        /// Its limit.
+        limit: Usd,
+        /// What was spent of it.
+        spent: Usd,
+        /// What leases that run hold of it.
+        held: Usd,
+        /// What the cheapest launch has to hold.
+        needed: Usd,
+    },
+    /// Its sweep runs as many trials as it may.
+    SweepParallel {
+        /// `max_parallel` of the sweep.
+        limit: u32,
+    },
+    /// As many instances run as the configuration allows.
+    InstanceLimit {
+        /// `max_instances`.
+        limit: u32,
+    },
+    /// All that would do was refused lately by the providers.
+    Capacity {
+        /// How many offerings would do.
+        offerings: u32,
+        /// When the first of them is asked again.
+        until: Timestamp,
+    },
+    /// All that would do costs more than a ceiling.
+    Ceiling {
+        /// The lowest price on offer.
+        lowest: UsdPerHour,
+        /// The ceiling.
+        ceiling: UsdPerHour,
+    },
+    /// What would do is listed without a price.
+    UnknownPrice {
+        /// How many offerings.
+        offerings: u32,
+    },
+    /// Nothing on the market does what it asks.
+    NoOffering {
+        /// What is missing, for people.
+        missing: String,
+    },
+    /// It failed and will be tried again.
+    Backoff {
+        /// Then.
+        until: Timestamp,
+    },
+}
+
+impl fmt::Display for WaitingOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance { instance } => write!(f, "{instance} is on its way"),
+            Self::Budget { key, limit, spent, held, needed } => write!(
+                f,
+                "{key} has no room: {} spent and {} held of {}, a launch must hold {}",
+                spent.rounded(),
+                held.rounded(),
+                limit.rounded(),
+                needed.rounded()
+            ),
+            Self::SweepParallel { limit } => write!(f, "its sweep runs {limit} trials at once (max_parallel)"),
+            Self::InstanceLimit { limit } => write!(f, "{limit} instances run, which is max_instances"),
+            Self::Capacity { offerings, until } => {
+                write!(f, "the providers refused all {offerings} offerings that would do; next try at {until}")
+            }
+            Self::Ceiling { lowest, ceiling } => write!(
+                f,
+                "the lowest price that would do is {}, above the ceiling of {}",
+                lowest.rounded(),
+                ceiling.rounded()
+            ),
+            Self::UnknownPrice { offerings } => {
+                write!(f, "{offerings} offerings would do, but none has a known price")
+            }
+            Self::NoOffering { missing } => write!(f, "nothing on offer does: {missing}"),
+            Self::Backoff { until } => write!(f, "it failed; next try at {until}"),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Providers: where instances come from. The trait is the contract; each sentence of it is a test in `conformance`.
+
+use std::fmt;
+
+use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, Scope, Span, Timestamp};
+
+/// A place that rents out instances.
+///
+/// What every implementation promises:
+///
+/// 1. `launch` is idempotent by `LaunchRequest::instance`: asked again with the same request, it answers with the same
+///    cloud instance and never makes a second one, across restarts of the daemon too, even after that instance ended.
+/// 2. `launch` carries the installation and the instance id as tags *at creation*, so that `list` shows it from the start.
+/// 3. A refused launch says so with `EffectMay::No` and leaves nothing behind. Where it is not known whether the call
+///    took effect, the error says `EffectMay::Maybe`.
+/// 4. `list` shows every instance of the installation that may still cost money, and those that ended for at least
+///    `list_keeps_ended`, each with its end.
+/// 5. `terminate` is idempotent, also for what is gone or never was. After it, `list` shows the end sooner or later.
+/// 6. An instance is `Gone` in `list` only when it costs nothing any more and nothing of it runs.
+/// 7. Instances of other installations are never shown nor touched.
+#[async_trait::async_trait]
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// Its name in the configuration.
+    fn name(&self) -> &ProviderName;
+
+    /// What can be rented, at today's prices.
+    async fn offerings(&self) -> Result<Vec<Offering>, ProviderError>;
+
+    /// Makes an instance, or finds the one that this request made before.
+    async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError>;
+
+    /// All instances of this installation.
+    async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError>;
+
+    /// Ends an instance. Named by our id, so that one whose launch answer was lost can be ended too.
+    async fn terminate(&self, instance: InstanceId, cloud_id: Option<&CloudId>) -> Result<(), ProviderError>;
+}
+
+/// What to launch. Made from the committed intent alone, so that a restarted daemon asks for exactly the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchRequest {
+    /// This installation of bursar: a tag, and part of the idempotency token.
+    pub installation: String,
+    /// Which instance of ours: a tag, and the rest of the token.
+    pub instance: InstanceId,
+    /// What to rent.
+    pub offering: Offering,
+    /// Disk in GiB.
+    pub disk_gib: u32,
+    /// When the first lease ends: the instance ends itself by then if it hears nothing.
+    pub lease_until: Timestamp,
+    /// Where its agent finds the daemon, such as `http://127.0.0.1:7733`.
+    pub daemon_url: String,
+    /// The one-time secret that its agent registers with.
+    pub secret: String,
+}
+
+/// A call that did not do what it was to.
+#[derive(Debug, thiserror::Error)]
+#[error("{provider}: {message}")]
+pub struct ProviderError {
+    /// Which provider.
+    pub provider: ProviderName,
+    /// What the caller does next depends on this.
+    pub kind: ErrorKind,
+    /// Whether the call may have taken effect.
+    pub effect: EffectMay,
+    /// What the provider said, for people.
+    pub message: String,
+    /// What lies beneath.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What kind of error, by what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// This part of the market has nothing now: ask elsewhere, and here again later.
+    InsufficientCapacity(Scope),
+    /// A quota is full: the same, but only a person can raise it.
+    Quota(Scope),
+    /// Asked too often: again after a while.
+    Throttled {
+        /// Where the provider says how long.
+        retry_after: Option<Span>,
+    },
+    /// Credentials or permissions: a person must act; asked again now and then.
+    Auth,
+    /// The request itself is wrong: asking again will not help.
+    Invalid,
+    /// The provider or the way to it is down: again after a while.
+    Unavailable,
+}
+
+/// Whether a failed call may have taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectMay {
+    /// It did not.
+    No,
+    /// Nobody knows: only the same token, or `list`, can tell.
+    Maybe,
+}
+
+/// How long `list` shows an instance after its end, at least.
+pub const LIST_KEEPS_ENDED: Span = Span::from_secs(3600);
