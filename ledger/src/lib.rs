@@ -1,1 +1,17 @@
-//! Under construction.
+//! Pure accounting: what is held before a launch, what is charged afterwards, and who pays which part.
+//!
+//! Nothing here knows a clock, a store or a cloud. Amounts are whole nano-dollars and every split is exact: the parts
+//! sum to the whole (L1), and the periods of an instance's charges meet (L2).
+
+pub mod allocate;
+pub mod hold;
+pub mod meter;
+pub mod room;
+pub mod shares;
+
+pub use self::{
+    allocate::allocate,
+    hold::{holds, launch_hold},
+    meter::{Metered, lost_work, meter},
+    room::{Room, Short},
+};

@@ -11,7 +11,7 @@ use crate::{
     name::{ProjectName, UserName},
     resources::Amounts,
     spec::{Params, SpecId},
-    time::Timestamp,
+    time::{Period, Timestamp},
 };
 
 /// An accepted experiment.
@@ -137,6 +137,20 @@ pub struct Attempt {
     /// Its newest checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_at: Option<Timestamp>,
+    /// What was charged as `run` for work that no checkpoint covers yet: what an interruption would lose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<RunCharge>,
+}
+
+/// What one period of an attempt's work was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunCharge {
+    /// When.
+    pub period: Period,
+    /// How much.
+    pub amount: Usd,
+    /// The same at the on-demand price.
+    pub on_demand_amount: Usd,
 }
 
 /// Where an attempt is in its life.
@@ -332,6 +346,28 @@ impl fmt::Display for Refusal {
 }
 
 impl Attempt {
+    /// The most periods that `unsaved` keeps apart: the oldest are merged beyond, which costs precision only where
+    /// work goes unsaved through more price changes and leases than this.
+    const UNSAVED_MAX: usize = 32;
+
+    /// Notes what was charged as `run`.
+    pub(crate) fn ran(&mut self, charge: RunCharge) {
+        self.unsaved.push(charge);
+        if self.unsaved.len() > Self::UNSAVED_MAX {
+            let oldest = self.unsaved.remove(0);
+            let next = &mut self.unsaved[0];
+            next.period.from = oldest.period.from;
+            next.amount += oldest.amount;
+            next.on_demand_amount += oldest.on_demand_amount;
+        }
+    }
+
+    /// Forgets what a checkpoint made safe.
+    pub(crate) fn saved(&mut self, at: Timestamp) {
+        self.checkpoint_at = self.checkpoint_at.max(Some(at));
+        self.unsaved.retain(|charge| charge.period.to > at);
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_ended(&self) -> bool {

@@ -39,8 +39,6 @@ pub struct Instance {
     pub shares: BTreeMap<ExperimentId, Share>,
     /// How far it is charged.
     pub meter: Meter,
-    /// SHA-256 of the one-time secret that its agent registers with, in hex.
-    pub secret_digest: String,
     /// SHA-256 of the agent's token, in hex, once it registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_digest: Option<String>,

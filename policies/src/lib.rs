@@ -1,1 +1,95 @@
-//! Under construction.
+//! Pure decisions: state in, plan and reasons out. No clock, no chance, no IO; the same input gives the same plan.
+//!
+//! A plan is a list of events, in order, that become true when they are committed. What must be done in the world
+//! follows from the state that they make (an `Intended` instance is launched, a `Terminating` one terminated), so that
+//! whoever executes a plan makes no choices, and planning again once all is done changes nothing.
+
+mod lifecycle;
+pub mod market;
+mod placement;
+
+use std::collections::BTreeMap;
+
+use bursar_model::{
+    Event, ExperimentId, Fleet, IdGen, InstanceId, Span, Timestamp, UsdPerHour, WaitingOn,
+};
+
+pub use self::{lifecycle::attempt_ended, market::Market};
+
+/// All that a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanInput<'a> {
+    /// The time to plan for.
+    pub now: Timestamp,
+    /// The live state.
+    pub fleet: &'a Fleet,
+    /// What can be rented.
+    pub market: &'a Market,
+    /// When each instance's agent was last heard. An instance that is not in it was not heard since the daemon started.
+    pub heard: &'a BTreeMap<InstanceId, Timestamp>,
+    /// When the daemon started: no silence is counted from before.
+    pub started_at: Timestamp,
+    /// What the configuration says.
+    pub settings: &'a Settings,
+}
+
+/// What the configuration says about planning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How long an instance is paid for at a time.
+    pub lease: Span,
+    /// What is paid beyond a lease for checkpointing and shutting down.
+    pub drain_allowance: Span,
+    /// How long an instance with nothing to do is kept.
+    pub idle_duration: Span,
+    /// How many instances there may be at once.
+    pub max_instances: u32,
+    /// The highest price of an instance that is accepted.
+    pub max_price: Option<UsdPerHour>,
+    /// How long an instance may take from its launch until its agent registers.
+    pub boot_timeout: Span,
+    /// How long an agent may be silent before its instance is given up.
+    pub silence_timeout: Span,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: Span::from_secs(600),
+            drain_allowance: Span::from_secs(120),
+            idle_duration: Span::from_secs(300),
+            max_instances: 100,
+            max_price: None,
+            boot_timeout: Span::from_secs(900),
+            silence_timeout: Span::from_secs(300),
+        }
+    }
+}
+
+/// What is to become true, and why the rest waits.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use = "a plan that is not committed changes nothing"]
+pub struct Plan {
+    /// In order; each is legal after those before it.
+    pub events: Vec<Event>,
+    /// Every queued experiment that gets no place in this plan, with what it waits for.
+    pub waiting: Vec<(ExperimentId, WaitingOn)>,
+    /// When to plan again at the latest, though nothing happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Asks to be made again at `at` at the latest.
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+/// Decides everything that is to be decided now.
+pub fn plan(input: &PlanInput<'_>, ids: &mut IdGen) -> Plan {
+    let mut plan = Plan::default();
+    let mut room = bursar_ledger::Room::new(&input.fleet.budgets);
+    let lifecycle = lifecycle::plan_lifecycle(input, &mut room, &mut plan);
+    placement::plan_placement(input, &lifecycle, &mut room, ids, &mut plan);
+    plan
+}

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use super::{Fleet, IllegalTransition, LiveSpec, RefusedScope};
 use crate::{
     budget::BudgetKey,
-    charge::{Charge, ChargeClass},
+    charge::{Category, Charge, ChargeClass},
     event::Event,
-    experiment::{Attempt, AttemptState, Experiment, ExperimentState},
+    experiment::{Attempt, AttemptState, Experiment, ExperimentState, RunCharge},
     id::{AttemptId, ExperimentId, InstanceId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
     money::Usd,
@@ -150,10 +150,10 @@ impl Fleet {
             }
             Event::AttemptCheckpointed { attempt, at } => {
                 let found = self.attempt_mut(*attempt)?;
-                found.checkpoint_at = found.checkpoint_at.max(Some(*at));
-                let (id, newest) = (found.experiment, found.checkpoint_at);
+                found.saved(*at);
+                let id = found.experiment;
                 let experiment = self.experiment_mut(id)?;
-                experiment.checkpoint_at = experiment.checkpoint_at.max(newest);
+                experiment.checkpoint_at = experiment.checkpoint_at.max(Some(*at));
                 Ok(())
             }
             Event::MetricsReported { attempt, metrics } => {
@@ -349,6 +349,21 @@ impl Fleet {
         for line in &charge.lines {
             for key in line.account.budgets(line.payer) {
                 self.budget_mut(key).spent += line.amount;
+            }
+        }
+        if charge.class == ChargeClass::Usage {
+            for line in charge.lines.iter().filter(|line| line.category == Category::Run) {
+                let ran = RunCharge {
+                    period: charge.period,
+                    amount: line.amount,
+                    on_demand_amount: line.on_demand_amount,
+                };
+                if let Some(ExperimentState::Running { attempt }) =
+                    self.experiments.get(&line.payer).map(|experiment| &experiment.state)
+                {
+                    let attempt = *attempt;
+                    self.attempt_mut(attempt)?.ran(ran);
+                }
             }
         }
         self.instance_mut(id)?.meter = meter.clone();
