@@ -1,1 +1,81 @@
-//! Under construction.
+//! The worker on an instance: it keeps the lease, runs attempts, ships their logs and passes on interruption notices.
+//!
+//! One thread owns everything. Each *turn* looks at all of it (children that ended, the notice, deadlines, logs, what
+//! the daemon last said) and does what is due; a missed or repeated wake-up changes nothing. The daemon is asked in the
+//! background and answers with a message. While it cannot be reached, work goes on undisturbed until the lease ends.
+//!
+//! Three things make sure that nothing outlives its attempt: each attempt is a session of its own, its processes carry
+//! its id in their environment, and the agent is the *subreaper* to which daemonised grandchildren come back.
+
+mod agent;
+mod attempt;
+mod checkpoints;
+mod deadline;
+mod folder;
+mod link;
+mod log;
+mod metrics;
+pub mod processes;
+mod settings;
+mod shim;
+
+use std::{io, path::PathBuf};
+
+use bursar_model::Timestamp;
+
+pub use self::{
+    agent::run,
+    settings::{AgentSettings, Notice},
+    shim::{EXEC_COMMAND, exec_shim},
+};
+
+/// Why an agent could not do its work. Whatever is wrong with one attempt is told to the daemon instead.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file that it needs from the start cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The settings are not what `AgentSettings` says.
+    #[error("{path} does not hold an agent's settings")]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The operating system refused something without which nothing works.
+    #[error("the system refused {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No HTTP client can be made.
+    #[error("cannot make an HTTP client")]
+    Http(#[source] reqwest::Error),
+}
+
+/// The wall clock: only for moments that come from or go to files. Everything else counts on the monotonic clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: an agent is a process of its own and never simulated"
+)]
+#[must_use]
+pub fn wall_clock() -> Timestamp {
+    timestamp(std::time::SystemTime::now())
+}
+
+/// A file's time as ours.
+pub(crate) fn timestamp(time: std::time::SystemTime) -> Timestamp {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

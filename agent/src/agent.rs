@@ -1,0 +1,416 @@
+//! The agent's loop: wait for something to happen, then look at everything and do what is due.
+
+use std::{collections::BTreeMap, mem::Discriminant, time::Duration};
+
+use bursar_model::{
+    AttemptId, Span, StopReason,
+    agent_api::{Action, LogReply, RegisterRequest, ReportedState, SyncReply, SyncRequest},
+};
+use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    AgentError,
+    attempt::Attempt,
+    deadline::Deadline,
+    folder,
+    link::{Backoff, Link, LinkError},
+    processes,
+    settings::{AgentSettings, Notice},
+    wall_clock,
+};
+
+/// How often the notice file is looked for. A cloud's shortest notice is 30 s.
+const NOTICE_TICK: Duration = Duration::from_millis(500);
+
+/// Between two requests at least: a daemon that never holds an answer back must not be asked without pause.
+const SYNC_SPACING: Duration = Duration::from_millis(10);
+
+/// Waits for the daemon's first word on how long to wait.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How often, with how much time between, what is left is killed before the agent exits. What is still there then
+/// hangs in the kernel, and only the end of the machine helps.
+const LAST_SWEEPS: u32 = 50;
+const LAST_SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Works until the daemon sends it home, its lease ends, or it is told to end (SIGTERM, SIGINT). Nothing that it
+/// started runs afterwards.
+///
+/// # Errors
+/// When it cannot begin. Afterwards, errors are told to the daemon or end with the lease.
+pub fn run(settings: AgentSettings) -> Result<(), AgentError> {
+    let system = |what| move |source| AgentError::System { what, source };
+    set_child_subreaper(Some(getpid())).map_err(|error| system("being a subreaper")(error.into()))?;
+    // One thread, and the caller's: children die with the *thread* that started them.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("a runtime"))?;
+    let result = runtime.block_on(async {
+        let mut agent = Agent::new(settings)?;
+        let mut child_ended = signal(SignalKind::child()).map_err(system("watching children"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("watching SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("watching SIGINT"))?;
+        agent.work(&mut child_ended, &mut terminate, &mut interrupt).await;
+        agent.end_everything().await;
+        Ok(())
+    });
+    // A large folder may still be on its way to be copied or removed: not worth waiting for.
+    runtime.shutdown_background();
+    result
+}
+
+/// What a background task brings back.
+enum Message {
+    Made { attempt: AttemptId, result: Result<(), String> },
+    Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
+    LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
+}
+
+/// What of a report cannot wait for the next heartbeat: which attempts there are, in which states, and the notice.
+type Urgent = (Vec<(AttemptId, Discriminant<ReportedState>)>, bool);
+
+/// A request under way.
+struct Asking {
+    request: u64,
+    said: Urgent,
+    task: AbortHandle,
+}
+
+struct Agent {
+    settings: AgentSettings,
+    secret: String,
+    link: Link,
+    messages: UnboundedReceiver<Message>,
+    sender: UnboundedSender<Message>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    lease: Deadline,
+    notice: Option<(Notice, Deadline)>,
+    registered: bool,
+    /// Told to end by a signal.
+    leaving: bool,
+    /// Told to end by the daemon.
+    power_off: bool,
+    asking: Option<Asking>,
+    requests: u64,
+    ask_not_before: Instant,
+    backoff: Backoff,
+    version: u64,
+    heartbeat: Duration,
+}
+
+impl Agent {
+    fn new(settings: AgentSettings) -> Result<Self, AgentError> {
+        let now = Instant::now();
+        let (sender, messages) = unbounded_channel();
+        let lease = now + settings.lease_until.since(wall_clock()).to_std();
+        Ok(Self {
+            secret: settings.secret()?,
+            link: Link::new(&settings.daemon_url)?,
+            settings,
+            messages,
+            sender,
+            attempts: BTreeMap::new(),
+            lease: Deadline::new(lease, now),
+            notice: None,
+            registered: false,
+            leaving: false,
+            power_off: false,
+            asking: None,
+            requests: 0,
+            ask_not_before: now,
+            backoff: Backoff::default(),
+            version: 0,
+            heartbeat: FIRST_HEARTBEAT,
+        })
+    }
+
+    async fn work(&mut self, child_ended: &mut Signal, terminate: &mut Signal, interrupt: &mut Signal) {
+        tracing::info!(instance = %self.settings.instance, daemon = self.settings.daemon_url, "agent started");
+        loop {
+            let now = Instant::now();
+            let wake_at = self.turn(now);
+            if self.is_done(now) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => self.leaving = true,
+                _ = interrupt.recv() => self.leaving = true,
+                _ = child_ended.recv() => {} // The turn reaps.
+                Some(message) = self.messages.recv() => self.take(message, Instant::now()),
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Looks at everything, does what is due, and says when to look again.
+    fn turn(&mut self, now: Instant) -> Instant {
+        for (pid, status) in reap() {
+            // What is no attempt's shell is an adopted grandchild: reaping it is all that it needs.
+            let _ = self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
+        }
+        self.look_for_notice(now);
+        self.land(now);
+        for attempt in self.attempts.values_mut() {
+            attempt.turn(now);
+        }
+        self.remove_forgotten();
+        self.ship_logs(now);
+        self.ask(now);
+        self.wake_at(now)
+    }
+
+    fn is_done(&self, now: Instant) -> bool {
+        let lease_over = now >= self.lease.at();
+        let left = self.leaving && self.attempts.values().all(Attempt::is_over);
+        let sent_home = self.power_off && self.attempts.is_empty();
+        if lease_over || left || sent_home {
+            tracing::info!(lease_over, left, sent_home, "agent ends");
+        }
+        lease_over || left || sent_home
+    }
+
+    fn wake_at(&self, now: Instant) -> Instant {
+        let attempts = self.attempts.values().filter_map(|attempt| attempt.wake_at(now));
+        let ask = self.asking.is_none().then_some(self.ask_not_before);
+        let soonest = attempts.chain(ask).chain([self.lease.at(), now + NOTICE_TICK]).min();
+        soonest.unwrap_or(now + NOTICE_TICK)
+    }
+
+    fn look_for_notice(&mut self, now: Instant) {
+        if self.notice.is_some() {
+            return;
+        }
+        let Some(notice) = self.settings.notice() else { return };
+        let remaining = notice.gone_at.since(wall_clock());
+        tracing::warn!(%remaining, "the cloud takes this instance back");
+        self.notice = Some((notice, Deadline::new(now + remaining.to_std(), now)));
+        for attempt in self.attempts.values() {
+            attempt.show_notice(notice);
+        }
+    }
+
+    /// Stops of itself what could not end in time otherwise: before the end of the lease, before the cloud takes the
+    /// instance back (should the daemon not have said so), and when told to end.
+    fn land(&mut self, now: Instant) {
+        let grace = self.attempts.values().map(Attempt::grace).max().unwrap_or_default();
+        let mut stop: Option<(StopReason, Deadline)> = None;
+        if self.leaving || now >= self.lease.landing(grace) {
+            stop = Some((StopReason::Moved, self.lease));
+        }
+        if let Some((_, gone)) = self.notice
+            && now >= gone.landing(grace)
+        {
+            stop = Some((StopReason::Interrupted, gone));
+        }
+        let Some((why, deadline)) = stop else { return };
+        for attempt in self.attempts.values_mut() {
+            let kill_at = (now + attempt.grace()).min(deadline.last_kill()).min(self.lease.last_kill());
+            attempt.stop(why, kill_at);
+        }
+    }
+
+    fn remove_forgotten(&mut self) {
+        for (_, attempt) in self.attempts.extract_if(.., |_, attempt| attempt.forgotten && attempt.is_over())
+        {
+            let folder = attempt.folder().clone();
+            tokio::task::spawn_blocking(move || folder.remove());
+        }
+    }
+
+    fn ship_logs(&mut self, now: Instant) {
+        for attempt in self.attempts.values_mut().filter(|attempt| !attempt.forgotten) {
+            let complete = attempt.is_over();
+            let Some(chunk) = attempt.log.next_chunk(now, complete) else { continue };
+            let (link, sender, attempt) = (self.link.clone(), self.sender.clone(), attempt.id);
+            tokio::spawn(async move {
+                let result = link.ship_log(attempt, chunk.offset, chunk.bytes).await;
+                let _ = sender.send(Message::LogSent { attempt, offset: chunk.offset, result });
+            });
+        }
+    }
+
+    /// Keeps one request to the daemon under way. One that is being held back is given up where we have news.
+    fn ask(&mut self, now: Instant) {
+        let urgent = self.urgent(now);
+        if let Some(asking) = &self.asking {
+            if asking.said == urgent || !self.registered {
+                return;
+            }
+            asking.task.abort();
+        } else if now < self.ask_not_before {
+            return;
+        }
+        self.requests += 1;
+        let request = self.requests;
+        let (link, sender) = (self.link.clone(), self.sender.clone());
+        let task = if self.registered {
+            let report = self.report(now);
+            tokio::spawn(async move {
+                let result = link.sync(&report).await;
+                let _ = sender.send(Message::Answered { request, sent: now, result });
+            })
+        } else {
+            let register = RegisterRequest {
+                instance: self.settings.instance,
+                secret: self.secret.clone(),
+                token: link.token().to_owned(),
+            };
+            tokio::spawn(async move {
+                let result = link.register(&register).await;
+                let _ = sender.send(Message::Answered { request, sent: now, result });
+            })
+        };
+        self.asking = Some(Asking { request, said: urgent, task: task.abort_handle() });
+    }
+
+    fn urgent(&self, now: Instant) -> Urgent {
+        let known = self.attempts.values().filter(|attempt| !attempt.forgotten);
+        let states = known.map(|attempt| (attempt.id, std::mem::discriminant(&attempt.reported_state(now))));
+        (states.collect(), self.notice.is_some())
+    }
+
+    fn report(&mut self, now: Instant) -> SyncRequest {
+        let known = self.attempts.values_mut().filter(|attempt| !attempt.forgotten);
+        let remaining = |(_, gone): (Notice, Deadline)| gone.at().saturating_duration_since(now);
+        SyncRequest {
+            instance: Some(self.settings.instance),
+            attempts: known.map(|attempt| attempt.report(now)).collect(),
+            notice_remaining_ms: self.notice.map(remaining).map(millis),
+            wait_ms: millis(self.heartbeat),
+            version: self.version,
+        }
+    }
+
+    fn take(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::Made { attempt, result } => {
+                if let Some(attempt) = self.attempts.get_mut(&attempt) {
+                    attempt.made(result, now);
+                    if let Some((notice, _)) = self.notice {
+                        attempt.show_notice(notice);
+                    }
+                }
+            }
+            Message::LogSent { attempt, offset, result } => {
+                if let Some(attempt) = self.attempts.get_mut(&attempt) {
+                    attempt.log.sent(now, offset, result);
+                }
+            }
+            // An answer to a request that was given up counts no more: a newer one is under way.
+            Message::Answered { request, sent, result } => {
+                if self.asking.as_ref().is_some_and(|asking| asking.request == request) {
+                    self.asking = None;
+                    self.answered(sent, now, result);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, sent: Instant, now: Instant, result: Result<SyncReply, LinkError>) {
+        match result {
+            Ok(reply) => {
+                self.registered = true;
+                self.backoff.reset();
+                self.ask_not_before = now + SYNC_SPACING;
+                self.obey(sent, now, reply);
+            }
+            Err(error) => {
+                let wait = self.backoff.next();
+                tracing::warn!(%error, ?wait, "the daemon was asked in vain");
+                self.ask_not_before = now + wait;
+            }
+        }
+    }
+
+    fn obey(&mut self, sent: Instant, now: Instant, reply: SyncReply) {
+        let SyncReply { lease_remaining_ms, heartbeat_ms, attempts: orders, power_off, version } = reply;
+        if self.lease.extend(sent, Duration::from_millis(lease_remaining_ms)) {
+            self.write_lease(now);
+        }
+        self.heartbeat = Duration::from_millis(heartbeat_ms);
+        self.version = version;
+        self.power_off |= power_off;
+        for attempt in self.attempts.values_mut() {
+            if !orders.iter().any(|order| order.attempt == attempt.id) {
+                // Fenced off: another attempt of the same experiment may run elsewhere already and use the same
+                // checkpoints, so there is no grace.
+                attempt.forgotten = true;
+                attempt.stop(StopReason::Moved, now);
+            }
+        }
+        for order in orders {
+            let known = self.attempts.get_mut(&order.attempt);
+            match (&order.action, known) {
+                (Action::Run { .. }, Some(_)) => {}
+                (Action::Run { work }, None) => {
+                    let attempt = Attempt::new(&order, (**work).clone(), &self.settings);
+                    self.begin(attempt);
+                }
+                (Action::Stop { why, grace_ms }, Some(attempt)) => {
+                    let kill_at = now + Duration::from_millis((*grace_ms).min(DAY_MS));
+                    attempt.stop(*why, kill_at.min(self.lease.last_kill()));
+                }
+                (Action::Stop { why, .. }, None) => {
+                    let attempt = Attempt::never_started(&order, *why, &self.settings, now);
+                    self.attempts.insert(order.attempt, attempt);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, attempt: Attempt) {
+        let (id, making, sender) = (attempt.id, attempt.making(), self.sender.clone());
+        tokio::spawn(async move {
+            let made = tokio::task::spawn_blocking(making);
+            let result = made.await.unwrap_or_else(|error| Err(error.to_string()));
+            let _ = sender.send(Message::Made { attempt: id, result });
+        });
+        self.attempts.insert(id, attempt);
+    }
+
+    fn write_lease(&self, now: Instant) {
+        let Some(path) = &self.settings.lease_file else { return };
+        let remaining = self.lease.at().saturating_duration_since(now);
+        let until =
+            wall_clock() + Span::from_millis(i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX));
+        if let Err(error) = folder::replace(path, &until.to_string()) {
+            tracing::warn!(path = %path.display(), %error, "the lease cannot be written down");
+        }
+    }
+
+    /// Kills all that is left, adopted processes without any mark among it.
+    async fn end_everything(&self) {
+        let mut clean = 0;
+        for _ in 0..LAST_SWEEPS {
+            let mut none_left = processes::kill(processes::Which::DescendedFrom(getpid()));
+            for attempt in self.attempts.values() {
+                none_left &= attempt.kill_all();
+            }
+            reap();
+            clean = if none_left { clean + 1 } else { 0 };
+            if clean == 2 {
+                return;
+            }
+            sleep(LAST_SWEEP_PAUSE).await;
+        }
+        tracing::error!("processes of this instance cannot be killed");
+    }
+}
+
+/// Longer than any grace.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// All children that ended since, adopted ones too. As many as there are; each is given once.
+fn reap() -> Vec<(Pid, WaitStatus)> {
+    std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

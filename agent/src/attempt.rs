@@ -1,0 +1,344 @@
+//! One attempt on this instance: from its order to the moment at which nothing of it runs and its log is delivered.
+
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bursar_model::{
+    AttemptEnd, AttemptId, StopReason, Timestamp,
+    agent_api::{AttemptOrder, AttemptReport, ReportedState, Work},
+};
+use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
+use tokio::time::Instant;
+
+use crate::{
+    checkpoints,
+    folder::Folder,
+    log::Log,
+    metrics::Metrics,
+    processes,
+    settings::{AgentSettings, Notice},
+    shim, timestamp, wall_clock,
+};
+
+/// How often a running attempt's log is looked at.
+const LOG_TICK: Duration = Duration::from_millis(250);
+
+/// How often is looked for what is left of an attempt whose shell has ended.
+const CLEARING_TICK: Duration = Duration::from_millis(50);
+
+/// An attempt that the daemon wants here.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
+    pub(crate) log: Log,
+    /// The daemon no longer lists it: it is removed as soon as nothing of it runs.
+    pub(crate) forgotten: bool,
+    folder: Folder,
+    checkpoints: PathBuf,
+    /// What every process of it has in its environment.
+    mark: String,
+    env: BTreeMap<String, String>,
+    work: Work,
+    stage: Stage,
+    stop: Option<Stop>,
+    /// When `run` started.
+    started: Option<Started>,
+    /// The session of the script that ran last.
+    session: Option<Pid>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its folder is being made.
+    Making,
+    /// `setup` runs.
+    Setup { shell: Pid },
+    /// `run` runs.
+    Running { shell: Pid },
+    /// The shell has ended; whatever it left behind is waited for or killed.
+    Clearing { end: AttemptEnd },
+    /// Nothing of it runs.
+    Over { end: AttemptEnd, at: Instant },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Started {
+    at: Instant,
+    wall: Timestamp,
+}
+
+/// We ended it.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    why: StopReason,
+    kill_at: Instant,
+}
+
+impl Attempt {
+    /// An attempt whose folder is to be made.
+    pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings) -> Self {
+        let folder = Folder::new(&settings.work_dir, order.attempt);
+        let checkpoints = settings.checkpoint_root.join(order.experiment.to_string());
+        let mut env = shim::base_environment(&folder);
+        env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let devices: Vec<String> = work.devices.iter().map(u32::to_string).collect();
+        for (name, value) in [
+            ("BURSAR_EXPERIMENT_ID", order.experiment.to_string()),
+            ("BURSAR_ATTEMPT_ID", order.attempt.to_string()),
+            ("BURSAR_ATTEMPT", order.number.to_string()),
+            ("BURSAR_INSTANCE_ID", settings.instance.to_string()),
+            ("BURSAR_CHECKPOINT_DIR", checkpoints.display().to_string()),
+            ("BURSAR_METRICS", folder.metrics().display().to_string()),
+            ("BURSAR_NOTICE_FILE", folder.notice().display().to_string()),
+            // Set even when empty: without the variable, CUDA would show every device.
+            ("CUDA_VISIBLE_DEVICES", devices.join(",")),
+        ] {
+            env.insert(name.to_owned(), value);
+        }
+        Self {
+            id: order.attempt,
+            log: Log::new(folder.log()),
+            forgotten: false,
+            mark: format!("BURSAR_ATTEMPT_ID={}", order.attempt),
+            folder,
+            checkpoints,
+            env,
+            work,
+            stage: Stage::Making,
+            stop: None,
+            started: None,
+            session: None,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// An attempt that was to stop before this agent heard of it.
+    pub(crate) fn never_started(
+        order: &AttemptOrder,
+        why: StopReason,
+        settings: &AgentSettings,
+        now: Instant,
+    ) -> Self {
+        let mut attempt = Self::new(order, Work::default(), settings);
+        attempt.stage = Stage::Over { end: AttemptEnd::Stopped { why }, at: now };
+        attempt
+    }
+
+    /// Makes its folder: to be run aside, as copying may take long.
+    pub(crate) fn making(&self) -> impl FnOnce() -> Result<(), String> + Send + use<> {
+        let (folder, checkpoints) = (self.folder.clone(), self.checkpoints.clone());
+        let workdir = self.work.workdir.clone().map(PathBuf::from);
+        move || folder.make(workdir.as_deref(), &checkpoints)
+    }
+
+    /// Its folder was made, or could not be.
+    pub(crate) fn made(&mut self, result: Result<(), String>, now: Instant) {
+        if let Some(stop) = self.stop {
+            return self.clear(AttemptEnd::Stopped { why: stop.why });
+        }
+        match (result, self.work.setup.take()) {
+            (Err(error), _) => self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now },
+            (Ok(()), Some(setup)) => self.start(&setup, now, |shell| Stage::Setup { shell }),
+            (Ok(()), None) => self.start_run(now),
+        }
+    }
+
+    /// A child of the agent ended: says whether it was this attempt's shell.
+    pub(crate) fn exited(&mut self, pid: Pid, status: WaitStatus, now: Instant) -> bool {
+        let in_setup = match self.stage {
+            Stage::Setup { shell } if shell == pid => true,
+            Stage::Running { shell } if shell == pid => false,
+            Stage::Setup { .. }
+            | Stage::Running { .. }
+            | Stage::Making
+            | Stage::Clearing { .. }
+            | Stage::Over { .. } => return false,
+        };
+        let end = match (self.stop, status.exit_status()) {
+            (Some(stop), _) => AttemptEnd::Stopped { why: stop.why },
+            (None, Some(code)) => AttemptEnd::Exited { code },
+            (None, None) => AttemptEnd::Killed { signal: status.terminating_signal().unwrap_or_default() },
+        };
+        if in_setup && end == (AttemptEnd::Exited { code: 0 }) {
+            self.start_run(now);
+        } else {
+            if in_setup {
+                self.note(&format!("setup: {end}; run is not started"));
+            }
+            self.clear(end);
+        }
+        true
+    }
+
+    /// Asks its processes to end, and lets them be killed after the grace, or earlier where that was said before.
+    pub(crate) fn stop(&mut self, why: StopReason, kill_at: Instant) {
+        if let Some(stop) = &mut self.stop {
+            stop.kill_at = stop.kill_at.min(kill_at);
+            return;
+        }
+        match self.stage {
+            Stage::Setup { shell } | Stage::Running { shell } => {
+                // Until the shim has made its own session there is no such group, only the process.
+                if kill_process_group(shell, Signal::TERM).is_err() {
+                    let _ = kill_process(shell, Signal::TERM);
+                }
+            }
+            Stage::Making => {}
+            // It ended of itself: what it left behind is being killed already.
+            Stage::Clearing { .. } | Stage::Over { .. } => return,
+        }
+        tracing::info!(attempt = %self.id, %why, "stopping");
+        self.stop = Some(Stop { why, kill_at });
+    }
+
+    /// Does what is due: kills what outstayed the grace, and notices that nothing is left.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
+        match &self.stage {
+            Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
+            Stage::Making | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
+            Stage::Clearing { end } => {
+                let nothing_left = || match grace_over {
+                    true => processes::kill(self.which()),
+                    false => processes::find(self.which()).is_empty(),
+                };
+                if nothing_left() && nothing_left() {
+                    tracing::info!(attempt = %self.id, %end, "ended");
+                    self.stage = Stage::Over { end: end.clone(), at: now };
+                }
+            }
+        }
+    }
+
+    /// Kills all its processes, without a grace. Says whether there were none.
+    pub(crate) fn kill_all(&self) -> bool {
+        processes::kill(self.which())
+    }
+
+    /// When to look at it again if nothing happens.
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        match self.stage {
+            Stage::Making => None,
+            Stage::Setup { .. } | Stage::Running { .. } => {
+                let tick = now + LOG_TICK;
+                Some(self.stop.map_or(tick, |stop| tick.min(stop.kill_at.max(now + CLEARING_TICK))))
+            }
+            Stage::Clearing { .. } => Some(now + CLEARING_TICK),
+            Stage::Over { .. } => self.log.retry_at(),
+        }
+    }
+
+    /// Whether nothing of it runs any longer.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over { .. })
+    }
+
+    /// How long its processes may take to end where the agent stops it of itself.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_millis(self.work.grace_ms)
+    }
+
+    /// Where it is, without looking at any file of the experiment.
+    pub(crate) fn reported_state(&self, now: Instant) -> ReportedState {
+        let since = |moment: Instant| millis(now.saturating_duration_since(moment));
+        match (&self.stage, self.started) {
+            (Stage::Over { end, at }, started) if self.log.is_delivered() => ReportedState::Ended {
+                age_ms: since(*at),
+                ran_ms: started.map(|started| millis(at.saturating_duration_since(started.at))),
+                end: end.clone(),
+            },
+            (_, Some(started)) => ReportedState::Running { age_ms: since(started.at) },
+            (_, None) => ReportedState::Preparing,
+        }
+    }
+
+    /// All that the daemon wants to know.
+    pub(crate) fn report(&mut self, now: Instant) -> AttemptReport {
+        AttemptReport {
+            attempt: self.id,
+            state: self.reported_state(now),
+            checkpoint_age_ms: self.checkpoint_age_ms(),
+            metrics: self.metrics.read(&self.folder.metrics()).clone(),
+        }
+    }
+
+    /// Lets the experiment see that the cloud takes the instance back.
+    pub(crate) fn show_notice(&self, notice: Notice) {
+        let shown = match self.stage {
+            Stage::Making | Stage::Over { .. } => Ok(()),
+            Stage::Setup { .. } | Stage::Running { .. } | Stage::Clearing { .. } => {
+                self.folder.write_notice(notice)
+            }
+        };
+        if let Err(error) = shown {
+            tracing::warn!(attempt = %self.id, %error, "the notice cannot be shown to the experiment");
+        }
+    }
+
+    /// Its folder, to remove it.
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    fn start_run(&mut self, now: Instant) {
+        let run = std::mem::take(&mut self.work.run);
+        self.start(&run, now, |shell| Stage::Running { shell });
+        if matches!(self.stage, Stage::Running { .. }) {
+            self.started = Some(Started { at: now, wall: wall_clock() });
+        }
+    }
+
+    fn start(&mut self, script: &str, now: Instant, stage: fn(Pid) -> Stage) {
+        match shim::start(script, &self.folder, &self.env) {
+            Ok(shell) => {
+                tracing::info!(attempt = %self.id, name = self.work.name, pid = shell.as_raw_pid(), "started");
+                self.session = Some(shell);
+                self.stage = stage(shell);
+            }
+            Err(error) => {
+                let error = format!("cannot start a shell in {}: {error}", self.folder.work().display());
+                self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
+            }
+        }
+    }
+
+    fn clear(&mut self, end: AttemptEnd) {
+        self.stage = Stage::Clearing { end };
+    }
+
+    fn kill(&self) {
+        let _ = self.kill_all();
+    }
+
+    fn which(&self) -> processes::Which<'_> {
+        processes::Which::Marked { variable: &self.mark, session: self.session }
+    }
+
+    /// Only what this attempt saved counts: an older checkpoint was reported by the attempt that made it.
+    fn checkpoint_age_ms(&self) -> Option<u64> {
+        let saved = timestamp(checkpoints::newest(&self.checkpoints)?);
+        let started = self.started?;
+        (saved > started.wall).then(|| wall_clock().since(saved).as_millis().unsigned_abs())
+    }
+
+    /// A line of ours in its log. Where it cannot be written, the experiment could not write either.
+    fn note(&self, line: &str) {
+        if let Ok(mut log) = open_to_append(&self.folder.log()) {
+            let _ = writeln!(log, "bursar: {line}");
+        }
+    }
+}
+
+fn open_to_append(path: &Path) -> std::io::Result<std::fs::File> {
+    OpenOptions::new().append(true).open(path)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,160 @@
+//! The way to the daemon: three kinds of request, each answered, refused or lost.
+
+use std::time::Duration;
+
+use bursar_model::{
+    AttemptId,
+    agent_api::{LogReply, RegisterRequest, SyncReply, SyncRequest},
+};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::AgentError;
+
+/// How long a connection may take to come about: on one network it takes milliseconds, over the world under a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take over the time for which the daemon may hold it back.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest answer that is taken: orders with their scripts and environments.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why the daemon did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// No answer.
+    #[error("the daemon cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    /// It may work later.
+    #[error("the daemon answered {status}")]
+    Failed { status: StatusCode },
+    /// It never will.
+    #[error("the daemon refused with {status}")]
+    Refused { status: StatusCode },
+}
+
+/// The daemon, as this agent reaches it. Cheap to copy.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    client: Client,
+    url: String,
+    token: String,
+}
+
+impl Link {
+    /// A way to the daemon at `url`, with a new token to prove ourselves with.
+    pub(crate) fn new(url: &str) -> Result<Self, AgentError> {
+        let client = Client::builder()
+            // The daemon is named by the instance's own settings: a proxy meant for people would only be in the way.
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(AgentError::Http)?;
+        Ok(Self { client, url: format!("{}/v1/agent", url.trim_end_matches('/')), token: new_token()? })
+    }
+
+    /// The token that this agent made for itself.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Makes itself known with the one-time secret.
+    pub(crate) async fn register(&self, request: &RegisterRequest) -> Result<SyncReply, LinkError> {
+        let post = self.client.post(format!("{}/register", self.url)).json(request);
+        answer(post.timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// Reports, and asks what to do.
+    pub(crate) async fn sync(&self, request: &SyncRequest) -> Result<SyncReply, LinkError> {
+        let post = self.client.post(format!("{}/sync", self.url)).bearer_auth(&self.token).json(request);
+        answer(post.timeout(Duration::from_millis(request.wait_ms) + ANSWER_TIMEOUT)).await
+    }
+
+    /// Delivers a part of an attempt's log.
+    pub(crate) async fn ship_log(
+        &self,
+        attempt: AttemptId,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> Result<LogReply, LinkError> {
+        let post = self.client.post(format!("{}/logs/{attempt}", self.url)).query(&[("offset", offset)]);
+        answer(post.bearer_auth(&self.token).body(bytes).timeout(ANSWER_TIMEOUT)).await
+    }
+}
+
+/// How long to wait between tries that fail: from a tenth of a second, doubled up to three. Each agent of a fleet
+/// began at its own moment, so that they do not come back in step.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// After one more failure.
+    pub(crate) fn next(&mut self) -> Duration {
+        let wait = Duration::from_millis(100 << self.failures.min(5)).min(Duration::from_secs(3));
+        self.failures += 1;
+        wait
+    }
+
+    /// After a success.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, LinkError> {
+    let mut response = request.send().await.map_err(LinkError::Unreachable)?;
+    let status = response.status();
+    if !status.is_success() {
+        // Of the client errors, these two speak of the moment and not of the request.
+        let for_now = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        return Err(match status.is_client_error() && !for_now {
+            true => LinkError::Refused { status },
+            false => LinkError::Failed { status },
+        });
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(LinkError::Unreachable)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES_MAX {
+            return Err(LinkError::Failed { status });
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        tracing::warn!(%error, "the daemon's answer cannot be read");
+        LinkError::Failed { status }
+    })
+}
+
+/// 256 random bits in hex.
+fn new_token() -> Result<String, AgentError> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| AgentError::System {
+        what: "random numbers",
+        source: std::io::Error::other(error),
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_that_fail_come_ever_more_rarely_up_to_a_bound() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..8).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3000, 3000, 3000]);
+        backoff.reset();
+        assert_eq!(backoff.next().as_millis(), 100);
+    }
+
+    #[test]
+    fn tokens_are_long_and_never_the_same() {
+        let (one, other) = (new_token().unwrap(), new_token().unwrap());
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, other);
+    }
+}
