@@ -1,0 +1,14 @@
+//! What documents mean: raw types into checked ones, with all problems at once. Pure, and fast enough for the wire.
+//!
+//! Problems carry key paths only; `load` adds the lines where there is a file.
+
+mod accelerators;
+mod config;
+mod expand;
+mod quantities;
+mod spec;
+mod sweep;
+mod words;
+
+pub(crate) use self::config::{Surroundings, check_config};
+pub use self::{config::Machine, spec::Submission, sweep::TRIALS_MAX};

@@ -1,0 +1,301 @@
+//! The daemon's configuration: within bounds and with every default filled in.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use bursar_model::{InstanceType, ProjectName, ProviderName, Span, TypeName, UsdPerHour, Zone};
+
+use super::{accelerators::accelerators, quantities, words};
+use crate::{
+    config::{Config, LocalProvider, LocalType, Policy, Project, Provider},
+    problem::{Problem, Report, shortened},
+    raw::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider},
+};
+
+/// The port of the API where none is given.
+const PORT_DEFAULT: u16 = 7733;
+/// What the machine that bursar runs on costs where nobody says: of the order of a small cloud instance.
+const MACHINE_ON_DEMAND: UsdPerHour = UsdPerHour::from_nanos(100_000_000);
+/// A third of that, as spot prices are.
+const MACHINE_SPOT: UsdPerHour = UsdPerHour::from_nanos(30_000_000);
+/// Local disks are not measured out; this is what a type claims to have.
+const DISK_GIB_DEFAULT: u32 = 100;
+/// The notice that GCP gives, the shortest of the clouds.
+const NOTICE_DEFAULT: Span = Span::from_secs(30);
+/// Shorter intervals would keep the machine busy with asking.
+const INTERVAL_MIN: Span = Span::from_millis(50);
+/// Two reports may be lost and the third still renews the lease.
+const HEARTBEATS_PER_LEASE: i64 = 3;
+/// As many instances as one daemon can look after.
+const INSTANCES_MAX: u32 = 100_000;
+/// One interruption a second; a script does for more.
+const INTERRUPTIONS_PER_HOUR_MAX: f64 = 3600.0;
+
+/// The machine that bursar runs on: what a local provider offers where nothing is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// CPUs that this process may use.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+/// What a configuration depends on beside its text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// The folder of the file, which relative paths count from.
+    pub(crate) folder: Option<&'a Path>,
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) machine: Machine,
+}
+
+/// What the configuration means. Wrong parts are reported and stand as their defaults.
+pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surroundings<'_>) -> Config {
+    let RawConfig { installation, data_dir, listen, budget, projects, policy, providers } = raw;
+    let installation = installation.unwrap_or_else(|| "default".to_owned());
+    words::name(report, "installation", &installation);
+    Config {
+        installation,
+        data_dir: check_data_dir(report, data_dir.as_deref(), around),
+        listen: check_listen(report, listen.as_deref()),
+        budget: budget
+            .and_then(|budget| budget.limit)
+            .and_then(|limit| words::budget(report, "budget.limit", &limit)),
+        projects: check_projects(report, projects),
+        policy: check_policy(report, policy.unwrap_or_default()),
+        providers: check_providers(report, providers, around.machine),
+    }
+}
+
+fn check_data_dir(report: &mut Report, written: Option<&str>, around: Surroundings<'_>) -> PathBuf {
+    let home = |rest: &str| around.env.get("HOME").map(|home| Path::new(home).join(rest));
+    if let Some(written) = written {
+        let below_home = written.strip_prefix("~/").and_then(home);
+        return below_home
+            .unwrap_or_else(|| around.folder.map_or_else(|| written.into(), |folder| folder.join(written)));
+    }
+    let state = around.env.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let Some(state) = state.or_else(|| home(".local/state")) else {
+        let problem = Problem::new("data_dir", "is missing, and neither XDG_STATE_HOME nor HOME says where");
+        report.error(problem.hint("name a folder, such as `data_dir: /var/lib/bursar`"));
+        return PathBuf::new();
+    };
+    state.join("bursar")
+}
+
+fn check_listen(report: &mut Report, written: Option<&str>) -> SocketAddr {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT));
+    let Some(written) = written else { return default };
+    let Ok(listen) = written.parse::<SocketAddr>() else {
+        let message = format!("`{}` is no address with a port", shortened(written));
+        report.error(Problem::new("listen", message).hint(format!("write `{default}`")));
+        return default;
+    };
+    if !listen.ip().is_loopback() {
+        let problem = Problem::new("listen", "whoever reaches this address can spend the budgets");
+        report.warn(
+            problem.hint("there are no users and passwords in this version: keep it behind a firewall"),
+        );
+    }
+    listen
+}
+
+fn check_projects(
+    report: &mut Report,
+    raw: BTreeMap<String, Option<RawProject>>,
+) -> BTreeMap<ProjectName, Project> {
+    let mut projects = BTreeMap::from([(ProjectName::new(Config::DEFAULT_PROJECT), Project::default())]);
+    for (name, raw) in raw {
+        let path = format!("projects.{name}");
+        words::name(report, &path, &name);
+        let budget = raw
+            .and_then(|raw| raw.budget)
+            .and_then(|budget| words::budget(report, &format!("{path}.budget"), &budget));
+        projects.insert(ProjectName::new(&name), Project { budget });
+    }
+    projects
+}
+
+fn check_policy(report: &mut Report, raw: RawPolicy) -> Policy {
+    let RawPolicy {
+        idle_duration,
+        lease,
+        drain_allowance,
+        max_instances,
+        observe_interval,
+        heartbeat,
+        max_price,
+    } = raw;
+    let default = Policy::default();
+    let policy = Policy {
+        idle_duration: idle_duration
+            .and_then(|text| words::span(report, "policy.idle_duration", &text))
+            .unwrap_or(default.idle_duration),
+        lease: lease
+            .and_then(|text| words::some_span(report, "policy.lease", &text))
+            .unwrap_or(default.lease),
+        drain_allowance: drain_allowance
+            .and_then(|text| words::span(report, "policy.drain_allowance", &text))
+            .unwrap_or(default.drain_allowance),
+        max_instances: max_instances
+            .and_then(|n| words::count(report, "policy.max_instances", n, 0, INSTANCES_MAX))
+            .unwrap_or(default.max_instances),
+        observe_interval: interval(report, "policy.observe_interval", observe_interval)
+            .unwrap_or(default.observe_interval),
+        heartbeat: interval(report, "policy.heartbeat", heartbeat).unwrap_or(default.heartbeat),
+        max_price: max_price.and_then(|price| words::price(report, "policy.max_price", &price)),
+    };
+    let shortest = policy.heartbeat.times(HEARTBEATS_PER_LEASE);
+    if policy.lease < shortest {
+        let message = format!("a lease of {} ends before {HEARTBEATS_PER_LEASE} heartbeats", policy.lease);
+        let hint = format!("at least {shortest}, or a shorter policy.heartbeat");
+        report.error(Problem::new("policy.lease", message).hint(hint));
+    }
+    policy
+}
+
+fn interval(report: &mut Report, path: &str, text: Option<String>) -> Option<Span> {
+    let span = words::span(report, path, &text?)?;
+    if span < INTERVAL_MIN {
+        report.error(Problem::new(path, format!("must be at least {INTERVAL_MIN}")));
+        return None;
+    }
+    Some(span)
+}
+
+fn check_providers(
+    report: &mut Report,
+    raw: BTreeMap<String, RawProvider>,
+    machine: Machine,
+) -> BTreeMap<ProviderName, Provider> {
+    let mut providers = BTreeMap::new();
+    for (name, raw) in raw {
+        let path = format!("providers.{name}");
+        words::name(report, &path, &name);
+        providers.insert(ProviderName::new(&name), check_provider(report, &path, raw, machine));
+    }
+    if providers.is_empty() {
+        let local = LocalProvider { seed: 0, types: this_machine(machine), interruptions: Vec::new() };
+        providers.insert(ProviderName::new("local"), Provider::Local(local));
+    }
+    providers
+}
+
+fn check_provider(report: &mut Report, path: &str, raw: RawProvider, machine: Machine) -> Provider {
+    let RawProvider { kind, seed, types, interruptions } = raw;
+    let kind_path = format!("{path}.type");
+    match kind.as_deref() {
+        Some("local") => {}
+        Some("aws" | "gcp") => {
+            report.error(Problem::new(kind_path, "clouds are not available in this version"))
+        }
+        Some(kind) => {
+            words::word(report, &kind_path, kind, &[("local", ())]);
+        }
+        None => report.error(Problem::new(kind_path, "is missing").hint("write `type: local`")),
+    }
+    let checked: BTreeMap<_, _> = types
+        .into_iter()
+        .map(|(name, raw)| {
+            (TypeName::new(&name), check_type(report, &format!("{path}.types.{name}"), &name, raw))
+        })
+        .collect();
+    let interruptions = interruptions.iter().enumerate();
+    Provider::Local(LocalProvider {
+        seed: seed.unwrap_or_default().cast_unsigned(),
+        types: if checked.is_empty() { this_machine(machine) } else { checked },
+        interruptions: interruptions
+            .filter_map(|(index, text)| words::span(report, &format!("{path}.interruptions[{index}]"), text))
+            .collect(),
+    })
+}
+
+fn check_type(report: &mut Report, path: &str, name: &str, raw: RawLocalType) -> LocalType {
+    let RawLocalType {
+        accelerators: has,
+        cpus,
+        memory,
+        disk_size,
+        zones,
+        on_demand,
+        spot,
+        interruptions_per_hour,
+        notice,
+        boot,
+        max_instances,
+    } = raw;
+    let at = |key: &str| format!("{path}.{key}");
+    words::name(report, path, name);
+    let zones = zones.map_or_else(|| vec!["local-a".to_owned()], |zones| zones.0);
+    for zone in &zones {
+        words::name(report, &at("zones"), zone);
+    }
+    if zones.is_empty() {
+        report.error(Problem::new(at("zones"), "names no zone"));
+    }
+    if on_demand.is_none() && spot.is_none() {
+        let problem = Problem::new(path, "has no price, so nothing could ever be rented");
+        report.error(problem.hint("give `on_demand`, `spot` or both, in USD an hour"));
+    }
+    let on_demand = on_demand.and_then(|price| words::price(report, &at("on_demand"), &price));
+    let spot = spot.and_then(|price| words::price(report, &at("spot"), &price));
+    if let (Some(on_demand), Some(spot)) = (on_demand, spot)
+        && spot > on_demand
+    {
+        report.warn(Problem::new(at("spot"), "costs more than on demand"));
+    }
+    let rate = interruptions_per_hour.unwrap_or_default();
+    if !(0.0..=INTERRUPTIONS_PER_HOUR_MAX).contains(&rate) {
+        let message = format!("`{rate}` is not between 0 and {INTERRUPTIONS_PER_HOUR_MAX}");
+        report.error(Problem::new(at("interruptions_per_hour"), message));
+    }
+    LocalType {
+        instance_type: InstanceType {
+            name: TypeName::new(name),
+            accelerators: has.and_then(|text| accelerators(report, &at("accelerators"), &text)),
+            cpus_milli: cpus
+                .and_then(|cpus| quantities::cpus_milli(report, &at("cpus"), &cpus))
+                .unwrap_or(1000),
+            memory_mib: memory
+                .and_then(|memory| quantities::memory_mib(report, &at("memory"), &memory))
+                .unwrap_or(1024),
+            disk_gib: disk_size
+                .and_then(|disk| quantities::disk_gib(report, &at("disk_size"), &disk))
+                .unwrap_or(DISK_GIB_DEFAULT),
+        },
+        zones: zones.iter().map(|zone| Zone::new(zone)).collect(),
+        on_demand,
+        spot,
+        interruptions_per_hour: rate,
+        notice: notice.and_then(|text| words::span(report, &at("notice"), &text)).unwrap_or(NOTICE_DEFAULT),
+        boot: boot.and_then(|text| words::span(report, &at("boot"), &text)).unwrap_or(Span::ZERO),
+        max_instances: max_instances
+            .and_then(|n| words::count(report, &at("max_instances"), n, 0, INSTANCES_MAX)),
+    }
+}
+
+/// One type that is this machine, once: a second instance would share what the first has.
+fn this_machine(machine: Machine) -> BTreeMap<TypeName, LocalType> {
+    let name = TypeName::new("this-machine");
+    let instance_type = InstanceType {
+        name: name.clone(),
+        accelerators: None,
+        cpus_milli: machine.cpus.saturating_mul(1000),
+        memory_mib: machine.memory_mib,
+        disk_gib: DISK_GIB_DEFAULT,
+    };
+    let offer = LocalType {
+        instance_type,
+        zones: vec![Zone::new("local-a")],
+        on_demand: Some(MACHINE_ON_DEMAND),
+        spot: Some(MACHINE_SPOT),
+        interruptions_per_hour: 0.0,
+        notice: NOTICE_DEFAULT,
+        boot: Span::ZERO,
+        max_instances: Some(1),
+    };
+    BTreeMap::from([(name, offer)])
+}

@@ -1,0 +1,337 @@
+//! An experiment or a sweep: what is asked, within bounds and with every default filled in.
+
+use std::path::Path;
+
+use bursar_model::{
+    CheckpointSpec, Deadline, Estimate, ExperimentSpec, ProjectName, Resources, Retry, SecretRef, Span,
+    SpotPolicy, SweepSpec, Timestamp,
+};
+
+use super::{
+    accelerators::{accelerator_name, accelerators},
+    quantities,
+    sweep::check_sweep,
+    words,
+};
+use crate::{
+    config::Config,
+    problem::{Checked, Problem, Problems, Report, did_you_mean, shortened},
+    raw::{RawCheckpoint, RawEstimate, RawResources, RawSecret, RawSpec, Written},
+};
+
+/// What an experiment gets that asks for no CPUs: one.
+const CPUS_MILLI_DEFAULT: u32 = 1000;
+/// What it gets that asks for no memory: one GiB.
+const MEMORY_MIB_DEFAULT: u64 = 1024;
+/// What it gets that asks for no disk: room for a dataset and some checkpoints.
+const DISK_GIB_DEFAULT: u32 = 10;
+
+/// An experiment that still fails after so many tries fails of itself, and each try costs money.
+const RETRY_MAX: u32 = 1000;
+/// Alternatives are searched one by one for each offering.
+const ALTERNATIVES_MAX: usize = 64;
+/// A label is a word to filter by; texts belong in files.
+const LABEL_LEN_MAX: usize = 256;
+/// The longest path of most systems.
+const PATH_LEN_MAX: usize = 4096;
+/// A thousand times as fast as the reference: beyond it the two do not run the same work.
+const SPEED_MAX: f64 = 1000.0;
+
+/// What was submitted, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submission {
+    /// One experiment.
+    Experiment {
+        /// What people call it.
+        name: String,
+        /// What it is.
+        spec: ExperimentSpec,
+    },
+    /// A set of experiments.
+    Sweep {
+        /// What people call it.
+        name: String,
+        /// What it is.
+        spec: SweepSpec,
+    },
+}
+
+impl RawSpec {
+    /// What it means, or everything that is wrong with it. Which projects exist and how long a grace may be is known
+    /// where the daemon's configuration is, so nothing is said about either without it.
+    ///
+    /// # Errors
+    /// Returns all problems at once.
+    pub fn check(self, config: Option<&Config>) -> Result<Checked<Submission>, Problems> {
+        let mut report = Report::default();
+        let default_name = if self.sweep.is_some() { "sweep" } else { "experiment" };
+        let name = self.name.clone().unwrap_or_else(|| default_name.to_owned());
+        words::name(&mut report, "name", &name);
+        let sweep = self.sweep.as_ref().map(|sweep| check_sweep(&mut report, sweep, &self));
+        let spec = check_experiment(&mut report, self, config);
+        let submission = match sweep {
+            None => Submission::Experiment { name, spec },
+            Some(sweep) => Submission::Sweep { name, spec: sweep.of(spec) },
+        };
+        report.finish(submission)
+    }
+
+    /// Makes a relative `workdir` count from this folder: the daemon cannot know where the submitter stood.
+    pub fn resolve_workdir(&mut self, folder: &Path) {
+        if let Some(workdir) = &mut self.workdir
+            && !is_git_url(workdir)
+            && !workdir.starts_with('~')
+        {
+            // `join` keeps an absolute path as it is; the components drop the `.` of `./data`.
+            *workdir =
+                folder.join(&*workdir).components().collect::<std::path::PathBuf>().display().to_string();
+        }
+    }
+}
+
+fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) -> ExperimentSpec {
+    let RawSpec {
+        name: _,
+        project,
+        resources,
+        image,
+        workdir,
+        setup,
+        run,
+        envs,
+        secrets,
+        spot_policy,
+        max_price,
+        deadline,
+        budget,
+        priority,
+        retry,
+        max_duration,
+        checkpoint,
+        estimate,
+        num_nodes,
+        labels,
+        sweep: _,
+    } = raw;
+    if image.is_some() {
+        report.error(not_available("image", "containers are"));
+    }
+    if let Some(workdir) = &workdir {
+        check_workdir(report, workdir);
+    }
+    for (path, script) in [("setup", &setup), ("run", &run)] {
+        words::process_text(report, || path.to_owned(), script.as_deref().unwrap_or_default());
+    }
+    let run = run.unwrap_or_default();
+    if run.trim().is_empty() {
+        let problem = Problem::new("run", "there is nothing to run");
+        report.error(problem.hint("name the command that is the experiment, such as `run: python train.py`"));
+    }
+    for (name, value) in &envs {
+        words::variable(report, || format!("envs.{name}"), name);
+        words::process_text(report, || format!("envs.{name}"), &value.0);
+        if secrets.contains_key(name) {
+            report.error(Problem::new(format!("secrets.{name}"), "stands in envs too"));
+        }
+    }
+    for (name, value) in &labels {
+        check_label(report, name, value);
+    }
+    let policies =
+        [("spot", SpotPolicy::Spot), ("on-demand", SpotPolicy::OnDemand), ("auto", SpotPolicy::Auto)];
+    let priority =
+        priority.map(i32::try_from).map(|priority| priority.map_err(|_| "out of range for a priority"));
+    if num_nodes.is_some_and(|nodes| nodes > 1) {
+        report.error(not_available("num_nodes", "experiments on several machines are"));
+    } else if let Some(nodes) = num_nodes {
+        words::count(report, "num_nodes", nodes, 1, 1);
+    }
+    ExperimentSpec {
+        project: check_project(report, project.as_deref().unwrap_or(Config::DEFAULT_PROJECT), config),
+        resources: check_resources(report, resources.unwrap_or_default()),
+        image,
+        workdir,
+        setup: setup.filter(|setup| !setup.trim().is_empty()),
+        run,
+        envs: envs.into_iter().map(|(name, value)| (name, value.0)).collect(),
+        secrets: secrets
+            .into_iter()
+            .filter_map(|(name, secret)| check_secret(report, &name, secret).map(|secret| (name, secret)))
+            .collect(),
+        spot_policy: spot_policy
+            .and_then(|text| words::word(report, "spot_policy", &text, &policies))
+            .unwrap_or_default(),
+        max_price: max_price.and_then(|price| words::price(report, "max_price", &price)),
+        deadline: deadline.and_then(|text| check_deadline(report, &text)),
+        budget: budget.and_then(|budget| words::budget(report, "budget", &budget)),
+        priority: priority.and_then(|priority| report.take("priority", priority)).unwrap_or_default(),
+        retry: Retry {
+            limit: retry
+                .and_then(|retry| retry.limit)
+                .and_then(|limit| words::count(report, "retry", limit, 0, RETRY_MAX))
+                .unwrap_or_default(),
+        },
+        max_duration: max_duration.and_then(|text| words::some_span(report, "max_duration", &text)),
+        checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
+        estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
+        num_nodes: 1,
+        labels: labels.into_iter().map(|(name, value)| (name, value.0)).collect(),
+    }
+}
+
+fn not_available(path: &str, what: &str) -> Problem {
+    Problem::new(path, format!("{what} not available in this version"))
+}
+
+fn check_project(report: &mut Report, name: &str, config: Option<&Config>) -> ProjectName {
+    words::name(report, "project", name);
+    if let Some(config) = config
+        && !config.projects.contains_key(name)
+    {
+        let known = config.projects.keys().map(ProjectName::as_str);
+        let list = format!("the projects here are {}", known.clone().collect::<Vec<_>>().join(", "));
+        let hint = match did_you_mean(name, known) {
+            Some(hint) => format!("{hint} {list}"),
+            None => list,
+        };
+        let message = format!("there is no project `{}`", shortened(name));
+        report.error(Problem::new("project", message).hint(hint));
+    }
+    ProjectName::new(name)
+}
+
+fn check_resources(report: &mut Report, raw: RawResources) -> Resources {
+    let RawResources { accelerators: alternatives, cpus, memory, disk_size } = raw;
+    let alternatives = alternatives.map(|texts| texts.0).unwrap_or_default();
+    if alternatives.len() > ALTERNATIVES_MAX {
+        let message = format!("{} alternatives are more than {ALTERNATIVES_MAX}", alternatives.len());
+        report.error(Problem::new("resources.accelerators", message));
+    }
+    let path = |index: usize| match alternatives.len() {
+        1 => "resources.accelerators".to_owned(),
+        _ => format!("resources.accelerators[{index}]"),
+    };
+    Resources {
+        accelerators: alternatives
+            .iter()
+            .enumerate()
+            .filter_map(|(index, text)| accelerators(report, &path(index), text))
+            .collect(),
+        cpus_milli: cpus
+            .and_then(|cpus| quantities::cpus_milli(report, "resources.cpus", &cpus))
+            .unwrap_or(CPUS_MILLI_DEFAULT),
+        memory_mib: memory
+            .and_then(|memory| quantities::memory_mib(report, "resources.memory", &memory))
+            .unwrap_or(MEMORY_MIB_DEFAULT),
+        disk_gib: disk_size
+            .and_then(|disk| quantities::disk_gib(report, "resources.disk_size", &disk))
+            .unwrap_or(DISK_GIB_DEFAULT),
+    }
+}
+
+fn check_workdir(report: &mut Report, workdir: &str) {
+    let problem = if is_git_url(workdir) {
+        not_available("workdir", "working folders out of git repositories are")
+    } else if workdir.len() > PATH_LEN_MAX || workdir.contains('\0') {
+        Problem::new("workdir", "is no path")
+    } else if !Path::new(workdir).is_absolute() {
+        let message = format!("`{}` is no absolute path", shortened(workdir));
+        Problem::new("workdir", message).hint("`~` and variables are not replaced; `bursar submit` makes paths that are relative to the file absolute")
+    } else {
+        return;
+    };
+    report.error(problem);
+}
+
+fn is_git_url(workdir: &str) -> bool {
+    workdir.contains("://") || workdir.starts_with("git@")
+}
+
+fn check_secret(report: &mut Report, name: &str, raw: RawSecret) -> Option<SecretRef> {
+    let path = format!("secrets.{name}");
+    words::variable(report, || path.clone(), name);
+    match (raw.env, raw.file) {
+        (Some(env), None) if !env.is_empty() && !env.contains(['=', '\0']) => Some(SecretRef::Env(env)),
+        (Some(_), None) => {
+            report.error(Problem::new(path + ".env", "is no name of an environment variable"));
+            None
+        }
+        (None, Some(file)) if Path::new(&file).is_absolute() && !file.contains('\0') => {
+            Some(SecretRef::File(file))
+        }
+        (None, Some(_)) => {
+            report.error(Problem::new(path + ".file", "is no absolute path"));
+            None
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            report.error(Problem::new(path, "name exactly one place: {env: NAME} or {file: /path}"));
+            None
+        }
+    }
+}
+
+fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Some(Deadline::At(at));
+    }
+    if text.parse::<Span>().is_ok() {
+        return words::some_span(report, "deadline", text).map(Deadline::After);
+    }
+    let message = format!(
+        "`{}` is neither a time such as 2026-12-01T18:00:00Z nor a duration such as 8h",
+        shortened(text)
+    );
+    report.error(Problem::new("deadline", message));
+    None
+}
+
+fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Config>) -> CheckpointSpec {
+    let RawCheckpoint { interval, grace } = raw;
+    let interval = interval.and_then(|text| words::some_span(report, "checkpoint.interval", &text));
+    let grace = grace
+        .and_then(|text| words::span(report, "checkpoint.grace", &text))
+        .unwrap_or(CheckpointSpec::GRACE);
+    // What runs on after the lease is paid out of the drain allowance and out of nothing else.
+    if let Some(allowance) = config.map(|config| config.policy.drain_allowance)
+        && grace > allowance
+    {
+        let message = format!("a grace of {grace} is longer than what is held for it here");
+        let hint = format!("at most {allowance}, which is policy.drain_allowance of the daemon");
+        report.error(Problem::new("checkpoint.grace", message).hint(hint));
+    }
+    CheckpointSpec { interval, grace }
+}
+
+fn check_estimate(report: &mut Report, raw: RawEstimate) -> Option<Estimate> {
+    let RawEstimate { duration, on, speeds } = raw;
+    let on = on.and_then(|on| accelerator_name(report, "estimate.on", &on));
+    let mut checked_speeds = std::collections::BTreeMap::new();
+    for (name, speed) in speeds {
+        let path = format!("estimate.speeds.{name}");
+        if !(speed > 0.0 && speed <= SPEED_MAX) {
+            report
+                .error(Problem::new(&*path, format!("`{speed}` is not more than 0 and at most {SPEED_MAX}")));
+        }
+        if let Some(name) = accelerator_name(report, &path, &name)
+            && checked_speeds.insert(name, speed).is_some()
+        {
+            report.error(Problem::new(path, "the same accelerator stands here twice"));
+        }
+    }
+    let Some(duration) = duration else {
+        let problem = Problem::new("estimate.duration", "is missing");
+        report.error(problem.hint("say how long it takes without interruption, such as `duration: 3h`"));
+        return None;
+    };
+    let duration = words::some_span(report, "estimate.duration", &duration)?;
+    Some(Estimate { duration, on, speeds: checked_speeds })
+}
+
+fn check_label(report: &mut Report, name: &str, value: &Written) {
+    let path = format!("labels.{name}");
+    words::name(report, &path, name);
+    if value.0.len() > LABEL_LEN_MAX || value.0.contains(char::is_control) {
+        let message = format!("a label is one line of at most {LABEL_LEN_MAX} bytes");
+        report.error(Problem::new(path, message));
+    }
+}

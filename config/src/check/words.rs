@@ -1,0 +1,124 @@
+//! Names, durations and amounts: one reader each, which reports what is wrong and returns nothing then.
+
+use bursar_model::{Span, Usd, UsdPerHour};
+
+use crate::{
+    problem::{Problem, Report, did_you_mean, shortened},
+    raw::Written,
+};
+
+/// The longest name: what still fits a tag of every cloud, a metric label and a terminal.
+const NAME_LEN_MAX: usize = 63;
+
+/// The longest duration. Longer ones are slips of the unit, and sums of such stay far from the end of `Span`.
+const SPAN_MAX: Span = Span::from_hours(10 * 365 * 24);
+
+/// The largest amount, a billion dollars: sums of many such still fit.
+const AMOUNT_MAX: Usd = Usd::from_dollars(1_000_000_000);
+
+/// A name of ours: it ends up in tags, file names and tables.
+pub(super) fn name(report: &mut Report, path: &str, text: &str) {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let fits = (1..=NAME_LEN_MAX).contains(&text.len());
+    if !fits || !text.bytes().all(allowed) || !text.as_bytes()[0].is_ascii_alphanumeric() {
+        let message = format!("`{}` is no name", shortened(text));
+        let hint = format!(
+            "use 1 to {NAME_LEN_MAX} letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
+        );
+        report.error(Problem::new(path, message).hint(hint));
+    }
+}
+
+/// The name of an environment variable that an experiment may set.
+pub(super) fn variable(report: &mut Report, path: impl FnOnce() -> String, text: &str) {
+    let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let message = if !starts || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        format!("`{}` is no name of an environment variable (letters, digits and `_`)", shortened(text))
+    } else if text.starts_with("BURSAR_") || text == "CUDA_VISIBLE_DEVICES" {
+        format!("`{text}` is set by bursar itself")
+    } else {
+        return;
+    };
+    report.error(Problem::new(path(), message));
+}
+
+/// Text that a process can be given: the system ends every argument and variable at a NUL.
+pub(super) fn process_text(report: &mut Report, path: impl FnOnce() -> String, text: &str) {
+    if text.contains('\0') {
+        report.error(Problem::new(path(), "a NUL character cannot be passed to a process"));
+    }
+}
+
+/// A length of time, nothing included.
+pub(super) fn span(report: &mut Report, path: &str, text: &str) -> Option<Span> {
+    let span: Span = report.take(path, text.parse())?;
+    if span > SPAN_MAX {
+        report.error(Problem::new(path, format!("`{}` is longer than ten years", shortened(text))));
+        return None;
+    }
+    Some(span)
+}
+
+/// A length of time that is not nothing.
+pub(super) fn some_span(report: &mut Report, path: &str, text: &str) -> Option<Span> {
+    let span = span(report, path, text)?;
+    if span == Span::ZERO {
+        report.error(Problem::new(path, "must be more than 0"));
+        return None;
+    }
+    Some(span)
+}
+
+/// A cap on spending.
+pub(super) fn budget(report: &mut Report, path: &str, written: &Written) -> Option<Usd> {
+    let amount: Usd = report.take(path, written.0.parse())?;
+    let problem = if amount == Usd::ZERO {
+        Problem::new(path, "a budget of 0 pays for nothing").hint("leave the key out for no limit")
+    } else if amount < Usd::ZERO {
+        Problem::new(path, format!("`{written}` is negative"))
+    } else if amount > AMOUNT_MAX {
+        Problem::new(path, format!("`{written}` is more than a billion dollars"))
+            .hint("leave the key out for no limit")
+    } else {
+        return Some(amount);
+    };
+    report.error(problem);
+    None
+}
+
+/// A price, or a ceiling on one.
+pub(super) fn price(report: &mut Report, path: &str, written: &Written) -> Option<UsdPerHour> {
+    let price: UsdPerHour = report.take(path, written.0.parse())?;
+    let problem = if price == UsdPerHour::ZERO {
+        Problem::new(path, "a price of 0 counts as unknown: nothing is ever rented at it")
+    } else if price < UsdPerHour::ZERO {
+        Problem::new(path, format!("`{written}` is negative"))
+    } else if price.as_nanos() > AMOUNT_MAX.as_nanos() {
+        Problem::new(path, format!("`{written}` is more than a billion dollars an hour"))
+    } else {
+        return Some(price);
+    };
+    report.error(problem);
+    None
+}
+
+/// A whole number within bounds.
+pub(super) fn count(report: &mut Report, path: &str, number: i64, low: u32, high: u32) -> Option<u32> {
+    let within = u32::try_from(number).ok().filter(|n| (low..=high).contains(n));
+    if within.is_none() {
+        report.error(Problem::new(path, format!("`{number}` is not between {low} and {high}")));
+    }
+    within
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(report: &mut Report, path: &str, text: &str, words: &[(&str, T)]) -> Option<T> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    if found.is_none() {
+        let known = words.iter().map(|(word, _)| *word);
+        let message =
+            format!("`{}` is none of {}", shortened(text), known.clone().collect::<Vec<_>>().join(", "));
+        report.error(Problem::new(path, message).maybe_hint(did_you_mean(text, known)));
+    }
+    found.map(|(_, value)| *value)
+}

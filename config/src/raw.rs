@@ -1,0 +1,17 @@
+//! Documents as they were written: serde types of the file and the wire. What they mean is decided in `check`.
+//!
+//! The doc comments here are what users read: they become the descriptions in the JSON Schemas. Every field may be
+//! missing, so that checking can report all that is missing at once; whole numbers are `i64`, so that bounds are
+//! checked with a message of ours.
+
+mod config;
+mod spec;
+mod sweep;
+mod values;
+
+pub use self::{
+    config::{RawConfig, RawLimit, RawLocalType, RawPolicy, RawProject, RawProvider},
+    spec::{RawCheckpoint, RawEstimate, RawResources, RawRetry, RawSecret, RawSpec},
+    sweep::{RawDimension, RawSpace, RawSweep},
+    values::{OneOrMany, Written},
+};

@@ -1,0 +1,145 @@
+//! The daemon's configuration as it was written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{OneOrMany, Written};
+
+/// What a bursar daemon works with. Everything has a default: without a file it rents out this one machine. A scalar
+/// `key` of a `section` can also be set by the environment variable `BURSAR_SECTION_KEY`, which wins over the file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// The name of this installation, which tags all that it rents. Two installations on one cloud account need two
+    /// names. Default `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installation: Option<String>,
+    /// Where the store and the logs are kept. A relative path counts from the folder of this file. Default
+    /// `$XDG_STATE_HOME/bursar` or `~/.local/state/bursar`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<String>,
+    /// The address and port of the API. Default `127.0.0.1:7733`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// What the whole installation may ever spend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<RawLimit>,
+    /// The projects that experiments may name, each with its budget. `default` always exists.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub projects: BTreeMap<String, Option<RawProject>>,
+    /// How instances are rented, kept and given back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RawPolicy>,
+    /// Where instances come from, by a name of your choice. Default one `local` provider that is this machine.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<String, RawProvider>,
+}
+
+/// A cap on spending.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLimit {
+    /// The most that may ever be spent, in USD. Default no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Written>,
+}
+
+/// A project: who pays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawProject {
+    /// The most that it may ever spend, in USD. Default no limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Written>,
+}
+
+/// How instances are rented, kept and given back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawPolicy {
+    /// How long an instance on which nothing runs is kept. Default `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_duration: Option<String>,
+    /// How long an instance runs on when it hears nothing from the daemon: so much is always held in the budgets.
+    /// Default `10m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    /// What is held beyond the lease for the last checkpoint and the shutdown. No experiment may ask for a longer
+    /// grace. Default `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_allowance: Option<String>,
+    /// How many instances may exist at once. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<i64>,
+    /// How often each provider is asked what exists and what it costs. Default `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe_interval: Option<String>,
+    /// How often an agent reports at least. Default `10s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<String>,
+    /// The highest price of any instance, in USD an hour. Default no ceiling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<Written>,
+}
+
+/// Where instances come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["type"]))]
+pub struct RawProvider {
+    /// What kind of provider: `local` makes instances of processes on this machine.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["local", null]))]
+    pub kind: Option<String>,
+    /// Where the random interruptions start. The same seed interrupts at the same ages. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// The instance types on offer, by name. Default one that is this machine.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, RawLocalType>,
+    /// A script for demonstrations: the first spot instance is interrupted so long after its boot, the second after
+    /// the second time, and so on. Later ones follow `interruptions_per_hour`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interruptions: Vec<String>,
+}
+
+/// An instance type of a local provider.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLocalType {
+    /// Its accelerators, such as `A100:8` or `A100:80GB:8`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerators: Option<String>,
+    /// Its virtual CPUs. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Written>,
+    /// Its memory in GiB. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Written>,
+    /// Its disk in GiB. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_size: Option<Written>,
+    /// The zones that offer it. Default one, `local-a`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zones: Option<OneOrMany>,
+    /// The on-demand price in USD an hour. Default not sold on demand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<Written>,
+    /// The spot price in USD an hour. Default not sold as spot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spot: Option<Written>,
+    /// How often a spot instance is interrupted in an hour, on average. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interruptions_per_hour: Option<f64>,
+    /// From the notice of an interruption to the end. Default `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
+    /// From launch to ready. Default `0s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// How many may exist at once, in all zones together. Default no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<i64>,
+}

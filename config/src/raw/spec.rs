@@ -1,0 +1,193 @@
+//! An experiment or a sweep as it was written.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{OneOrMany, RawSweep, Written};
+
+/// An experiment, or with a `sweep` section a set of them: what to run, what it needs, and what it may cost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["run"]))]
+pub struct RawSpec {
+    /// What people call it: letters, digits, `-`, `_` and `.`. Need not be unique. Default `experiment`, or `sweep`
+    /// for a sweep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The project that pays. Default `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// What it needs while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<RawResources>,
+    /// A container image to run in. Not available in this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// A folder whose content each attempt starts with. A relative path counts from the folder of this file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// A shell script that prepares the working folder before `run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
+    /// The shell script that is the experiment. It succeeded when it exits with 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Environment variables for `setup` and `run`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub envs: BTreeMap<String, Written>,
+    /// Environment variables whose values are looked up where the daemon runs and are never stored:
+    /// `{TOKEN: {env: MY_TOKEN}}` or `{TOKEN: {file: /run/secrets/token}}`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, RawSecret>,
+    /// `spot` instances only, `on-demand` only, or `auto` for the lower expected cost. Default `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["spot", "on-demand", "auto", null]))]
+    pub spot_policy: Option<String>,
+    /// The highest price of an instance that is accepted, in USD an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<Written>,
+    /// When it must be finished: a time such as `2026-12-01T18:00:00Z`, or a duration from when it was queued, `8h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// The most that one experiment may ever cost, in USD. A hard cap. The cap of a whole sweep is `sweep.budget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Written>,
+    /// Higher goes first. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// How often an attempt that failed of itself is tried again: `3` or `{limit: 3}`. Interruptions do not count.
+    /// Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RawRetry>,
+    /// The longest that one attempt may run, such as `12h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<String>,
+    /// How it saves its work, for interruptions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<RawCheckpoint>,
+    /// What is known of how long it takes: makes the choice between cheap and fast a good one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<RawEstimate>,
+    /// Machines that it needs at once. More than 1 is not available in this version. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_nodes: Option<i64>,
+    /// Words for filters and reports.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Written>,
+    /// Makes it a sweep: one experiment for each combination of parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<RawSweep>,
+}
+
+/// What an experiment needs while it runs. All amounts are lower bounds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawResources {
+    /// Accelerators as `A100`, `A100:8`, `A100:40GB:1` (at least 40 GiB on each), or a list of alternatives of which
+    /// any would do. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerators: Option<OneOrMany>,
+    /// Virtual CPUs: `4` and `4+` both mean at least 4. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Written>,
+    /// Memory in GiB: `32`, `32+`, `32GB` all mean at least 32 GiB; `512MB` is half a GiB. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Written>,
+    /// Disk in GiB. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_size: Option<Written>,
+}
+
+/// Where a secret's value comes from: exactly one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-instead" = "a secret's value never stands in a spec; name where the daemon finds it: {env: NAME} or {file: /path}"))]
+pub struct RawSecret {
+    /// An environment variable of the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// A file that the daemon can read, as an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// How often an attempt that failed of itself is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RawRetry {
+    /// Further attempts after the first failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+}
+
+/// How it saves its work. Files under `$BURSAR_CHECKPOINT_DIR` survive the attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCheckpoint {
+    /// How often it saves, such as `10m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// How long it may take from SIGTERM to its end before it is killed. Default `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<String>,
+}
+
+/// What is known of how long it takes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["duration"]))]
+pub struct RawEstimate {
+    /// From start to end without interruption, such as `3h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The accelerator that the duration speaks of. Default any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// Speed relative to that, by accelerator: `{H100: 3.2}`. What is not named counts as 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub speeds: BTreeMap<String, f64>,
+}
+
+/// The long form of `retry`, read and described by derive.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct RetryMap {
+    /// Further attempts after the first failure.
+    limit: Option<i64>,
+}
+
+impl<'de> Deserialize<'de> for RawRetry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RetryVisitor;
+        impl<'de> Visitor<'de> for RetryVisitor {
+            type Value = RawRetry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number or {limit: N}")
+            }
+            fn visit_i64<E: Error>(self, limit: i64) -> Result<RawRetry, E> {
+                Ok(RawRetry { limit: Some(limit) })
+            }
+            fn visit_u64<E: Error>(self, limit: u64) -> Result<RawRetry, E> {
+                Ok(RawRetry { limit: Some(i64::try_from(limit).unwrap_or(i64::MAX)) })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawRetry, A::Error> {
+                let RetryMap { limit } = RetryMap::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RawRetry { limit })
+            }
+        }
+        deserializer.deserialize_any(RetryVisitor)
+    }
+}
+
+impl JsonSchema for RawRetry {
+    fn schema_name() -> Cow<'static, str> {
+        "RawRetry".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [{"type": "integer", "minimum": 0}, generator.subschema_for::<RetryMap>()]})
+    }
+}

@@ -1,0 +1,298 @@
+//! Tests over whole documents: the examples pass, the bad ones say what they should, nothing panics.
+
+mod properties;
+mod schemas;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use bursar_model::{Deadline, ParamValue, Span, SpotPolicy, Usd};
+
+use crate::{read::read_text, *};
+
+const MACHINE: Machine = Machine { cpus: 4, memory_mib: 8192 };
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// The documents of a folder, without the configurations.
+fn documents(name: &str, of_config: bool) -> Vec<(String, String)> {
+    let mut found: Vec<_> = std::fs::read_dir(folder(name))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), read_text(&path).unwrap()))
+        .filter(|(file, _)| matches!(file.as_str(), "bursar.yaml" | "config.yaml") == of_config)
+        .collect();
+    found.sort();
+    found
+}
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn config_of(text: &str) -> Result<Checked<Config>, Problems> {
+    load_config(text, Some(Path::new("bursar.yaml")), &env(&[("HOME", "/home/me")]), MACHINE)
+}
+
+fn spec_of(text: &str) -> Result<Checked<SpecFile>, Problems> {
+    load_spec(text, "exp.yaml", Path::new("/home/me"), None)
+}
+
+fn experiment(text: &str) -> bursar_model::ExperimentSpec {
+    match spec_of(text).unwrap().value.submission {
+        Submission::Experiment { spec, .. } => spec,
+        Submission::Sweep { .. } => panic!("this is an experiment"),
+    }
+}
+
+fn trials(sweep: &str) -> Vec<String> {
+    let text = format!("run: x\nsweep:\n{sweep}");
+    let Submission::Sweep { spec, .. } = spec_of(&text).unwrap_or_else(|e| panic!("{e}")).value.submission
+    else {
+        panic!("this is a sweep")
+    };
+    let text = |(name, value): (&String, &ParamValue)| format!("{name}={value}");
+    spec.trials.iter().map(|trial| trial.iter().map(text).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn every_example_passes_without_a_warning() {
+    let config = config_of(&read_text(&folder("examples/bursar.yaml")).unwrap()).unwrap();
+    assert_eq!(config.warnings, []);
+    let specs = documents("examples", false);
+    assert_eq!(specs.len(), 2);
+    for (file, text) in specs {
+        let checked =
+            load_spec(&text, &file, Path::new("/"), Some(&config.value)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(checked.warnings, [], "{file}");
+    }
+}
+
+#[test]
+fn bad_documents_say_everything_that_is_wrong_with_them() {
+    let config = config_of("projects: {vision: }").unwrap().value;
+    for (file, text) in documents("examples/bad", false) {
+        let problems = load_spec(&text, &file, Path::new("/"), Some(&config)).unwrap_err();
+        insta::assert_snapshot!(file, problems);
+    }
+    for (file, text) in documents("examples/bad", true) {
+        let problems =
+            load_config(&text, Some(Path::new(&file)), &env(&[("HOME", "/home/me")]), MACHINE).unwrap_err();
+        insta::assert_snapshot!(file, problems);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let problems = spec_of("run: x\nsecrets: {TOKEN: hunter2}").unwrap_err().to_string();
+    assert!(!problems.contains("hunter2") && problems.contains("{env: NAME}"), "{problems}");
+    let problems =
+        RawSpec::from_json(br#"{"run": "x", "secrets": {"TOKEN": "hunter2"}}"#).unwrap_err().to_string();
+    assert!(!problems.contains("hunter2") && problems.contains("{env: NAME}"), "{problems}");
+}
+
+#[test]
+fn what_is_not_said_has_its_documented_default() {
+    let spec = experiment("run: x");
+    assert_eq!(spec.project.as_str(), "default");
+    assert_eq!(
+        (spec.resources.cpus_milli, spec.resources.memory_mib, spec.resources.disk_gib),
+        (1000, 1024, 10)
+    );
+    assert_eq!(
+        (spec.spot_policy, spec.priority, spec.retry.limit, spec.num_nodes),
+        (SpotPolicy::Auto, 0, 0, 1)
+    );
+    assert_eq!(spec.checkpoint.grace, Span::from_secs(30));
+}
+
+#[test]
+fn numbers_stay_as_they_were_written_where_text_will_do() {
+    let spec =
+        experiment("run: x\nenvs: {VERSION: 1.10, DEBUG: yes, COUNTRY: NO}\nbudget: 1234567.123456789");
+    assert_eq!(spec.envs["VERSION"], "1.10");
+    assert_eq!(spec.envs["DEBUG"], "yes");
+    assert_eq!(spec.envs["COUNTRY"], "NO");
+    assert_eq!(spec.budget, Some(Usd::from_nanos(1_234_567_123_456_789)));
+}
+
+#[test]
+fn a_deadline_is_a_time_or_a_duration() {
+    assert_eq!(experiment("run: x\ndeadline: 8h").deadline, Some(Deadline::After(Span::from_hours(8))));
+    let at = experiment("run: x\ndeadline: 2026-12-01T18:00:00+01:00").deadline;
+    assert_eq!(at, Some(Deadline::At("2026-12-01T17:00:00Z".parse().unwrap())));
+}
+
+#[test]
+fn a_relative_workdir_counts_from_the_folder_of_the_file() {
+    assert_eq!(experiment("run: x\nworkdir: ./code").workdir.as_deref(), Some("/home/me/code"));
+    assert_eq!(experiment("run: x\nworkdir: .").workdir.as_deref(), Some("/home/me"));
+    assert_eq!(experiment("run: x\nworkdir: /data").workdir.as_deref(), Some("/data"));
+    assert!(spec_of("run: x\nworkdir: ~/code").is_err());
+}
+
+#[test]
+fn the_daemon_takes_json_that_the_command_line_made() {
+    let raw = spec_of("run: x\nresources: {accelerators: A100, cpus: 4+}\nretry: 3\nsweep: {matrix: {a: 0..2, b: [x, 1.5]}}")
+        .unwrap()
+        .value
+        .raw;
+    let json = serde_json::to_vec(&raw).unwrap();
+    assert_eq!(serde_json::from_slice::<RawSpec>(&json).unwrap(), raw, "the fast way takes it");
+    assert_eq!(RawSpec::from_json(&json).unwrap(), raw);
+}
+
+#[test]
+fn json_of_the_wrong_form_is_answered_with_all_problems() {
+    let json = br#"{"run": "x", "prioritty": 1, "budget": {"limit": 3}}"#;
+    let Problems(problems) = RawSpec::from_json(json).unwrap_err();
+    assert_eq!(problems.iter().map(|p| p.key_path.as_str()).collect::<Vec<_>>(), ["prioritty", "budget"]);
+    assert!(RawSpec::from_json(b"\xff{}").unwrap_err().to_string().contains("byte 0"));
+    let lenient = RawSpec::from_json(br#"{"run": "x", "name": 5}"#).unwrap();
+    assert_eq!(lenient.name.as_deref(), Some("5"), "what only serde refuses is taken as from a file");
+}
+
+#[test]
+fn trials_stand_in_the_order_of_the_names() {
+    let found = trials("  matrix: {b: [x, y], a: 0..2}");
+    assert_eq!(found, ["a=0 b=x", "a=0 b=y", "a=1 b=x", "a=1 b=y"]);
+}
+
+#[test]
+fn exclude_leaves_out_and_include_adds() {
+    let found = trials(
+        "  matrix: {a: [1, 2], b: [x, y]}\n  exclude: [{a: 1.0, b: y}]\n  include: [{a: 2, lr: 0.1}, {a: 3, b: z}, {c: 5}]",
+    );
+    assert_eq!(found, ["a=1 b=x c=5", "a=2 b=x c=5 lr=0.1", "a=2 b=y c=5 lr=0.1", "a=3 b=z"]);
+    assert_eq!(trials("  include: [{a: 3, b: z}]"), ["a=3 b=z"], "a matrix is not needed");
+}
+
+#[test]
+fn the_same_seed_draws_the_same_trials_for_every_combination() {
+    // These very values: a change of the generator would rename the trials of every running sweep.
+    let found = trials(
+        "  matrix: {lr: {loguniform: [1e-5, 0.1]}, n: {randint: [0, 100]}, opt: [sgd, adam]}\n  samples: 2\n  seed: 42",
+    );
+    insta::assert_snapshot!("seeded_trials", found.join("\n"));
+    let more = trials(
+        "  matrix: {lr: {loguniform: [1e-5, 0.1]}, n: {randint: [0, 100]}, opt: [lion, sgd, adam], w: {uniform: [0, 1]}}\n  samples: 3\n  seed: 42",
+    );
+    let lr = |trial: &str| trial.split(' ').next().unwrap().to_owned();
+    assert_eq!(lr(&found[0]), lr(&more[0]), "neither another parameter nor another sample shifts a draw");
+    assert_eq!(lr(&found[0]), lr(&found[2]));
+}
+
+#[test]
+fn a_sweep_of_the_largest_size_is_expanded() {
+    assert_eq!(trials("  matrix: {a: 0..1000, b: 0..100}").len(), TRIALS_MAX);
+    let hostile: String = (0..2000).map(|n| format!("    p{n}: 0..100000\n")).collect();
+    assert!(spec_of(&format!("run: x\nsweep:\n  matrix:\n{hostile}")).is_err());
+}
+
+#[test]
+fn without_a_file_this_machine_is_on_offer() {
+    let config = load_config("", None, &env(&[("HOME", "/home/me")]), MACHINE).unwrap().value;
+    assert_eq!(config.data_dir, Path::new("/home/me/.local/state/bursar"));
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7733");
+    assert!(config.projects.contains_key("default"));
+    let Provider::Local(local) = &config.providers["local"];
+    let only = local.types.values().next().unwrap();
+    assert_eq!((only.instance_type.cpus_milli, only.instance_type.memory_mib), (4000, 8192));
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let environment = env(&[
+        ("BURSAR_POLICY_LEASE", "90s"),
+        ("BURSAR_POLICY_MAX_INSTANCES", "3"),
+        ("BURSAR_BUDGET_LIMIT", "7.50"),
+        ("BURSAR_DATA_DIR", "/data"),
+        ("BURSAR_LISTEN", ""),
+        ("BURSAR_CHECKPOINT_DIR", "/not/ours"),
+        ("BURSAR_CONFIG", "bursar.yaml"),
+        ("BURSAR_POLICY_LEESE", "1s"),
+    ]);
+    let text = "policy: {lease: 5m, heartbeat: 1s}\nlisten: 127.0.0.1:1";
+    let Checked { value, warnings } =
+        load_config(text, Some(Path::new("b.yaml")), &environment, MACHINE).unwrap();
+    assert_eq!((value.policy.lease, value.policy.max_instances), (Span::from_secs(90), 3));
+    assert_eq!((value.budget, value.listen.port()), (Some(Usd::from_nanos(7_500_000_000)), 1));
+    assert_eq!(value.data_dir, Path::new("/data"));
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "BURSAR_POLICY_LEESE: is no variable of the daemon and has no effect\n  hint: did you mean `BURSAR_POLICY_LEASE`?"
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_variable_is_reported_under_its_name() {
+    let environment =
+        env(&[("BURSAR_POLICY_LEASE", "soon"), ("BURSAR_POLICY_MAX_INSTANCES", "many"), ("HOME", "/")]);
+    let problems =
+        load_config("policy: {lease: 5m}", Some(Path::new("b.yaml")), &environment, MACHINE).unwrap_err();
+    let text = problems.to_string();
+    assert!(text.contains("BURSAR_POLICY_LEASE: policy.lease: `soon` is not a duration"), "{text}");
+    assert!(
+        text.contains("BURSAR_POLICY_MAX_INSTANCES: policy.max_instances: expected a whole number"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_default_project_cannot_be_lost_and_others_need_no_budget() {
+    let config = config_of("projects:\n  vision:\n  speech: {budget: 5}").unwrap().value;
+    assert_eq!(
+        config.projects.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
+        ["default", "speech", "vision"]
+    );
+}
+
+#[test]
+fn files_that_are_no_documents_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), bytes).unwrap();
+        path
+    };
+    let error = |path: &Path| read_spec(path, None).unwrap_err().to_string();
+    assert!(error(&path("huge.yaml", &vec![b'x'; 10_000_000])).contains("larger than 1048576 bytes"));
+    assert!(error(&path("latin.yaml", b"run: caf\xe9")).contains("not UTF-8: byte 8"));
+    assert!(error(&folder.path().join("none.yaml")).starts_with("there is no file"));
+    assert!(error(folder.path()).starts_with("cannot read"));
+    let good = path("good.yaml", b"run: x\nworkdir: code");
+    let workdir = read_spec(&good, None).unwrap().value.raw.workdir.unwrap();
+    assert_eq!(Path::new(&workdir), folder.path().join("code"));
+}
+
+#[test]
+fn a_configuration_that_was_named_is_not_replaced_by_another() {
+    let missing = Path::new("/nowhere/bursar.yaml");
+    assert_eq!(read::find_config(Some(missing), &env(&[])).as_deref(), Some(missing));
+    assert_eq!(
+        read::find_config(None, &env(&[("BURSAR_CONFIG", "/nowhere/bursar.yaml")])).as_deref(),
+        Some(missing)
+    );
+    assert!(matches!(read_config(Some(missing)), Err(ReadError::NotFound(_))));
+    let home = tempfile::tempdir().unwrap();
+    let here = home.path().to_str().unwrap();
+    assert_eq!(read::find_config(None, &env(&[("HOME", here)])), None);
+    std::fs::DirBuilder::new().recursive(true).create(home.path().join(".config/bursar")).unwrap();
+    let file = home.path().join(".config/bursar/bursar.yaml");
+    std::fs::File::create(&file).unwrap();
+    assert_eq!(read::find_config(None, &env(&[("HOME", here)])), Some(file));
+}
+
+#[test]
+fn an_alias_stands_for_what_it_names() {
+    let spec = experiment("run: &run python train.py\nsetup: *run");
+    assert_eq!(spec.setup.as_deref(), Some("python train.py"));
+}
