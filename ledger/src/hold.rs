@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar_model::{ExperimentId, Instance, Share, Span, Usd, UsdPerHour};
+use bursar_model::{ExperimentId, Instance, InstanceType, Share, Span, Usd, UsdPerHour};
 
 /// Kept on top of each share's hold while any is left. Splitting a charge rounds each part by less than one
 /// nano-dollar; a thousand charges within one lease are far more than there ever are.
@@ -48,10 +48,21 @@ pub fn with_holds(
     mut shares: BTreeMap<ExperimentId, Share>,
     uncharged: Span,
 ) -> BTreeMap<ExperimentId, Share> {
-    let sum: u32 = shares.values().map(|share| share.weight).sum();
-    let total = sum.max(instance.offering.instance_type.weight());
-    for (payer, held) in holds(instance.ceiling, uncharged, &shares, total) {
-        shares.get_mut(&payer).expect("holds keeps the payers").held = held;
-    }
+    fill(instance.ceiling, &instance.offering.instance_type, &mut shares, uncharged);
     shares
+}
+
+/// Makes the holds of all shares of an instance of this type for so much time at the ceiling.
+pub fn fill(
+    ceiling: UsdPerHour,
+    kind: &InstanceType,
+    shares: &mut BTreeMap<ExperimentId, Share>,
+    uncharged: Span,
+) {
+    let sum: u32 = shares.values().map(|share| share.weight).sum();
+    let total = sum.max(kind.weight());
+    let whole = ceiling.cost_rounded_up(uncharged);
+    for share in shares.values_mut() {
+        share.held = part_of(whole, share.weight, total);
+    }
 }

@@ -2,14 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use bursar_model::{Account, Budget, BudgetKey, ExperimentId, Share, Usd};
+use bursar_model::{Account, Budget, BudgetKey, ExperimentId, ProjectName, Share, SweepId, Usd};
+use rustc_hash::FxHashMap;
 
 /// The budgets as a plan sees them while it is made.
-#[derive(Debug)]
+///
+/// Only those with a limit are kept: one without never refuses anything. A plan asks several times for every
+/// experiment, so each level has its own map, by the id as it is and without a key to build.
+#[derive(Debug, Default)]
 pub struct Room<'a> {
-    budgets: &'a BTreeMap<BudgetKey, Budget>,
-    /// What this plan adds to each budget's `held`; negative where it gives back.
-    planned: BTreeMap<BudgetKey, Usd>,
+    limited: Vec<Limited<'a>>,
+    installation: Option<usize>,
+    projects: FxHashMap<&'a ProjectName, usize>,
+    sweeps: FxHashMap<SweepId, usize>,
+    experiments: FxHashMap<ExperimentId, usize>,
+}
+
+/// A budget with a limit.
+#[derive(Debug)]
+struct Limited<'a> {
+    key: &'a BudgetKey,
+    limit: Usd,
+    spent: Usd,
+    /// What is held, this plan included. Charges that the plan makes count here too: what matters is the sum.
+    held: Usd,
 }
 
 /// The budget that has no room.
@@ -29,44 +45,46 @@ impl<'a> Room<'a> {
     /// The room that these budgets have.
     #[must_use]
     pub fn new(budgets: &'a BTreeMap<BudgetKey, Budget>) -> Self {
-        Self { budgets, planned: BTreeMap::new() }
+        let mut room = Self::default();
+        for (key, budget) in budgets {
+            let Some(limit) = budget.limit else { continue };
+            let index = room.limited.len();
+            room.limited.push(Limited { key, limit, spent: budget.spent, held: budget.held });
+            match key {
+                BudgetKey::Installation => room.installation = Some(index),
+                BudgetKey::Project(name) => drop(room.projects.insert(name, index)),
+                BudgetKey::Sweep(id) => drop(room.sweeps.insert(*id, index)),
+                BudgetKey::Experiment(id) => drop(room.experiments.insert(*id, index)),
+            }
+        }
+        room
     }
 
     /// The narrowest of the budgets above an experiment that cannot take `amount` more, if any.
     #[must_use]
     pub fn short(&self, account: &Account, experiment: ExperimentId, amount: Usd) -> Option<Short> {
-        let mut found = None;
-        for key in account.budgets(experiment) {
-            let Some(budget) = self.budgets.get(&key) else { continue };
-            let Some(limit) = budget.limit else { continue };
-            let held = budget.held + self.planned.get(&key).copied().unwrap_or_default();
-            if budget.spent.saturating_add(held).saturating_add(amount) > limit {
-                found = Some(Short { key, limit, spent: budget.spent, held });
-            }
-        }
-        found
+        let short = |budget: &&Limited<'_>| budget.left() < amount;
+        self.above(account, experiment).filter(short).last().map(Limited::short)
     }
 
     /// Whether `amount` could be held if everything that is held now came back unspent. Where it could not, waiting
-    /// does not help; the budget that says so is given.
+    /// does not help; the narrowest budget that says so is given.
     #[must_use]
     pub fn never(&self, account: &Account, experiment: ExperimentId, amount: Usd) -> Option<Short> {
-        account.budgets(experiment).find_map(|key| {
-            let budget = self.budgets.get(&key)?;
-            let limit = budget.limit?;
-            (budget.spent.saturating_add(amount) > limit).then(|| Short {
-                held: budget.held,
-                spent: budget.spent,
-                limit,
-                key,
-            })
-        })
+        let never = |budget: &&Limited<'_>| budget.spent.saturating_add(amount) > budget.limit;
+        self.above(account, experiment).filter(never).last().map(Limited::short)
+    }
+
+    /// The most that every budget above an experiment can still take; `Usd::MAX` where none has a limit.
+    #[must_use]
+    pub fn left(&self, account: &Account, experiment: ExperimentId) -> Usd {
+        self.above(account, experiment).map(Limited::left).min().unwrap_or(Usd::MAX)
     }
 
     /// Takes `amount` (negative gives back) in every budget above the experiment.
     pub fn take(&mut self, account: &Account, experiment: ExperimentId, amount: Usd) {
-        for key in account.budgets(experiment) {
-            *self.planned.entry(key).or_default() += amount;
+        for index in self.indices(account, experiment).into_iter().flatten() {
+            self.limited[index].held += amount;
         }
     }
 
@@ -79,15 +97,16 @@ impl<'a> Room<'a> {
         before: &BTreeMap<ExperimentId, Share>,
         after: &BTreeMap<ExperimentId, Share>,
     ) -> Result<(), (ExperimentId, Short)> {
+        if self.limited.is_empty() {
+            return Ok(());
+        }
         for (payer, share) in before {
             self.take(&share.account, *payer, -share.held);
         }
-        let mut taken = Vec::new();
-        for (payer, share) in after {
+        for (taken, (payer, share)) in after.iter().enumerate() {
             if let Some(short) = self.short(&share.account, *payer, share.held) {
-                for (payer, share) in taken {
-                    let share: &Share = share;
-                    self.take(&share.account, payer, -share.held);
+                for (payer, share) in after.iter().take(taken) {
+                    self.take(&share.account, *payer, -share.held);
                 }
                 for (payer, share) in before {
                     self.take(&share.account, *payer, share.held);
@@ -95,9 +114,34 @@ impl<'a> Room<'a> {
                 return Err((*payer, short));
             }
             self.take(&share.account, *payer, share.held);
-            taken.push((*payer, share));
         }
         Ok(())
+    }
+
+    /// The budgets with a limit above an experiment, from the widest to the narrowest.
+    fn above(&self, account: &Account, experiment: ExperimentId) -> impl Iterator<Item = &Limited<'a>> {
+        self.indices(account, experiment).into_iter().flatten().map(|index| &self.limited[index])
+    }
+
+    fn indices(&self, account: &Account, experiment: ExperimentId) -> [Option<usize>; 4] {
+        let Account { project, user: _, sweep } = account;
+        // Most plans have limits at one or two levels: hashing for an empty map would be most of the work.
+        [
+            self.installation,
+            if self.projects.is_empty() { None } else { self.projects.get(project).copied() },
+            sweep.and_then(|id| self.sweeps.get(&id).copied()),
+            self.experiments.get(&experiment).copied(),
+        ]
+    }
+}
+
+impl Limited<'_> {
+    fn left(&self) -> Usd {
+        self.limit.saturating_sub(self.spent).saturating_sub(self.held)
+    }
+
+    fn short(&self) -> Short {
+        Short { key: self.key.clone(), limit: self.limit, spent: self.spent, held: self.held }
     }
 }
 
@@ -114,7 +158,8 @@ mod tests {
     #[test]
     fn what_a_plan_holds_counts_against_its_next_hold() {
         let id = IdGen::new(1).experiment(Timestamp::default());
-        let limited = Budget { limit: Some(Usd::from_dollars(10)), spent: Usd::from_dollars(4), held: Usd::ZERO };
+        let limited =
+            Budget { limit: Some(Usd::from_dollars(10)), spent: Usd::from_dollars(4), held: Usd::ZERO };
         let budgets = BTreeMap::from([(BudgetKey::Project("p".into()), limited)]);
         let mut room = Room::new(&budgets);
         assert_eq!(room.short(&account("p"), id, Usd::from_dollars(6)), None);
@@ -124,5 +169,28 @@ mod tests {
         assert_eq!(room.never(&account("p"), id, Usd::from_dollars(2)), None, "held money may come back");
         assert!(room.never(&account("p"), id, Usd::from_dollars(7)).is_some());
         assert_eq!(room.short(&account("other"), id, Usd::from_dollars(99)), None);
+    }
+
+    #[test]
+    fn an_exchange_that_fails_takes_nothing() {
+        let mut ids = IdGen::new(1);
+        let (a, b) = (ids.experiment(Timestamp::default()), ids.experiment(Timestamp::default()));
+        let limited = |dollars| Budget { limit: Some(Usd::from_dollars(dollars)), ..Budget::default() };
+        let budgets =
+            BTreeMap::from([(BudgetKey::Installation, limited(10)), (BudgetKey::Experiment(b), limited(3))]);
+        let mut room = Room::new(&budgets);
+        let share = |dollars| Share { account: account("p"), weight: 1, held: Usd::from_dollars(dollars) };
+        let before = BTreeMap::from([(a, share(6))]);
+        room.exchange(&BTreeMap::new(), &before).unwrap();
+
+        let (payer, short) =
+            room.exchange(&before, &BTreeMap::from([(a, share(1)), (b, share(4))])).unwrap_err();
+        assert_eq!((payer, short.key), (b, BudgetKey::Experiment(b)));
+        assert_eq!(room.left(&account("p"), a), Usd::from_dollars(4));
+        assert_eq!(room.left(&account("p"), b), Usd::from_dollars(3));
+
+        // What goes from one payer to another under one budget needs no more room in it.
+        room.exchange(&before, &BTreeMap::from([(a, share(7)), (b, share(3))])).unwrap();
+        assert_eq!(room.left(&account("p"), a), Usd::ZERO);
     }
 }

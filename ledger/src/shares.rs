@@ -46,14 +46,16 @@ pub fn at_assignment<'a>(
 
     let unused_of = |shares: &BTreeMap<ExperimentId, Share>, payer: ExperimentId| {
         let own_use = used.get(&payer).copied().unwrap_or(0);
-        let new_use = if payer == experiment { instance.offering.instance_type.weight_of(amounts) } else { 0 };
+        let new_use =
+            if payer == experiment { instance.offering.instance_type.weight_of(amounts) } else { 0 };
         shares.get(&payer).map_or(0, |share| share.weight.saturating_sub(own_use + new_use))
     };
     // Each round empties one payer's unused part or ends the need: no more rounds than payers.
     for _ in 0..=shares.len() {
-        let giver = shares.keys().copied().filter(|payer| unused_of(&shares, *payer) > 0).max_by_key(|payer| {
-            (*payer == experiment, unused_of(&shares, *payer), std::cmp::Reverse(*payer))
-        });
+        let giver =
+            shares.keys().copied().filter(|payer| unused_of(&shares, *payer) > 0).max_by_key(|payer| {
+                (*payer == experiment, unused_of(&shares, *payer), std::cmp::Reverse(*payer))
+            });
         let Some(giver) = giver.filter(|_| wanted > 0) else { break };
         let given = unused_of(&shares, giver).min(wanted);
         wanted -= given;

@@ -4,15 +4,16 @@
 //! follows from the state that they make (an `Intended` instance is launched, a `Terminating` one terminated), so that
 //! whoever executes a plan makes no choices, and planning again once all is done changes nothing.
 
+mod choice;
 mod lifecycle;
 pub mod market;
 mod placement;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 
-use bursar_model::{
-    Event, ExperimentId, Fleet, IdGen, InstanceId, Span, Timestamp, UsdPerHour, WaitingOn,
-};
+use bursar_model::{Event, ExperimentId, Fleet, IdGen, InstanceId, Span, Timestamp, UsdPerHour, WaitingOn};
 
 pub use self::{lifecycle::attempt_ended, market::Market};
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bursar_ledger::{Room, hold, lost_work, meter, shares};
+use bursar_ledger::{Metered, Room, hold, lost_work, meter, shares};
 use bursar_model::{
-    Attempt, AttemptEnd, AttemptState, DrainReason, Event, Experiment, ExperimentState, Instance, InstanceId,
-    ExperimentId, InstanceState, Outcome, Share, StopReason, Timestamp,
+    Account, Attempt, AttemptEnd, AttemptState, DrainReason, Event, Experiment, ExperimentId,
+    ExperimentState, Instance, InstanceId, InstanceState, Outcome, Share, StopReason, Timestamp, Usd,
 };
 
 use crate::{Plan, PlanInput};
@@ -26,7 +26,11 @@ pub(crate) struct Lifecycle<'a> {
 }
 
 /// Plans all that concerns what is there already.
-pub(crate) fn plan_lifecycle<'a>(input: &PlanInput<'a>, room: &mut Room<'_>, plan: &mut Plan) -> Lifecycle<'a> {
+pub(crate) fn plan_lifecycle<'a>(
+    input: &PlanInput<'a>,
+    room: &mut Room<'_>,
+    plan: &mut Plan,
+) -> Lifecycle<'a> {
     let mut lifecycle = Lifecycle::default();
     for attempt in input.fleet.attempts.values() {
         lifecycle.attempts.entry(attempt.instance).or_default().push(attempt);
@@ -272,7 +276,8 @@ fn extend_lease(
     }
     let through = metered_through(input, instance);
     let uncharged = (until + instance.drain_allowance).since(through);
-    let account_of = |id| input.fleet.experiments.get(&id).map(|experiment: &Experiment| experiment.account.clone());
+    let account_of =
+        |id| input.fleet.experiments.get(&id).map(|experiment: &Experiment| experiment.account.clone());
     let settled = settle(input, room, plan, instance, live);
     let renewed = shares::at_renewal(instance, live.iter().copied(), account_of);
     for candidate in [renewed, instance.shares.clone()] {
@@ -295,19 +300,45 @@ pub(crate) fn settle(
     instance: &Instance,
     live: &[&Attempt],
 ) -> BTreeMap<ExperimentId, Share> {
+    let Some(metered) = charge(input, instance, live) else { return instance.shares.clone() };
+    enter(room, instance, &metered);
     let mut shares = instance.shares.clone();
-    let through = metered_through(input, instance);
-    let Some(metered) = meter(instance, live.iter().copied(), through) else { return shares };
-    for line in &metered.charge.lines {
-        room.take(&line.account, line.payer, line.amount);
-    }
-    for (payer, share) in &mut shares {
-        let held = metered.held.get(payer).copied().unwrap_or(share.held);
-        room.take(&share.account, *payer, held - share.held);
-        share.held = held;
+    for (payer, held) in &metered.held {
+        shares.get_mut(payer).expect("metering keeps the payers").held = *held;
     }
     plan.events.push(metered.into_event());
     shares
+}
+
+/// What an instance is to be charged now, if anything.
+pub(crate) fn charge(input: &PlanInput<'_>, instance: &Instance, live: &[&Attempt]) -> Option<Metered> {
+    meter(instance, live.iter().copied(), metered_through(input, instance))
+}
+
+/// Enters a charge into the plan's room: what is spent, and the holds that it lowers.
+pub(crate) fn enter(room: &mut Room<'_>, instance: &Instance, metered: &Metered) {
+    for (account, payer, change) in changes(instance, metered) {
+        room.take(account, payer, change);
+    }
+}
+
+/// Takes back what `enter` did.
+pub(crate) fn leave_out(room: &mut Room<'_>, instance: &Instance, metered: &Metered) {
+    for (account, payer, change) in changes(instance, metered) {
+        room.take(account, payer, -change);
+    }
+}
+
+fn changes<'m>(
+    instance: &'m Instance,
+    metered: &'m Metered,
+) -> impl Iterator<Item = (&'m Account, ExperimentId, Usd)> {
+    let charged = metered.charge.lines.iter().map(|line| (&line.account, line.payer, line.amount));
+    let held = instance.shares.iter().filter_map(|(payer, share)| {
+        let after = metered.held.get(payer)?;
+        Some((&share.account, *payer, *after - share.held))
+    });
+    charged.chain(held)
 }
 
 /// An instance is charged until it was last heard and no further: should it have ended since, there is nothing to mend.

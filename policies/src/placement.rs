@@ -1,16 +1,181 @@
-//! Where queued experiments go: free places first, then new instances.
+//! Where queued experiments go: the instances launched for them, then free places, then new instances.
+//!
+//! Nothing is reserved in the state. Who is to get which place is worked out anew by every plan, so three rules keep
+//! one plan after the other at the same answer until something changes:
+//! - Who pays for a place that nobody uses goes there first, whatever waits besides. Were it displaced while its
+//!   instance boots, it would launch another.
+//! - Whoever shares a launch of this plan becomes one of its payers.
+//! - Who waits for a place on an instance on its way counts as if it had its part of the budgets already.
+//!
+//! The rest is first come, first served in plan order (priority, then age), except that experiments with the same
+//! wishes as the first fill up the instance that is launched for it.
+
+mod launches;
+mod places;
+mod queue;
 
 use bursar_ledger::Room;
-use bursar_model::IdGen;
+use bursar_model::{BudgetKey, Event, IdGen, Outcome, Refusal, SweepId, Usd, WaitingOn};
+use rustc_hash::FxHashMap;
 
-use crate::{Plan, PlanInput, lifecycle::Lifecycle};
+use self::{
+    launches::Launch,
+    places::Place,
+    queue::{Entry, Fate, Group, Queue},
+};
+use crate::{Plan, PlanInput, choice::View, lifecycle::Lifecycle};
 
-pub(crate) fn plan_placement(
-    input: &PlanInput<'_>,
-    lifecycle: &Lifecycle<'_>,
-    room: &mut Room<'_>,
+/// Gives every queued experiment a place or a reason.
+pub(crate) fn plan_placement<'a>(
+    input: &PlanInput<'a>,
+    lifecycle: &Lifecycle<'a>,
+    room: &mut Room<'a>,
     ids: &mut IdGen,
     plan: &mut Plan,
 ) {
-    let _ = (input, lifecycle, room, ids, plan);
+    let Queue { entries, groups } = queue::queue(input);
+    if entries.is_empty() {
+        return;
+    }
+    let live = input.fleet.instances.values().filter(|instance| instance.is_live()).count();
+    let mut placement = Placement {
+        input,
+        room,
+        ids,
+        plan,
+        view: View::new(input.market, input.fleet, input.now),
+        entries,
+        groups,
+        places: places::places(input, lifecycle),
+        launches: Vec::new(),
+        open_launches: FxHashMap::default(),
+        instances: u32::try_from(live).unwrap_or(u32::MAX),
+        trials: FxHashMap::default(),
+    };
+    placement.send_home();
+    for index in 0..placement.entries.len() {
+        placement.place(index);
+    }
+    placement.finish();
+}
+
+/// A plan's placements while they are made.
+struct Placement<'a, 'p> {
+    input: &'p PlanInput<'a>,
+    room: &'p mut Room<'a>,
+    ids: &'p mut IdGen,
+    plan: &'p mut Plan,
+    view: View<'a>,
+    /// In plan order.
+    entries: Vec<Entry<'a>>,
+    groups: Vec<Group<'a>>,
+    places: Vec<Place<'a>>,
+    launches: Vec<Launch<'a>>,
+    /// Launches of this plan with room left, by accelerator.
+    open_launches: launches::OpenLaunches<'a>,
+    /// Live instances, launches included.
+    instances: u32,
+    /// Trials that got a place in this plan.
+    trials: FxHashMap<SweepId, u32>,
+}
+
+impl<'a> Placement<'a, '_> {
+    /// Gives one experiment a place or a reason, unless it has either.
+    fn place(&mut self, index: usize) {
+        let entry = &self.entries[index];
+        if entry.fate != Fate::Open {
+            return;
+        }
+        let (experiment, group) = (entry.experiment, entry.group);
+        if let Some(reason) = &self.groups[group].blocked {
+            let reason = reason.clone();
+            return self.wait(index, reason);
+        }
+        if let Some(limit) = self.sweep_is_full(experiment.account.sweep, 0) {
+            return self.wait(index, WaitingOn::SweepParallel { limit });
+        }
+        let short = self.groups[group].short_before(&experiment.account);
+        if let Some((reason, needed)) = short.cloned() {
+            return self.lack_budget(index, reason, needed);
+        }
+        if self.take_place(index) || self.join_launch(index) {
+            return;
+        }
+        self.launch(index);
+    }
+
+    /// Decides on an experiment, for this plan.
+    fn decide(&mut self, index: usize, fate: Fate) {
+        let entry = &mut self.entries[index];
+        entry.fate = fate;
+        self.groups[entry.group].open -= 1;
+    }
+
+    fn wait(&mut self, index: usize, reason: WaitingOn) {
+        self.decide(index, Fate::Waits(reason));
+    }
+
+    /// A place was found: a trial counts against its sweep's `max_parallel` from now on.
+    fn found_place(&mut self, index: usize, fate: Fate) {
+        if let Some(sweep) = self.entries[index].experiment.account.sweep {
+            *self.trials.entry(sweep).or_default() += 1;
+        }
+        self.decide(index, fate);
+    }
+
+    /// `max_parallel`, if the sweep runs as many with `more` on top of what this plan has placed.
+    fn sweep_is_full(&self, sweep: Option<SweepId>, more: u32) -> Option<u32> {
+        let id = sweep?;
+        let found = self.input.fleet.sweeps.get(&id)?;
+        let limit = found.max_parallel?;
+        let placed = self.trials.get(&id).copied().unwrap_or(0);
+        (found.running + placed + more >= limit).then_some(limit)
+    }
+
+    /// The experiment waits for budget or, where none will ever come, ends.
+    fn lack_budget(&mut self, index: usize, reason: WaitingOn, needed: Usd) {
+        let experiment = self.entries[index].experiment;
+        let never = self.room.never(&experiment.account, experiment.id, needed);
+        if let Some(short) = never.filter(|short| is_its_own(&short.key) && short.held == Usd::ZERO) {
+            let why = Refusal::Budget { key: short.key, limit: short.limit, spent: short.spent, needed };
+            self.plan.events.push(Event::ExperimentEnded {
+                experiment: experiment.id,
+                at: self.input.now,
+                outcome: Outcome::Refused { why },
+            });
+            return self.decide(index, Fate::Placed);
+        }
+        self.wait(index, reason);
+    }
+
+    /// The launches become events, the rest reasons.
+    fn finish(self) {
+        let Self { plan, launches, entries, input, .. } = self;
+        plan.events.reserve(launches.len());
+        for launch in launches {
+            plan.events.push(launch.into_event(input));
+        }
+        plan.waiting.reserve(entries.len());
+        for Entry { experiment, fate, .. } in entries {
+            match fate {
+                Fate::Placed => {}
+                Fate::Waits(reason) => {
+                    if let WaitingOn::Backoff { until } | WaitingOn::Capacity { until, .. } = &reason {
+                        plan.wake(*until);
+                    }
+                    plan.waiting.push((experiment.id, reason));
+                }
+                Fate::Open => unreachable!("placing gives everything a fate"),
+            }
+        }
+    }
+}
+
+/// A budget that ends with the experiment or its sweep. That of a project or of the installation outlives them: somebody
+/// may raise it, and until then the experiment waits.
+fn is_its_own(key: &BudgetKey) -> bool {
+    match key {
+        BudgetKey::Installation | BudgetKey::Project(_) => false,
+        BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => true,
+    }
 }

@@ -1,0 +1,301 @@
+//! New instances: which, for whom, and what is held for them.
+
+use std::collections::BTreeMap;
+
+use bursar_ledger::{Short, hold, shares};
+use bursar_model::{
+    AcceleratorName, Account, Amounts, Backoff, Event, ExperimentId, Instance, InstanceId, InstanceState,
+    InstanceType, Meter, Offering, Share, Span, Usd, UsdPerHour, WaitingOn,
+};
+use rustc_hash::FxHashMap;
+
+use super::{Fate, Placement};
+use crate::{
+    PlanInput,
+    choice::{Choice, Means, Wish},
+    market::Firmness,
+};
+
+/// An experiment looks for a part of at most so many launches of the same plan, the newest first. More would make a
+/// plan of n different experiments cost n², and whoever overlooks a part only launches its own.
+const LAUNCHES_LOOKED_AT: usize = 16;
+
+/// A launch of this plan.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    id: InstanceId,
+    offering: &'a Offering,
+    price: UsdPerHour,
+    ceiling: UsdPerHour,
+    disk_gib: u32,
+    free: Amounts,
+    /// Whom it is launched for; the first pays for what is left over.
+    payers: Vec<Payer<'a>>,
+    shares: BTreeMap<ExperimentId, Share>,
+}
+
+type Payer<'a> = (ExperimentId, &'a Account, Amounts);
+
+/// Launches with room left, by their accelerator.
+pub(super) type OpenLaunches<'a> = FxHashMap<Option<&'a AcceleratorName>, Vec<usize>>;
+
+impl Launch<'_> {
+    pub(super) fn into_event(self, input: &PlanInput<'_>) -> Event {
+        let Self { id, offering, price, ceiling, disk_gib, free: _, payers: _, shares } = self;
+        let now = input.now;
+        Event::InstanceIntended {
+            instance: Box::new(Instance {
+                id,
+                offering: offering.clone(),
+                state: InstanceState::Intended { at: now },
+                cloud_id: None,
+                disk_gib,
+                ceiling,
+                price,
+                lease_until: now + input.settings.lease,
+                drain_allowance: input.settings.drain_allowance,
+                shares,
+                meter: Meter {
+                    from: None,
+                    through: now,
+                    remainder: 0,
+                    on_demand_remainder: 0,
+                    cost: Usd::ZERO,
+                },
+                token_digest: None,
+                idle_since: None,
+                notice: None,
+                backoff: Backoff::default(),
+            }),
+        }
+    }
+
+    /// What an experiment would take of it.
+    fn fits(&self, wish: &Wish<'_>) -> Option<Amounts> {
+        let amounts =
+            wish.resources.amounts_on(&self.offering.instance_type).filter(|a| self.free.fits(*a))?;
+        let accepted = wish.accepts(Firmness::of(self.offering.capacity_type))
+            && wish.ceiling.is_none_or(|ceiling| self.ceiling <= ceiling);
+        accepted.then_some(amounts)
+    }
+}
+
+impl<'a> Placement<'a, '_> {
+    /// Shares a launch of this plan, if one has room.
+    pub(super) fn join_launch(&mut self, index: usize) -> bool {
+        if self.open_launches.is_empty() {
+            return false;
+        }
+        let (experiment, group) = (self.entries[index].experiment, self.entries[index].group);
+        let wish = self.groups[group].wish;
+        let wanted = &wish.resources.accelerators;
+        let names = wanted.iter().map(|accelerator| Some(&accelerator.name));
+        let none = wanted.is_empty().then_some(None);
+        let open = &self.open_launches;
+        let found = names.chain(none).find_map(|name| {
+            let newest = open.get(&name)?.iter().rev().take(LAUNCHES_LOOKED_AT);
+            newest.copied().find_map(|at| Some((at, self.launches[at].fits(&wish)?)))
+        });
+        let Some((at, amounts)) = found else { return false };
+
+        let launch = &mut self.launches[at];
+        launch.payers.push((experiment.id, &experiment.account, amounts));
+        let after = held_shares(launch.offering, launch.ceiling, &launch.payers, held_for(self.input));
+        if self.room.exchange(&launch.shares, &after).is_err() {
+            launch.payers.pop();
+            return false;
+        }
+        launch.shares = after;
+        launch.free = launch.free.minus(amounts);
+        launch.disk_gib = launch.disk_gib.max(wish.resources.disk_gib);
+        let instance = launch.id;
+        let kind = &launch.offering.instance_type;
+        if !can_be_shared(kind, launch.free) {
+            let key = kind.accelerators.as_ref().map(|has| &has.name);
+            if let Some(open) = self.open_launches.get_mut(&key) {
+                open.retain(|other| *other != at);
+            }
+        }
+        self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
+        true
+    }
+
+    /// Launches an instance for an experiment and those that want the same, or says why not.
+    pub(super) fn launch(&mut self, index: usize) {
+        let (experiment, group) = (self.entries[index].experiment, self.entries[index].group);
+        let wish = self.groups[group].wish;
+        let limit = self.input.settings.max_instances;
+        if self.instances >= limit {
+            let reason = match self.view.choose(&wish, 1, Means::ANY) {
+                Some(_) => WaitingOn::InstanceLimit { limit },
+                None => self.view.why_none(&wish),
+            };
+            return self.block(index, reason);
+        }
+        let left = self.room.left(&experiment.account, experiment.id);
+        let means = Means { left, held_for: held_for(self.input) };
+        if self.launch_together(index, means) || self.launch_alone(index, means) {
+            return;
+        }
+        if self.view.choose(&wish, 1, Means::ANY).is_none() {
+            return self.block(index, self.view.why_none(&wish));
+        }
+        let least = self.view.least_hold(&wish, means.held_for).expect("a choice has a hold");
+        match self.room.short(&experiment.account, experiment.id, least) {
+            Some(short) => self.short_of_budget(index, short, least),
+            // What it could pay for was refused lately.
+            None => self.wait(index, self.view.why_none(&wish)),
+        }
+    }
+
+    /// Launches what is best given how many wait for the same. False when that cannot be held.
+    fn launch_together(&mut self, index: usize, means: Means) -> bool {
+        let group = self.entries[index].group;
+        let Some(mut choice) = self.choose_for_group(group, means) else { return false };
+        let planned = choice.places.min(self.groups[group].open);
+        let mut sharing = self.mates(index, planned);
+        // One fewer each time, so there are no more rounds than places.
+        loop {
+            if sharing.len() < planned as usize {
+                let mates = u32::try_from(sharing.len()).unwrap_or(u32::MAX);
+                let Some(smaller) = self.view.choose(&self.groups[group].wish, mates, means) else {
+                    return false;
+                };
+                choice = smaller;
+                sharing.truncate(choice.places as usize);
+            }
+            match self.launch_for(&sharing, &choice) {
+                Ok(()) => return true,
+                Err((payer, short)) => {
+                    let own = &self.entries[index].experiment;
+                    if payer == own.id || own.account.budgets(own.id).any(|key| key == short.key) {
+                        // The first pays for what nobody uses: with fewer, the same budget would hold as much.
+                        return false;
+                    }
+                    sharing.retain(|member| self.entries[*member].experiment.id != payer);
+                }
+            }
+        }
+    }
+
+    /// Launches what can be held for this experiment alone. Others may join it all the same.
+    fn launch_alone(&mut self, index: usize, means: Means) -> bool {
+        let choice = self.view.choose(&self.groups[self.entries[index].group].wish, 1, means);
+        choice.is_some_and(|choice| self.launch_for(&[index], &choice).is_ok())
+    }
+
+    /// The best offering for the group's first, given how many wait with it.
+    fn choose_for_group(&mut self, group: usize, means: Means) -> Option<Choice> {
+        let found = &mut self.groups[group];
+        let mates = found.open;
+        if let Some(choice) = found.choice
+            && choice.places <= mates
+            && self.view.hold(&choice, mates, means.held_for) <= means.left
+        {
+            return Some(choice);
+        }
+        let choice = self.view.choose(&found.wish, mates, means)?;
+        // What others can hold may be more: only a choice that money did not bend is kept for them.
+        found.choice = Some(choice).filter(|choice| !choice.constrained);
+        Some(choice)
+    }
+
+    /// Launches this for these experiments of one group, if their budgets allow it; else says whose do not.
+    fn launch_for(&mut self, sharing: &[usize], choice: &Choice) -> Result<(), (ExperimentId, Short)> {
+        let offering: &'a Offering = self.view.market.offering(choice.offering);
+        let payer = |member: &usize| {
+            let experiment = self.entries[*member].experiment;
+            (experiment.id, &experiment.account, choice.amounts)
+        };
+        let payers: Vec<Payer<'a>> = sharing.iter().map(payer).collect();
+        let shares = held_shares(offering, choice.ceiling, &payers, held_for(self.input));
+        self.room.exchange(&BTreeMap::new(), &shares)?;
+
+        let id = self.ids.instance(self.input.now);
+        for member in sharing {
+            self.found_place(*member, Fate::Waits(WaitingOn::Instance { instance: id }));
+        }
+        let kind = &offering.instance_type;
+        let free = payers.iter().fold(kind.amounts(), |free, (_, _, amounts)| free.minus(*amounts));
+        if can_be_shared(kind, free) {
+            let key = kind.accelerators.as_ref().map(|has| &has.name);
+            self.open_launches.entry(key).or_default().push(self.launches.len());
+        }
+        let disk_gib = self.groups[self.entries[sharing[0]].group].wish.resources.disk_gib;
+        let (price, ceiling) = (choice.price, choice.ceiling);
+        self.launches.push(Launch { id, offering, price, ceiling, disk_gib, free, payers, shares });
+        self.instances += 1;
+        Ok(())
+    }
+
+    /// The experiment and the next of its group, at most so many in all, as far as their sweeps let them run.
+    fn mates(&mut self, index: usize, places: u32) -> Vec<usize> {
+        let group = self.entries[index].group;
+        let mut mates = vec![index];
+        let mut trials: FxHashMap<_, u32> = FxHashMap::default();
+        if let Some(sweep) = self.entries[index].experiment.account.sweep {
+            trials.insert(sweep, 1);
+        }
+        // Those at the front that have a place already are not looked at again.
+        while let Some(first) = self.groups[group].members.front()
+            && self.entries[*first as usize].fate != Fate::Open
+        {
+            self.groups[group].members.pop_front();
+        }
+        for member in &self.groups[group].members {
+            if mates.len() >= places as usize {
+                break;
+            }
+            let entry = &self.entries[*member as usize];
+            if *member as usize == index || entry.fate != Fate::Open {
+                continue;
+            }
+            if let Some(sweep) = entry.experiment.account.sweep {
+                let more = trials.entry(sweep).or_default();
+                if self.sweep_is_full(Some(sweep), *more).is_some() {
+                    continue;
+                }
+                *more += 1;
+            }
+            mates.push(*member as usize);
+        }
+        mates
+    }
+
+    /// A reason that holds for the whole group.
+    fn block(&mut self, index: usize, reason: WaitingOn) {
+        let group = self.entries[index].group;
+        self.groups[group].blocked = Some(reason.clone());
+        self.wait(index, reason);
+    }
+
+    /// No budget pays for a launch: for this experiment, and for those of the group under the same budget.
+    fn short_of_budget(&mut self, index: usize, short: Short, needed: Usd) {
+        let Short { key, limit, spent, held } = short;
+        let reason = WaitingOn::Budget { key: key.clone(), limit, spent, held, needed };
+        let group = self.entries[index].group;
+        self.groups[group].short.insert(key, (reason.clone(), needed));
+        self.lack_budget(index, reason, needed);
+    }
+}
+
+/// How long a launch has to be held.
+pub(super) fn held_for(input: &PlanInput<'_>) -> Span {
+    input.settings.lease + input.settings.drain_allowance
+}
+
+fn held_shares(
+    offering: &Offering,
+    ceiling: UsdPerHour,
+    payers: &[Payer<'_>],
+    held_for: Span,
+) -> BTreeMap<ExperimentId, Share> {
+    let mut shares = shares::at_launch(&offering.instance_type, payers);
+    hold::fill(ceiling, &offering.instance_type, &mut shares, held_for);
+    shares
+}
+
+/// Whether anything that wants this kind of machine could use what is left.
+fn can_be_shared(kind: &InstanceType, free: Amounts) -> bool {
+    free.cpus_milli > 0 && free.memory_mib > 0 && (free.accelerators > 0 || kind.accelerators.is_none())
+}

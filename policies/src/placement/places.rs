@@ -1,0 +1,252 @@
+//! Free places on the instances that there are.
+
+use std::collections::VecDeque;
+
+use bursar_ledger::{hold, shares};
+use bursar_model::{
+    Amounts, Attempt, AttemptState, Event, Experiment, ExperimentId, Instance, InstanceState, WaitingOn,
+};
+use rustc_hash::FxHashMap;
+
+use super::{Fate, Placement};
+use crate::{
+    PlanInput,
+    choice::{Means, Wish},
+    lifecycle::{self, Lifecycle},
+    market::Firmness,
+};
+
+/// An instance that takes work, now or soon.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    instance: &'a Instance,
+    /// Its agent takes work now. Otherwise whoever gets a place here waits for it.
+    ready: bool,
+    free: Amounts,
+    live: Vec<&'a Attempt>,
+    /// The instance as this plan leaves it and what the plan assigns to it, once it assigns anything.
+    changed: Option<(Instance, Vec<Attempt>)>,
+}
+
+/// The instances that take work.
+pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Vec<Place<'a>> {
+    let mut places = Vec::new();
+    for instance in input.fleet.instances.values() {
+        let ready = match instance.state {
+            InstanceState::Intended { .. } | InstanceState::Booting { .. } => false,
+            InstanceState::Ready { .. } => !lifecycle.settled.contains(&instance.id),
+            InstanceState::Draining { .. }
+            | InstanceState::Terminating { .. }
+            | InstanceState::Gone { .. } => {
+                continue;
+            }
+        };
+        if lifecycle.leaving.contains(&instance.id) {
+            continue;
+        }
+        let live: &[&Attempt] = lifecycle.attempts.get(&instance.id).map_or(&[], Vec::as_slice);
+        let all = instance.offering.instance_type.amounts();
+        let free = live.iter().fold(all, |free, attempt| free.minus(attempt.amounts));
+        if free != Amounts::default() {
+            places.push(Place { instance, ready, free, live: live.to_vec(), changed: None });
+        }
+    }
+    places
+}
+
+impl Place<'_> {
+    /// What an experiment would take here, if its wishes allow it and there is room.
+    fn fits(&self, wish: &Wish<'_>) -> Option<Amounts> {
+        let kind = &self.instance.offering.instance_type;
+        let amounts = wish.resources.amounts_on(kind).filter(|amounts| self.free.fits(*amounts))?;
+        let accepted = wish.accepts(Firmness::of(self.instance.offering.capacity_type))
+            && self.instance.disk_gib >= wish.resources.disk_gib
+            // The instance's own ceiling is what it may come to cost while the experiment runs.
+            && wish.ceiling.is_none_or(|ceiling| self.instance.ceiling.max(self.instance.price) <= ceiling);
+        accepted.then_some(amounts)
+    }
+}
+
+impl<'a> Placement<'a, '_> {
+    /// Sends everything that pays for a part of an instance that nobody uses to that instance.
+    pub(super) fn send_home(&mut self) {
+        let mut homes: FxHashMap<ExperimentId, Vec<usize>> = FxHashMap::default();
+        // What can take work now first.
+        for ready in [true, false] {
+            for (at, place) in self.places.iter().enumerate().filter(|(_, place)| place.ready == ready) {
+                for payer in place.instance.shares.keys() {
+                    homes.entry(*payer).or_default().push(at);
+                }
+            }
+        }
+        if homes.is_empty() {
+            return;
+        }
+        for index in 0..self.entries.len() {
+            let entry = &self.entries[index];
+            let (experiment, group) = (entry.experiment, entry.group);
+            let Some(own) = homes.get(&experiment.id).filter(|_| entry.fate == Fate::Open) else { continue };
+            if self.sweep_is_full(experiment.account.sweep, 0).is_some() {
+                continue;
+            }
+            // Where it was launched without a hurry, or for want of anything firm, it is at home all the same.
+            let wish = self.groups[group].wish.at_leisure();
+            for at in own {
+                if let Some(amounts) = self.places[*at].fits(&wish)
+                    && self.occupy(index, *at, amounts, true)
+                {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Finds a free place, if there is one.
+    pub(super) fn take_place(&mut self, index: usize) -> bool {
+        if self.places.is_empty() {
+            return false;
+        }
+        let group = self.entries[index].group;
+        let wish = self.groups[group].wish;
+        let mut candidates = match self.groups[group].places.take() {
+            Some(candidates) => candidates,
+            None => self.by_fit(&wish),
+        };
+        // What is full stays full for this plan and all of the group.
+        while let Some(first) = candidates.front()
+            && self.places[*first].fits(&wish).is_none()
+        {
+            candidates.pop_front();
+        }
+        let taken = candidates.iter().any(|at| {
+            let fitting = self.places[*at].fits(&wish);
+            fitting.is_some_and(|amounts| self.occupy(index, *at, amounts, false))
+        });
+        self.groups[group].places = Some(candidates);
+        taken
+    }
+
+    /// The places that would do, the best fit first: what takes work now, then what leaves the least over.
+    fn by_fit(&self, wish: &Wish<'_>) -> VecDeque<usize> {
+        let mut fitting: Vec<usize> =
+            (0..self.places.len()).filter(|at| self.places[*at].fits(wish).is_some()).collect();
+        if fitting.is_empty() {
+            return VecDeque::new();
+        }
+        if !self.may_use_accelerators(wish) {
+            fitting.retain(|at| self.places[*at].instance.offering.instance_type.accelerators.is_none());
+        }
+        fitting.sort_by_key(|at| {
+            let Place { instance, ready, free, .. } = &self.places[*at];
+            (!ready, free.accelerators, free.cpus_milli, free.memory_mib, instance.id)
+        });
+        fitting.into()
+    }
+
+    /// Whether machines with accelerators are open to these wishes. An experiment without accelerators is not put
+    /// beside others onto such a machine where the market has cheaper ones: once the others are done, it would keep
+    /// the dear machine alive, and pay for it.
+    pub(super) fn may_use_accelerators(&self, wish: &Wish<'_>) -> bool {
+        if !wish.resources.accelerators.is_empty() {
+            return true;
+        }
+        let launched = self.view.choose(wish, 1, Means::ANY);
+        launched.is_none_or(|choice| {
+            self.view.market.offering(choice.offering).instance_type.accelerators.is_some()
+        })
+    }
+
+    /// Takes a place. False when no budget pays for it.
+    fn occupy(&mut self, index: usize, at: usize, amounts: Amounts, pays_already: bool) -> bool {
+        let experiment = self.entries[index].experiment;
+        if self.places[at].ready {
+            if !self.assign(experiment, at, amounts) {
+                return false;
+            }
+            self.found_place(index, Fate::Placed);
+        } else {
+            if !pays_already && !self.put_by(experiment, at, amounts) {
+                return false;
+            }
+            let instance = self.places[at].instance.id;
+            self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
+        }
+        let place = &mut self.places[at];
+        place.free = place.free.minus(amounts);
+        true
+    }
+
+    /// Keeps room for what an experiment will have to hold once an instance on its way is there.
+    fn put_by(&mut self, experiment: &Experiment, at: usize, amounts: Amounts) -> bool {
+        let instance = self.places[at].instance;
+        let kind = &instance.offering.instance_type;
+        let whole = instance.ceiling.cost_rounded_up(instance.uncharged().span());
+        let part = hold::part_of(whole, kind.weight_of(amounts), instance.total_weight());
+        if self.room.short(&experiment.account, experiment.id, part).is_some() {
+            return false;
+        }
+        self.room.take(&experiment.account, experiment.id, part);
+        true
+    }
+
+    /// Gives an experiment to an instance that takes work now. Whoever paid until now is charged first, once a plan.
+    fn assign(&mut self, experiment: &'a Experiment, at: usize, amounts: Amounts) -> bool {
+        let place = &mut self.places[at];
+        let (mut working, assigned, charged) = match place.changed.take() {
+            Some((working, assigned)) => (working, assigned, None),
+            None => {
+                let charged = lifecycle::charge(self.input, place.instance, &place.live);
+                let mut working = place.instance.clone();
+                if let Some(metered) = &charged {
+                    lifecycle::enter(self.room, place.instance, metered);
+                    working.meter = metered.meter.clone();
+                    for (payer, held) in &metered.held {
+                        working.shares.get_mut(payer).expect("metering keeps the payers").held = *held;
+                    }
+                }
+                (working, Vec::new(), charged)
+            }
+        };
+        let live = place.live.iter().copied().chain(&assigned);
+        let after = shares::at_assignment(&working, live, experiment.id, &experiment.account, amounts);
+        let after = hold::with_holds(&working, after, working.uncharged().span());
+        if self.room.exchange(&working.shares, &after).is_err() {
+            // What was charged only for this is not charged after all.
+            match charged {
+                Some(metered) => lifecycle::leave_out(self.room, place.instance, &metered),
+                None if !assigned.is_empty() => place.changed = Some((working, assigned)),
+                None => {}
+            }
+            return false;
+        }
+        self.plan.events.extend(charged.map(bursar_ledger::Metered::into_event));
+        let attempt = Attempt {
+            id: self.ids.attempt(self.input.now),
+            experiment: experiment.id,
+            number: experiment.attempts + 1,
+            instance: working.id,
+            amounts,
+            devices: lowest_free(&place.live, &assigned, amounts.accelerators),
+            assigned_at: self.input.now,
+            state: AttemptState::Assigned,
+            started_at: None,
+            checkpoint_at: None,
+            unsaved: Vec::new(),
+        };
+        self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), shares: after.clone() });
+        working.shares = after;
+        let mut assigned = assigned;
+        assigned.push(attempt);
+        place.changed = Some((working, assigned));
+        true
+    }
+}
+
+/// The lowest numbers of accelerators that no attempt has.
+fn lowest_free(live: &[&Attempt], assigned: &[Attempt], count: u32) -> Vec<u32> {
+    let used = |device: &u32| {
+        live.iter().any(|attempt| attempt.devices.contains(device))
+            || assigned.iter().any(|attempt| attempt.devices.contains(device))
+    };
+    (0..).filter(|device| !used(device)).take(count as usize).collect()
+}
