@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     node::{Entry, Kind, Node, join},
-    problem::{Problem, did_you_mean, shortened},
+    problem::{PROBLEMS_MAX, Problem, did_you_mean, shortened},
 };
 
 /// What of the document conforms, as the raw types read it, and what does not.
@@ -49,6 +49,10 @@ fn conform_map(
         let path = join(path, key);
         let own = properties.and_then(|properties| properties.get(key));
         let Some(schema) = own.or(others) else {
+            // Looking for what was meant takes time, and so many are not shown.
+            if problems.len() >= PROBLEMS_MAX {
+                continue;
+            }
             let known = properties.into_iter().flat_map(Map::keys).map(String::as_str);
             let hint = did_you_mean(key, known.clone()).or_else(|| all_known(known));
             let problem = Problem::new(path, "unknown key").maybe_hint(hint);

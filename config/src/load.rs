@@ -12,7 +12,7 @@ use crate::{
     conform::conform,
     env,
     node::{self, Node},
-    problem::{Checked, Problem, Problems, Report},
+    problem::{Checked, PROBLEMS_MAX, Problem, Problems, Report},
     raw::RawSpec,
     schema::{schema_config, schema_experiment},
 };
@@ -167,6 +167,7 @@ impl Document {
             problem.source.clone_from(&source);
         }
         all.sort_by_key(|problem| problem.place);
+        all.truncate(PROBLEMS_MAX);
         all
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How many problems of one document are kept. A person mends the first few and asks again; a file that is not meant
 /// for us at all would otherwise fill the terminal.
-const PROBLEMS_MAX: usize = 100;
+pub(crate) const PROBLEMS_MAX: usize = 100;
 
 /// One thing that is wrong, or looks wrong, with a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,11 @@ pub(crate) fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'
 
 /// The known word that was probably meant. Nothing where none is close: a wild guess misleads.
 pub(crate) fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Comparing takes time in proportion to the length, and no word of ours is nearly as long.
+    const WORD_LEN_MAX: usize = 64;
+    if written.len() > WORD_LEN_MAX {
+        return None;
+    }
     let lower = written.to_lowercase();
     known
         .into_iter()

@@ -274,6 +274,14 @@ fn files_that_are_no_documents_say_so() {
 }
 
 #[test]
+fn a_file_that_is_not_meant_for_us_does_not_fill_the_terminal() {
+    let text: String = (0..5000).map(|n| format!("key{n}: {{run: [1]}}\nlabel{n}: [{n}]\n")).collect();
+    let Problems(problems) = spec_of(&text).unwrap_err();
+    assert_eq!(problems.len(), 100);
+    assert_eq!(problems[0].to_string(), "exp.yaml:1:1: key0: unknown key");
+}
+
+#[test]
 fn a_configuration_that_was_named_is_not_replaced_by_another() {
     let missing = Path::new("/nowhere/bursar.yaml");
     assert_eq!(read::find_config(Some(missing), &env(&[])).as_deref(), Some(missing));
