@@ -1,9 +1,56 @@
 //! Durable state: what the daemon knows is what is committed here.
 //!
 //! `Store` is the writing side, owned by the reconciler alone; `Reader` answers questions about everything, live and
-//! over, from its own connection. SQL lives in this crate and nowhere else.
+//! over, from its own connections. SQL lives in this crate and nowhere else.
+
+pub mod conformance;
+mod error;
+mod reader;
+mod sqlite;
 
 use bursar_model::{Changes, Event, ExperimentId, Fleet, SweepId, Timestamp};
+
+pub use self::{
+    error::StoreError,
+    reader::{
+        ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceFilter,
+        Integrity, JournalEntry, Page, Reader, ReportFilter, ReportQuery, ReportRow, SweepFilter, SweepRow,
+    },
+    sqlite::{Durability, OpenOptions, SqliteStore},
+};
+
+/// Durable state, written by one daemon at a time.
+///
+/// The contract, each sentence of which is one function in [`conformance`]:
+///
+/// 1. What was committed is loaded: `load` gives the very state that memory holds (S1).
+/// 2. A commit that was answered with `Ok` outlives whoever made it.
+/// 3. A commit that was refused left nothing behind, and the next one works.
+/// 4. Each opening has a higher epoch, and a commit of an older epoch is refused as [`StoreError::Deposed`].
+/// 5. `highest_id` is not below any id that was ever committed.
+/// 6. A submission is found by its key, with its digest and what it became; no key is ever given twice.
+/// 7. What is over is not loaded, and readers still find it.
+/// 8. The journal has each event once, in the order of the commits.
+/// 9. Reports equal the sum of the charges, by whatever dimension.
+/// 10. A reader sees a commit as soon as it was answered.
+///
+/// Its form is async because a database on the network comes later; SQLite answers inline.
+pub trait Store: Send {
+    /// The live state, and the epoch that this opening's commits carry.
+    fn load(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
+    /// Makes all that one turn changed durable, or none of it.
+    fn commit(&mut self, commit: &Commit) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The submission that was accepted with this key.
+    fn submission(
+        &mut self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<Submission>, StoreError>> + Send;
+
+    /// Answers questions beside the writing.
+    fn reader(&self) -> Reader;
+}
 
 /// All that one turn changes. It becomes durable whole or not at all.
 #[derive(Debug)]

@@ -1,0 +1,242 @@
+//! The contract of [`Store`] as functions, one for each of its sentences: every store passes all of them.
+//!
+//! `open` opens the same store each time, as a daemon does at its start; what it gave before is dropped by then.
+
+mod script;
+
+use bursar_model::{AttemptEnd, Category, Event, Outcome, Span, Timestamp, TypedId, Usd};
+
+pub use self::script::Script;
+use crate::{
+    ChargeFilter, Commit, Dimension, ExperimentFilter, ReportQuery, Store, StoreError, Submission, Submitted,
+};
+
+/// Begins with what the store has.
+async fn begin<S: Store>(store: &mut S) -> Script {
+    Script::new(store.load().await.expect("it loads"))
+}
+
+async fn save<S: Store>(store: &mut S, script: &mut Script) {
+    store.commit(&script.commit()).await.expect("it commits");
+}
+
+/// A day of work: two payers on one instance, one of them over, the instance gone.
+async fn work<S: Store>(store: &mut S, script: &mut Script) {
+    let sweep = script.sweep(3);
+    let single = script.queue("single", 4, None);
+    save(store, script).await;
+    let trial =
+        script.fleet.experiments.values().find(|e| e.account.sweep == Some(sweep)).expect("it has trials").id;
+    let instance = script.instance(&[trial, single]);
+    save(store, script).await;
+    let attempts = [script.run(trial, instance), script.run(single, instance)];
+    script.charge(instance, Span::from_secs(95), Category::Boot);
+    save(store, script).await;
+    for category in Category::ALL {
+        script.charge(instance, Span::from_hours(7), category);
+    }
+    script.end_attempt(attempts[0], AttemptEnd::Exited { code: 0 });
+    script.end(trial, Outcome::Succeeded);
+    script.end_attempt(attempts[1], AttemptEnd::InstanceLost { interrupted: true });
+    let end = bursar_model::InstanceEnd::Interrupted;
+    script.then(Event::InstanceGone { instance, at: script.now, end });
+    save(store, script).await;
+}
+
+/// Sentence 1, for the history that these numbers stand for: `load` gives what memory holds after any commit.
+pub async fn what_was_committed_is_loaded<S: Store>(open: impl AsyncFn() -> S, steps: &[u64]) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    for turn in steps.chunks(3) {
+        for step in turn {
+            script.step(*step);
+        }
+        save(&mut store, &mut script).await;
+        assert!(store.load().await.expect("it loads").fleet == script.fleet, "after {turn:?} of {steps:?}");
+    }
+    drop(store);
+    assert!(
+        open().await.load().await.expect("it loads").fleet == script.fleet,
+        "opened again after {steps:?}"
+    );
+}
+
+/// Sentence 2, as far as a test within one process can see: another opening finds what was committed.
+pub async fn a_commit_outlives_whoever_made_it<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    let id = script.queue("one", 0, None);
+    save(&mut store, &mut script).await;
+    drop(store);
+    assert!(open().await.load().await.expect("it loads").fleet.experiments.contains_key(&id));
+}
+
+/// Sentence 3.
+pub async fn a_refused_commit_leaves_nothing_behind<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    script.queue("one", 0, None);
+    let submission =
+        Submission { key: "k".to_owned(), digest: [1; 32], became: Submitted::Experiments(Vec::new()) };
+    store
+        .commit(&Commit { submissions: vec![submission.clone()], ..script.commit() })
+        .await
+        .expect("it commits");
+    let before = script.fleet.clone();
+    script.queue("two", 1, None);
+    let refused = Commit { submissions: vec![submission], ..script.commit() };
+    store.commit(&refused).await.expect_err("the key is taken");
+    assert!(store.load().await.expect("it loads").fleet == before);
+    assert_eq!(
+        store.reader().counts().expect("it counts").newest_event,
+        2,
+        "the spec and the first experiment"
+    );
+
+    store.commit(&Commit { submissions: Vec::new(), ..refused }).await.expect("it commits without the key");
+    assert!(store.load().await.expect("it loads").fleet == script.fleet);
+}
+
+/// Sentence 4.
+pub async fn a_commit_of_an_older_epoch_is_refused<S: Store>(open: impl AsyncFn() -> S) {
+    let first = open().await.load().await.expect("it loads").epoch;
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    assert!(script.epoch > first, "each opening has a higher epoch");
+    script.queue("one", 0, None);
+    let commit = script.commit();
+    let stale = Commit { epoch: first, ..commit };
+    let error = store.commit(&stale).await.expect_err("its epoch is over");
+    assert!(
+        matches!(error, StoreError::Deposed { ours, current } if ours == first && current == script.epoch)
+    );
+    assert!(store.load().await.expect("it loads").fleet.experiments.is_empty());
+}
+
+/// Sentence 5.
+pub async fn the_highest_id_is_not_below_any_id<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    work(&mut store, &mut script).await;
+    let reader = store.reader();
+    let experiments = reader.experiments(&ExperimentFilter::default(), None, 100).expect("it reads").rows;
+    let instances = reader.instances(&Default::default(), None, 100).expect("it reads").rows;
+    let ids = experiments
+        .iter()
+        .map(|row| row.experiment.id.as_u64())
+        .chain(instances.iter().map(|i| i.id.as_u64()));
+    let highest = store.load().await.expect("it loads").highest_id;
+    assert!(ids.max().expect("there was work") <= highest);
+}
+
+/// Sentence 6.
+pub async fn a_submission_is_found_by_its_key<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    let ids = vec![script.queue("one", 0, None), script.queue("two", 0, None)];
+    let sweep = script.sweep(1);
+    let submissions = vec![
+        Submission { key: "both".to_owned(), digest: [7; 32], became: Submitted::Experiments(ids) },
+        Submission { key: "sweep é".to_owned(), digest: [8; 32], became: Submitted::Sweep(sweep) },
+    ];
+    let commit = Commit { submissions, ..script.commit() };
+    store.commit(&commit).await.expect("it commits");
+    for submission in &commit.submissions {
+        assert_eq!(store.submission(&submission.key).await.expect("it reads").as_ref(), Some(submission));
+    }
+    assert_eq!(store.submission("bot").await.expect("it reads"), None);
+}
+
+/// Sentence 7.
+pub async fn what_is_over_is_not_loaded_but_found<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    work(&mut store, &mut script).await;
+    let loaded = store.load().await.expect("it loads").fleet;
+    assert!(loaded.instances.is_empty() && loaded.attempts.is_empty());
+    assert_eq!(loaded.experiments.len(), 3);
+
+    let reader = store.reader();
+    let succeeded = ExperimentFilter { state: Some("succeeded".to_owned()), ..Default::default() };
+    let over = reader.experiments(&succeeded, None, 10).expect("it reads").rows;
+    assert_eq!(over.len(), 1);
+    let attempts = reader.attempts_of(over[0].experiment.id).expect("it reads");
+    assert_eq!(attempts.len(), 1);
+    let instance = reader.instance(attempts[0].instance).expect("it reads").expect("it is kept");
+    assert!(!instance.is_live());
+    assert!(over[0].spent > Usd::ZERO);
+}
+
+/// Sentence 8.
+pub async fn the_journal_has_each_event_once_in_order<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    let mut told = Vec::new();
+    for step in 0..40 {
+        script.step(step * 977);
+        let commit = script.commit();
+        store.commit(&commit).await.expect("it commits");
+        told.extend(commit.events.into_iter().map(|event| (commit.at, event)));
+    }
+    let reader = store.reader();
+    let (mut kept, mut after) = (Vec::<(Timestamp, Event)>::new(), 0);
+    loop {
+        let page = reader.events(after, 7).expect("it reads");
+        let Some(last) = page.last() else { break };
+        assert!(page.iter().all(|entry| entry.seq > after) && page.is_sorted_by_key(|entry| entry.seq));
+        after = last.seq;
+        let parsed =
+            page.iter().map(|entry| (entry.at, serde_json::from_str(entry.event.get()).expect("it parses")));
+        kept.extend(parsed);
+    }
+    assert_eq!(kept, told);
+}
+
+/// Sentence 9.
+pub async fn reports_equal_the_sum_of_the_charges<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    work(&mut store, &mut script).await;
+    let reader = store.reader();
+    let charges = reader.charges(&ChargeFilter::default(), None, 100).expect("it reads").rows;
+    assert_eq!(charges.len(), 6);
+    let cost: Usd = charges.iter().map(|row| row.charge.cost()).sum();
+    let time: i64 = charges.iter().map(|row| row.charge.period.span().as_millis()).sum();
+    let on_demand: Usd =
+        charges.iter().flat_map(|row| &row.charge.lines).map(|line| line.on_demand_amount).sum();
+
+    let within_a_day = Timestamp::from_millis(1);
+    for since in [None, Some(within_a_day)] {
+        for first in Dimension::ALL {
+            for second in Dimension::ALL {
+                let query = ReportQuery { by: vec![first, second], since, ..Default::default() };
+                let rows = reader.report(&query).expect("it reads");
+                assert_eq!(rows.iter().map(|row| row.amount).sum::<Usd>(), cost, "by {first} and {second}");
+                assert_eq!(rows.iter().map(|row| row.on_demand_amount).sum::<Usd>(), on_demand);
+                assert_eq!(rows.iter().map(|row| row.time.as_millis()).sum::<i64>(), time);
+                assert_eq!(rows.iter().flat_map(|row| row.by_category.values()).copied().sum::<Usd>(), cost);
+            }
+        }
+    }
+    let total = reader.report(&ReportQuery::default()).expect("it reads");
+    assert!(total.len() == 1 && total[0].by_category.len() == Category::ALL.len());
+    let integrity = reader.integrity().expect("it reads");
+    assert!(integrity.is_sound(), "{integrity:?}");
+}
+
+/// Sentence 10.
+pub async fn a_reader_sees_a_commit_as_soon_as_it_was_answered<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    let reader = store.reader();
+    for number in 1..=5 {
+        let id = script.queue("again", 0, None);
+        save(&mut store, &mut script).await;
+        assert_eq!(reader.counts().expect("it counts").queued, number);
+        assert_eq!(
+            reader.experiment(id).expect("it reads").expect("it is there").experiment,
+            script.fleet.experiments[&id]
+        );
+        assert_eq!(reader.resolve("again").expect("it reads").first(), Some(&id));
+    }
+}

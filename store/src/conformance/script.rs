@@ -1,0 +1,426 @@
+//! A small daemon for tests: keeps a fleet, makes legal events and turns them into commits.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bursar_model::{
+    Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BudgetKey, CapacityType,
+    Category, Charge, ChargeClass, ChargeLine, CheckpointSpec, CloudInstance, CloudState, DrainReason, Event,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
+    InstanceId, InstanceState, InstanceType, Meter, Offering, Outcome, ParamValue, Period, Refusal,
+    Resources, Retry, Scope, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd,
+    UsdPerHour,
+};
+
+use crate::{Commit, Loaded};
+
+/// The scripted daemon.
+#[derive(Debug)]
+pub struct Script {
+    /// What memory holds.
+    pub fleet: Fleet,
+    /// The time, which moves on with each commit.
+    pub now: Timestamp,
+    /// The epoch of the commits.
+    pub epoch: u64,
+    ids: IdGen,
+    events: Vec<Event>,
+}
+
+impl Script {
+    /// Goes on from what was loaded.
+    #[must_use]
+    pub fn new(loaded: Loaded) -> Self {
+        let Loaded { fleet, epoch, highest_id } = loaded;
+        let now = Timestamp::from_millis(1_795_000_000_000 + epoch as i64 * 86_400_000);
+        Self { fleet, now, epoch, ids: IdGen::new(highest_id ^ epoch), events: Vec::new() }
+    }
+
+    /// Applies an event and keeps it for the next commit.
+    ///
+    /// # Panics
+    /// When the event is not legal: the script is wrong then.
+    pub fn then(&mut self, event: Event) {
+        self.fleet.apply(&event).expect("the script makes legal events");
+        self.events.push(event);
+    }
+
+    /// All that happened since the last commit.
+    pub fn commit(&mut self) -> Commit {
+        self.now = self.now + Span::from_secs(1);
+        Commit {
+            epoch: self.epoch,
+            at: self.now,
+            events: std::mem::take(&mut self.events),
+            changes: self.fleet.take_changes(),
+            submissions: Vec::new(),
+        }
+    }
+
+    /// Queues an experiment with one of some specs, as a trial where there is a sweep.
+    pub fn queue(&mut self, name: &str, spec: u8, sweep: Option<SweepId>) -> ExperimentId {
+        let id = self.ids.experiment(self.now);
+        let spec_id = SpecId::from_digest([spec; 16]);
+        if !self.fleet.specs.contains_key(&spec_id) {
+            self.then(Event::SpecAdded { id: spec_id, spec: Arc::new(a_spec(spec)) });
+        }
+        let params = match sweep {
+            Some(_) => BTreeMap::from([
+                ("LR".to_owned(), ParamValue::Float(awkward(spec.into()))),
+                ("DEPTH".to_owned(), ParamValue::Int(i64::from(spec))),
+                ("KIND".to_owned(), ParamValue::Text("resnet \"50\"".to_owned())),
+            ]),
+            None => BTreeMap::new(),
+        };
+        let account = Account { project: "vision".into(), user: "ada".into(), sweep };
+        let experiment = Experiment {
+            id,
+            name: name.into(),
+            account,
+            spec: spec_id,
+            params,
+            queued_at: self.now,
+            state: ExperimentState::Queued,
+            attempts: 0,
+            failures: 0,
+            not_before: None,
+            checkpoint_at: None,
+            metrics: BTreeMap::new(),
+            cancelled: false,
+        };
+        self.then(Event::ExperimentQueued { experiment });
+        id
+    }
+
+    /// Queues a sweep and its trials.
+    pub fn sweep(&mut self, trials: u8) -> SweepId {
+        let id = self.ids.sweep(self.now);
+        let sweep = Sweep {
+            id,
+            name: "lr".into(),
+            project: "vision".into(),
+            user: "ada".into(),
+            queued_at: self.now,
+            trials: trials.into(),
+            open: trials.into(),
+            running: 0,
+            max_parallel: Some(2),
+            ended_at: None,
+        };
+        self.then(Event::SweepQueued { sweep });
+        self.then(Event::BudgetLimited { key: BudgetKey::Sweep(id), limit: Some(Usd::from_dollars(20)) });
+        for trial in 0..trials {
+            self.queue(&format!("lr-{trial}"), trial % 3, Some(id));
+        }
+        id
+    }
+
+    /// Brings up an instance that these experiments pay for in equal parts.
+    pub fn instance(&mut self, payers: &[ExperimentId]) -> InstanceId {
+        let id = self.intend(payers);
+        self.launch(id);
+        self.then(Event::AgentRegistered { instance: id, at: self.now, token_digest: "b2".to_owned() });
+        id
+    }
+
+    /// Runs an attempt of a queued experiment on an instance.
+    pub fn run(&mut self, experiment: ExperimentId, instance: InstanceId) -> AttemptId {
+        let attempt = self.assign(experiment, instance);
+        self.then(Event::AttemptStarted { attempt, at: self.now });
+        attempt
+    }
+
+    /// Charges an instance for some time, to all that have a share of it, for this.
+    pub fn charge(&mut self, instance: InstanceId, span: Span, category: Category) {
+        let found = &self.fleet.instances[&instance];
+        let (price, on_demand_price) = (found.price, UsdPerHour::from_nanos(3_060_000_001));
+        let total = i64::from(found.total_weight());
+        let lines: Vec<_> = found
+            .shares
+            .iter()
+            .map(|(payer, share)| {
+                let part = span.times(share.weight.into()).divided_by(total);
+                ChargeLine {
+                    payer: *payer,
+                    account: share.account.clone(),
+                    category,
+                    amount: price.cost_rounded_up(part),
+                    on_demand_amount: on_demand_price.cost_rounded_up(part),
+                }
+            })
+            .collect();
+        let period = Period::new(found.meter.through, found.meter.through + span);
+        let charge = Charge { instance, period, class: ChargeClass::Usage, price, on_demand_price, lines };
+        let meter =
+            Meter { through: period.to, cost: found.meter.cost + charge.cost(), ..found.meter.clone() };
+        let held =
+            found.shares.iter().map(|(payer, share)| (*payer, share.held.saturating_sub(Usd::from_nanos(1))));
+        let held = held.collect();
+        self.then(Event::Charged { charge, meter, held });
+    }
+
+    /// Ends an attempt.
+    pub fn end_attempt(&mut self, attempt: AttemptId, end: AttemptEnd) {
+        let failed = matches!(end, AttemptEnd::Killed { .. });
+        let not_before = failed.then_some(self.now + Span::from_secs(30));
+        self.then(Event::AttemptEnded { attempt, at: self.now, end, failed, not_before });
+    }
+
+    /// Ends an experiment that has no attempt.
+    pub fn end(&mut self, experiment: ExperimentId, outcome: Outcome) {
+        self.then(Event::ExperimentEnded { experiment, at: self.now, outcome });
+    }
+
+    /// Takes one step of a history that any number stands for: some event that is legal now, or none.
+    pub fn step(&mut self, number: u64) {
+        let pick = (number >> 8) as usize;
+        let queued: Vec<_> = self.ids_of(|e| (e.state == ExperimentState::Queued).then_some(e.id));
+        let one = |ids: &[ExperimentId]| (!ids.is_empty()).then(|| ids[pick % ids.len()]);
+        match number % 20 {
+            0..3 => {
+                self.queue(&format!("e{}", pick % 7), (pick % 5) as u8, None);
+            }
+            3 => {
+                self.sweep((pick % 4 + 1) as u8);
+            }
+            4 | 5 => {
+                let payers: Vec<_> = queued.iter().copied().take(pick % 3 + 1).collect();
+                if pick.is_multiple_of(4) {
+                    self.intend(&payers);
+                } else {
+                    self.instance(&payers);
+                }
+            }
+            6..9 => {
+                let ready = self.fleet.instances.values().find(|i| {
+                    matches!(i.state, InstanceState::Ready { .. })
+                        && self.fleet.free_on(i).fits(ATTEMPT_AMOUNTS)
+                });
+                if let (Some(experiment), Some(instance)) = (one(&queued), ready.map(|i| i.id)) {
+                    self.run(experiment, instance);
+                }
+            }
+            9 => {
+                if let Some(experiment) = one(&queued) {
+                    let (limit, spent, needed) =
+                        (Usd::from_dollars(3), Usd::from_nanos(7), Usd::from_dollars(4));
+                    let why =
+                        Refusal::Budget { key: BudgetKey::Project("vision".into()), limit, spent, needed };
+                    let outcome = [Outcome::Cancelled, Outcome::Refused { why }][pick % 2].clone();
+                    self.then(Event::CancelRequested { experiment });
+                    self.end(experiment, outcome);
+                }
+            }
+            10..15 => self.step_attempt(number % 20, pick),
+            15..19 => self.step_instance(number % 20, pick),
+            _ => {
+                let scope = Scope::of(&an_offering((pick % 3) as u8).key());
+                if pick.is_multiple_of(5) {
+                    self.then(Event::CapacityFound { scope });
+                } else {
+                    let until = self.now + Span::from_secs(60);
+                    self.then(Event::CapacityRefused { scope, failures: pick as u32 % 9, until });
+                }
+            }
+        }
+    }
+
+    fn step_attempt(&mut self, kind: u64, pick: usize) {
+        let attempts: Vec<_> = self.fleet.attempts.values().filter(|a| !a.is_ended()).cloned().collect();
+        let Some(attempt) = attempts.get(pick % attempts.len().max(1)) else { return };
+        let is_stopping = matches!(attempt.state, AttemptState::Stopping { .. });
+        match kind {
+            10 => self.then(Event::AttemptCheckpointed { attempt: attempt.id, at: self.now }),
+            11 => {
+                let metrics = BTreeMap::from([("loss".to_owned(), awkward(pick))]);
+                self.then(Event::MetricsReported { attempt: attempt.id, metrics });
+            }
+            12 if !is_stopping => {
+                self.then(Event::AttemptStopping {
+                    attempt: attempt.id,
+                    at: self.now,
+                    why: StopReason::Moved,
+                });
+            }
+            13 => self.end_attempt(attempt.id, AttemptEnd::Killed { signal: 11 }),
+            _ => {
+                self.end_attempt(attempt.id, AttemptEnd::Exited { code: 0 });
+                self.end(attempt.experiment, Outcome::Succeeded);
+            }
+        }
+    }
+
+    fn step_instance(&mut self, kind: u64, pick: usize) {
+        let instances: Vec<_> = self.fleet.instances.values().filter(|i| i.is_live()).cloned().collect();
+        let Some(found) = instances.get(pick % instances.len().max(1)) else { return };
+        let id = found.id;
+        let is_up = matches!(found.state, InstanceState::Ready { .. } | InstanceState::Draining { .. });
+        match kind {
+            15 if found.meter.from.is_some() => {
+                let category = Category::ALL[pick % 5];
+                self.charge(id, Span::from_millis((pick % 7_200_000) as i64), category);
+            }
+            16 => {
+                let backoff = Backoff { failures: pick as u32 % 5, not_before: Some(self.now) };
+                self.then(Event::CallFailed { instance: id, backoff });
+                self.then(Event::PriceChanged {
+                    instance: id,
+                    price: UsdPerHour::from_nanos(pick as i64 % 9_999),
+                });
+                self.then(Event::InstanceNoticed { instance: id, gone_at: self.now });
+            }
+            17 if is_up => {
+                if matches!(found.state, InstanceState::Ready { .. }) {
+                    self.then(Event::InstanceDraining {
+                        instance: id,
+                        at: self.now,
+                        why: DrainReason::Ceiling,
+                    });
+                } else {
+                    self.then(Event::InstanceTerminating {
+                        instance: id,
+                        at: self.now,
+                        why: DrainReason::Idle,
+                    });
+                }
+            }
+            18 if self.fleet.attempts_on(id).next().is_none() => {
+                let end = match found.state {
+                    InstanceState::Intended { .. } => {
+                        InstanceEnd::Refused { message: "no \"capacity\"".to_owned() }
+                    }
+                    InstanceState::Terminating { why, .. } => InstanceEnd::Terminated { why },
+                    InstanceState::Booting { .. }
+                    | InstanceState::Ready { .. }
+                    | InstanceState::Draining { .. } => InstanceEnd::Interrupted,
+                    InstanceState::Gone { .. } => return,
+                };
+                self.then(Event::InstanceGone { instance: id, at: self.now, end });
+            }
+            _ => {
+                let until = found.lease_until + Span::from_secs(60);
+                let shares = found.shares.clone();
+                self.then(Event::LeaseExtended { instance: id, until, shares });
+            }
+        }
+    }
+
+    fn intend(&mut self, payers: &[ExperimentId]) -> InstanceId {
+        let id = self.ids.instance(self.now);
+        let share = |payer: &ExperimentId| {
+            let account = self.fleet.experiments[payer].account.clone();
+            (*payer, Share { account, weight: 1000, held: Usd::from_dollars(1) })
+        };
+        let instance = Instance {
+            id,
+            offering: an_offering((self.fleet.instances.len() % 3) as u8),
+            state: InstanceState::Intended { at: self.now },
+            cloud_id: None,
+            disk_gib: 100,
+            ceiling: UsdPerHour::from_nanos(3_060_000_001),
+            price: UsdPerHour::from_nanos(918_000_007),
+            lease_until: self.now + Span::from_secs(600),
+            drain_allowance: Span::from_secs(60),
+            shares: payers.iter().map(share).collect(),
+            meter: Meter {
+                from: None,
+                through: self.now,
+                remainder: 0,
+                on_demand_remainder: 0,
+                cost: Usd::ZERO,
+            },
+            token_digest: None,
+            idle_since: None,
+            notice: None,
+            backoff: Backoff::default(),
+        };
+        self.then(Event::InstanceIntended { instance: Box::new(instance) });
+        id
+    }
+
+    fn launch(&mut self, instance: InstanceId) {
+        let cloud = CloudInstance {
+            cloud_id: format!("i-{instance}").as_str().into(),
+            instance,
+            state: CloudState::Running,
+            launched_at: self.now,
+            notice: None,
+        };
+        self.then(Event::InstanceLaunched { cloud, at: self.now });
+    }
+
+    fn assign(&mut self, experiment: ExperimentId, instance: InstanceId) -> AttemptId {
+        let id = self.ids.attempt(self.now);
+        let attempt = Attempt {
+            id,
+            experiment,
+            number: self.fleet.experiments[&experiment].attempts + 1,
+            instance,
+            amounts: ATTEMPT_AMOUNTS,
+            devices: vec![0],
+            assigned_at: self.now,
+            state: AttemptState::Assigned,
+            started_at: None,
+            checkpoint_at: None,
+            unsaved: Vec::new(),
+        };
+        let account = self.fleet.experiments[&experiment].account.clone();
+        let mut shares = self.fleet.instances[&instance].shares.clone();
+        shares.insert(experiment, Share { account, weight: 1000, held: Usd::from_dollars(2) });
+        self.then(Event::AttemptAssigned { attempt, shares });
+        id
+    }
+
+    fn ids_of(&self, of: impl Fn(&Experiment) -> Option<ExperimentId>) -> Vec<ExperimentId> {
+        self.fleet.experiments.values().filter_map(of).collect()
+    }
+}
+
+const ATTEMPT_AMOUNTS: Amounts = Amounts { accelerators: 1, cpus_milli: 4000, memory_mib: 16_384 };
+
+/// A number whose shortest decimal form is long, to find readers that are off in the last digit.
+fn awkward(number: usize) -> f64 {
+    format!("0.{number}7331985239840127").parse().expect("it is a decimal number")
+}
+
+fn a_spec(number: u8) -> ExperimentSpec {
+    ExperimentSpec {
+        project: "vision".into(),
+        resources: Resources { cpus_milli: 4000, memory_mib: 16_384, ..Resources::default() },
+        image: None,
+        workdir: Some("/home/ada/resnet".to_owned()),
+        setup: Some("pip install -r requirements.txt".to_owned()),
+        run: format!("python train.py --fold {number} --out \"$OUT\"\n"),
+        envs: BTreeMap::from([("SEED".to_owned(), number.to_string())]),
+        secrets: BTreeMap::new(),
+        spot_policy: SpotPolicy::Auto,
+        max_price: Some(UsdPerHour::from_nanos(4_000_000_000)),
+        deadline: None,
+        budget: None,
+        priority: 0,
+        retry: Retry { limit: 2 },
+        max_duration: None,
+        checkpoint: CheckpointSpec::default(),
+        estimate: None,
+        num_nodes: 1,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn an_offering(number: u8) -> Offering {
+    let accelerators = bursar_model::Accelerators { name: "A100".into(), count: 4, memory_gib: Some(40) };
+    Offering {
+        provider: "aws".into(),
+        region: format!("us-east-{number}").as_str().into(),
+        zone: format!("us-east-{number}a").as_str().into(),
+        instance_type: Arc::new(InstanceType {
+            name: "p4d".into(),
+            accelerators: Some(accelerators),
+            cpus_milli: 96_000,
+            memory_mib: 1_179_648,
+            disk_gib: 1000,
+        }),
+        capacity_type: CapacityType::Spot,
+        price: Some(UsdPerHour::from_nanos(918_000_007)),
+        on_demand_price: Some(UsdPerHour::from_nanos(3_060_000_001)),
+    }
+}

@@ -1,0 +1,43 @@
+//! SQLite keeps the contract of the store.
+
+use bursar_store::{Durability, OpenOptions, SqliteStore, conformance};
+use proptest::prelude::*;
+
+const QUICK: OpenOptions = OpenOptions { durability: Durability::Process };
+
+fn in_folder(folder: &tempfile::TempDir) -> impl AsyncFn() -> SqliteStore {
+    let path = folder.path().join("bursar.db");
+    async move || SqliteStore::open(&path, QUICK).unwrap()
+}
+
+macro_rules! keeps {
+    ($($sentence:ident)*) => {$(
+        #[tokio::test]
+        async fn $sentence() {
+            let folder = tempfile::tempdir().unwrap();
+            conformance::$sentence(in_folder(&folder)).await;
+        }
+    )*};
+}
+
+keeps! {
+    a_commit_outlives_whoever_made_it
+    a_refused_commit_leaves_nothing_behind
+    a_commit_of_an_older_epoch_is_refused
+    the_highest_id_is_not_below_any_id
+    a_submission_is_found_by_its_key
+    what_is_over_is_not_loaded_but_found
+    the_journal_has_each_event_once_in_order
+    reports_equal_the_sum_of_the_charges
+    a_reader_sees_a_commit_as_soon_as_it_was_answered
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_was_committed_is_loaded(steps in prop::collection::vec(any::<u64>(), 1..120)) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(conformance::what_was_committed_is_loaded(in_folder(&folder), &steps));
+    }
+}
