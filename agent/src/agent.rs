@@ -6,7 +6,7 @@ use bursar_model::{
     AttemptId, Span, StopReason,
     agent_api::{Action, LogReply, RegisterRequest, ReportedState, SyncReply, SyncRequest},
 };
-use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use rustix::process::{getpid, set_child_subreaper};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     AgentError,
     attempt::Attempt,
-    deadline::Deadline,
+    deadline::{Deadline, LONGEST},
     folder,
     link::{Backoff, Link, LinkError},
     processes,
@@ -107,7 +107,7 @@ impl Agent {
     fn new(settings: AgentSettings) -> Result<Self, AgentError> {
         let now = Instant::now();
         let (sender, messages) = unbounded_channel();
-        let lease = now + settings.lease_until.since(wall_clock()).to_std();
+        let lease = settings.lease_until.since(wall_clock()).to_std();
         Ok(Self {
             secret: settings.secret()?,
             link: Link::new(&settings.daemon_url)?,
@@ -115,7 +115,7 @@ impl Agent {
             messages,
             sender,
             attempts: BTreeMap::new(),
-            lease: Deadline::new(lease, now),
+            lease: Deadline::after(now, lease),
             notice: None,
             registered: false,
             leaving: false,
@@ -150,7 +150,7 @@ impl Agent {
 
     /// Looks at everything, does what is due, and says when to look again.
     fn turn(&mut self, now: Instant) -> Instant {
-        for (pid, status) in reap() {
+        for (pid, status) in processes::reap() {
             // What is no attempt's shell is an adopted grandchild: reaping it is all that it needs.
             let _ = self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
         }
@@ -189,7 +189,7 @@ impl Agent {
         let Some(notice) = self.settings.notice() else { return };
         let remaining = notice.gone_at.since(wall_clock());
         tracing::warn!(%remaining, "the cloud takes this instance back");
-        self.notice = Some((notice, Deadline::new(now + remaining.to_std(), now)));
+        self.notice = Some((notice, Deadline::after(now, remaining.to_std())));
         for attempt in self.attempts.values() {
             attempt.show_notice(notice);
         }
@@ -353,7 +353,7 @@ impl Agent {
                     self.begin(attempt);
                 }
                 (Action::Stop { why, grace_ms }, Some(attempt)) => {
-                    let kill_at = now + Duration::from_millis((*grace_ms).min(DAY_MS));
+                    let kill_at = now + Duration::from_millis(*grace_ms).min(LONGEST);
                     attempt.stop(*why, kill_at.min(self.lease.last_kill()));
                 }
                 (Action::Stop { why, .. }, None) => {
@@ -392,7 +392,7 @@ impl Agent {
             for attempt in self.attempts.values() {
                 none_left &= attempt.kill_all();
             }
-            reap();
+            let _ = processes::reap();
             clean = if none_left { clean + 1 } else { 0 };
             if clean == 2 {
                 return;
@@ -401,14 +401,6 @@ impl Agent {
         }
         tracing::error!("processes of this instance cannot be killed");
     }
-}
-
-/// Longer than any grace.
-const DAY_MS: u64 = 24 * 3600 * 1000;
-
-/// All children that ended since, adopted ones too. As many as there are; each is given once.
-fn reap() -> Vec<(Pid, WaitStatus)> {
-    std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     checkpoints,
+    deadline::LONGEST,
     folder::Folder,
     log::Log,
     metrics::Metrics,
@@ -241,7 +242,7 @@ impl Attempt {
 
     /// How long its processes may take to end where the agent stops it of itself.
     pub(crate) fn grace(&self) -> Duration {
-        Duration::from_millis(self.work.grace_ms)
+        Duration::from_millis(self.work.grace_ms).min(LONGEST)
     }
 
     /// Where it is, without looking at any file of the experiment.

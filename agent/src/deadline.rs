@@ -11,6 +11,10 @@ pub(crate) const KILL_MARGIN: Duration = Duration::from_millis(300);
 /// Kept between the earliest end of the grace and the deadline, for the last of the log to be delivered.
 const LANDING_MARGIN: Duration = Duration::from_secs(1);
 
+/// Longer than any lease without renewal, notice or grace. Whatever says more is cut, so that nonsense cannot overflow a
+/// clock.
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// A moment by which nothing may run any more.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
@@ -21,9 +25,10 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// This moment, as seen from now.
-    pub(crate) fn new(at: Instant, now: Instant) -> Self {
-        Self { at, longest: at.saturating_duration_since(now) }
+    /// So long after now.
+    pub(crate) fn after(now: Instant, remaining: Duration) -> Self {
+        let longest = remaining.min(LONGEST);
+        Self { at: now + longest, longest }
     }
 
     /// The moment.
@@ -34,8 +39,7 @@ impl Deadline {
     /// Moves the deadline to so long after `since`, unless it is later already: an answer that was on its way for long
     /// tells of an earlier end than the true one. Says whether it moved.
     pub(crate) fn extend(&mut self, since: Instant, remaining: Duration) -> bool {
-        // A daemon that sends nonsense must not overflow the clock: a day is renewed long before it ends.
-        let remaining = remaining.min(Duration::from_secs(24 * 3600));
+        let remaining = remaining.min(LONGEST);
         let later = since + remaining > self.at;
         if later {
             self.at = since + remaining;
@@ -68,19 +72,19 @@ mod tests {
     #[test]
     fn work_is_told_to_stop_so_early_that_its_grace_fits() {
         let now = Instant::now();
-        assert_eq!(Deadline::new(now + secs(100), now).landing(secs(30)), now + secs(69));
+        assert_eq!(Deadline::after(now, secs(100)).landing(secs(30)), now + secs(69));
     }
 
     #[test]
     fn a_lease_shorter_than_the_grace_leaves_half_of_it_for_work() {
         let now = Instant::now();
-        assert_eq!(Deadline::new(now + secs(20), now).landing(secs(30)), now + secs(10));
+        assert_eq!(Deadline::after(now, secs(20)).landing(secs(30)), now + secs(10));
     }
 
     #[test]
     fn a_slow_answer_never_shortens_the_lease() {
         let now = Instant::now();
-        let mut lease = Deadline::new(now + secs(60), now);
+        let mut lease = Deadline::after(now, secs(60));
         assert!(!lease.extend(now + secs(1), secs(40)));
         assert_eq!(lease.at(), now + secs(60));
         assert!(lease.extend(now + secs(10), secs(60)));
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn renewals_by_little_near_the_end_keep_the_whole_grace() {
         let now = Instant::now();
-        let mut lease = Deadline::new(now + secs(100), now);
+        let mut lease = Deadline::after(now, secs(100));
         assert!(lease.extend(now + secs(91), secs(10)));
         assert_eq!(lease.landing(secs(30)), now + secs(70));
     }

@@ -26,7 +26,7 @@ use bursar_model::Timestamp;
 pub use self::{
     agent::run,
     settings::{AgentSettings, Notice},
-    shim::{EXEC_COMMAND, exec_shim},
+    shim::{EXEC_COMMAND, exec_shim, tied_to_this_thread},
 };
 
 /// Why an agent could not do its work. Whatever is wrong with one attempt is told to the daemon instead.

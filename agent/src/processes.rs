@@ -5,7 +5,9 @@
 
 use std::{fs::File, io::Read, os::fd::OwnedFd};
 
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, pidfd_open, pidfd_send_signal, wait,
+};
 
 /// The largest environment that is looked through. The kernel's own bound on arguments and environment together is a
 /// quarter of the stack, usually 2 MiB.
@@ -34,6 +36,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// The process that has this number now, if there is one.
+    #[must_use]
+    pub fn open(pid: Pid) -> Option<Self> {
+        pidfd_open(pid, PidfdFlags::empty()).ok().map(|handle| Self { pid, handle })
+    }
+
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -56,17 +64,17 @@ pub fn find(which: Which<'_>) -> Vec<Process> {
     let mut found = Vec::new();
     let mut family = Vec::new();
     for pid in numbers() {
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let Some(process) = Process::open(pid) else { continue };
         let Some(stat) = Stat::read(pid) else { continue };
         match which {
             Which::Marked { variable, session } => {
                 let meant = session.is_some_and(|session| session.as_raw_pid() == stat.session)
                     || has_variable(pid, variable.as_bytes());
                 if meant && !stat.ended && pid != getpid() {
-                    found.push(Process { pid, handle });
+                    found.push(process);
                 }
             }
-            Which::DescendedFrom(_) => family.push((Process { pid, handle }, stat)),
+            Which::DescendedFrom(_) => family.push((process, stat)),
         }
     }
     if let Which::DescendedFrom(ancestor) = which {
@@ -84,6 +92,12 @@ pub fn kill(which: Which<'_>) -> bool {
         process.signal(Signal::KILL);
     }
     found.is_empty()
+}
+
+/// All children that ended since, adopted ones too. As many as there are; each is given once.
+#[must_use]
+pub fn reap() -> Vec<(Pid, WaitStatus)> {
+    std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).collect()
 }
 
 /// Keeps what descends from `ancestor`. Each round adds a generation, so there are at most as many as processes.

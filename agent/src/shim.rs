@@ -1,8 +1,8 @@
-//! Starting an attempt's processes so that they cannot outlive the agent.
+//! Starting processes so that they cannot outlive us: the agent's attempts, and a local machine's agent.
 //!
 //! What a child must do between fork and exec (a session of its own, death with its parent) needs unsafe code when done
-//! in the forked child. So the agent starts *itself* in another mode, which does that as an ordinary program and then
-//! becomes the shell.
+//! in the forked child. So we start *ourselves* in another mode, which does that as an ordinary program and then becomes
+//! the program that is meant.
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +24,15 @@ pub const EXEC_COMMAND: &str = "agent-exec";
 /// What a shell answers when it cannot run a command that exists; ours when the shell itself cannot be run.
 const CANNOT_EXECUTE: u8 = 126;
 
-/// Becomes the program that `args` name: the agent's process id, the program, its arguments. Returns only when that
+/// Becomes the program that `args` name: the process id of who started it, the program, its arguments. Returns only when that
 /// fails.
 pub fn exec_shim(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let [agent, program, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: {EXEC_COMMAND} AGENT_PID PROGRAM [ARGUMENT...]");
+    let [starter, program, rest @ ..] = args.as_slice() else {
+        eprintln!("usage: {EXEC_COMMAND} STARTER_PID PROGRAM [ARGUMENT...]");
         return ExitCode::from(2);
     };
-    let error = match leave_with(agent) {
+    let error = match end_with(starter) {
         Ok(()) => Command::new(program).args(rest).exec(),
         Err(error) => error,
     };
@@ -40,27 +40,33 @@ pub fn exec_shim(args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(CANNOT_EXECUTE)
 }
 
-/// A session of its own, which ends when the agent does.
-fn leave_with(agent: &OsStr) -> io::Result<()> {
+/// A session of its own, whose leader dies with whoever started it.
+fn end_with(starter: &OsStr) -> io::Result<()> {
     setsid()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The agent may have died before the line above: then that signal will never come.
-    let agent = agent.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
-    if agent.is_none() || getppid() != agent {
-        return Err(io::Error::other("the agent is gone"));
+    // It may have died before the line above: then that signal will never come.
+    let starter = starter.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
+    if starter.is_none() || getppid() != starter {
+        return Err(io::Error::other("whoever started this is gone"));
     }
     Ok(())
 }
 
+/// A command that becomes this program, in a session of its own, and is killed when the *thread* that starts it ends.
+/// The running program must call `exec_shim` where its first argument is `EXEC_COMMAND`.
+#[must_use]
+pub fn tied_to_this_thread(program: &OsStr) -> Command {
+    // Not by its path: the file may have been replaced by a newer version meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(EXEC_COMMAND).arg(getpid().as_raw_pid().to_string()).arg(program);
+    command
+}
+
 /// Starts a script. Its id is also that of its session and of its process group.
-///
-/// Called on the agent's only thread: the death signal comes when the *thread* that started a child ends.
 pub(crate) fn start(script: &str, folder: &Folder, env: &BTreeMap<String, String>) -> io::Result<Pid> {
     let log = append(&folder.log())?;
-    let child = Command::new("/proc/self/exe")
-        .arg(EXEC_COMMAND)
-        .arg(getpid().as_raw_pid().to_string())
-        .args([shell(), "-c", script])
+    let child = tied_to_this_thread(shell().as_ref())
+        .args(["-c", script])
         .current_dir(folder.work())
         .env_clear()
         .envs(env)

@@ -1,5 +1,10 @@
 //! Providers: where instances come from. The trait is the contract; each sentence of it is a test in `conformance`.
 
+pub mod conformance;
+pub mod faulty;
+pub mod local;
+pub mod memory;
+
 use std::fmt;
 
 use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, Scope, Span, Timestamp};

@@ -1,0 +1,415 @@
+//! Instances that are processes on this machine, so that a laptop behaves like a small cloud and the demo and the
+//! tests need none.
+//!
+//! The *cloud's* side outlives the daemon and is a folder for each instance: what was asked for, and what became of it.
+//! Its machine is played by a small **host** process (`host`), which holds a lock for as long as the machine exists,
+//! boots it (starts the agent), takes it back (notice, then kill) and writes down its end. Whoever looks at the folder
+//! can tell from the lock whether the host lives, whatever its process number is by now.
+
+mod draw;
+mod folder;
+pub mod host;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use bursar_agent::{AgentSettings, processes};
+use bursar_model::{
+    CapacityType, Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering,
+    ProviderName, Region, Scope, Span, UsdPerHour, Zone,
+};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use self::folder::{Ended, HostLock, Machine, MachineFolder};
+use crate::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LaunchRequest, Provider, ProviderError};
+
+/// The one region that this machine is in.
+const REGION: &str = "local";
+
+/// How often, with how much time between, what a dead host left behind is killed while somebody waits for the answer.
+/// What is still there then is tried again when next asked.
+const SWEEPS_MAX: u32 = 50;
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the local provider offers, and where its instances live.
+#[derive(Debug, Clone)]
+pub struct LocalSettings {
+    /// The provider's name in the configuration.
+    pub name: ProviderName,
+    /// Whose instances these are. Another installation's in the same folder are left alone.
+    pub installation: String,
+    /// The cloud's records, and the folders of its machines.
+    pub root: PathBuf,
+    /// Each experiment gets a folder for its checkpoints here.
+    pub checkpoint_root: PathBuf,
+    /// Where random interruptions start.
+    pub seed: u64,
+    /// What is on offer.
+    pub types: Vec<LocalType>,
+    /// A script for demonstrations: the first spot instance gets its notice so long after its boot, the second after
+    /// the second time, and so on. Later ones follow `interruptions_per_hour`.
+    pub interruptions: Vec<Span>,
+    /// Starts a host when the instance's folder is added as the last argument: `bursar local-host`.
+    pub host_program: Program,
+    /// Starts an agent when the file with its settings is added as the last argument: `bursar agent --settings`.
+    pub agent_program: Program,
+}
+
+/// What the local provider offers under one name.
+#[derive(Debug, Clone)]
+pub struct LocalType {
+    /// What such an instance has.
+    pub instance_type: Arc<InstanceType>,
+    /// The zones that offer it.
+    pub zones: Vec<Zone>,
+    /// The on-demand price; none is not sold on demand.
+    pub on_demand: Option<UsdPerHour>,
+    /// The spot price; none is not sold as spot.
+    pub spot: Option<UsdPerHour>,
+    /// How often a spot instance is interrupted in an hour, on average.
+    pub interruptions_per_hour: f64,
+    /// From the notice of an interruption to the end.
+    pub notice: Span,
+    /// From launch to the start of the agent.
+    pub boot: Span,
+    /// How many may exist at once, in all zones together.
+    pub max_instances: Option<u32>,
+}
+
+/// A program and its first arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its first arguments.
+    pub args: Vec<String>,
+}
+
+/// The provider whose instances are processes on this machine.
+#[derive(Debug)]
+pub struct LocalProvider {
+    settings: LocalSettings,
+    clock: Arc<dyn Clock>,
+    /// Held while the instances are counted and one is added.
+    launching: Mutex<()>,
+}
+
+impl LocalProvider {
+    /// The provider, with the instances that it had before.
+    #[must_use]
+    pub fn new(settings: LocalSettings, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, clock, launching: Mutex::new(()) }
+    }
+
+    fn instances(&self) -> PathBuf {
+        self.settings.root.join("instances")
+    }
+
+    fn folder(&self, instance: InstanceId) -> MachineFolder {
+        MachineFolder::new(self.instances().join(instance.to_string()))
+    }
+
+    /// What is kept of an instance after its folder is gone, so that a late repetition of its launch finds it.
+    fn tombstone(&self, instance: InstanceId) -> MachineFolder {
+        MachineFolder::new(self.settings.root.join("ended").join(instance.to_string()))
+    }
+
+    /// All instances that the cloud has a record of, whosever they are.
+    fn machines(&self) -> io::Result<Vec<(MachineFolder, Machine)>> {
+        let entries = match fs::read_dir(self.instances()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut machines = Vec::new();
+        for entry in entries {
+            let folder = MachineFolder::new(entry?.path());
+            if let Some(machine) = folder.machine()? {
+                machines.push((folder, machine));
+            }
+        }
+        machines.sort_by_key(|(_, machine)| machine.instance);
+        Ok(machines)
+    }
+
+    fn type_of(&self, offering: &Offering) -> Option<&LocalType> {
+        let sold = |kind: &&LocalType| {
+            kind.instance_type.name == offering.instance_type.name
+                && kind.zones.contains(&offering.zone)
+                && kind.price(offering.capacity_type).is_some()
+        };
+        self.settings.types.iter().find(sold).filter(|_| offering.provider == self.settings.name)
+    }
+
+    /// The cloud's record of a new instance, or why there is none.
+    fn draft(&self, request: &LaunchRequest) -> Result<Machine, ProviderError> {
+        let offering = &request.offering;
+        let Some(kind) = self.type_of(offering) else {
+            return Err(self.refused(ErrorKind::Invalid, format!("{} is not on offer", offering.key())));
+        };
+        let machines = self.machines().map_err(|error| self.failed(EffectMay::No, error))?;
+        let alive = |(folder, machine): &&(MachineFolder, Machine)| {
+            machine.instance_type == kind.instance_type.name && !folder.has_ended()
+        };
+        let count = u32::try_from(machines.iter().filter(alive).count()).unwrap_or(u32::MAX);
+        if let Some(most) = kind.max_instances.filter(|most| count >= *most) {
+            let scope = Scope {
+                provider: self.settings.name.clone(),
+                region: None,
+                zone: None,
+                instance_type: Some(kind.instance_type.name.clone()),
+                capacity_type: None,
+            };
+            let message = format!("all {most} instances of {} are taken", kind.instance_type.name);
+            return Err(self.refused(ErrorKind::InsufficientCapacity(scope), message));
+        }
+        // Counted among those on record, so that a restarted daemon goes on in the script where it was.
+        let spot_number = (offering.capacity_type == CapacityType::Spot).then(|| {
+            machines.iter().filter_map(|(_, machine)| machine.spot_number).max().map_or(0, |last| last + 1)
+        });
+        let scripted = |number| self.settings.interruptions.get(usize::try_from(number).ok()?).copied();
+        let interrupt_after = spot_number.and_then(|number| {
+            let drawn =
+                || draw::interruption(self.settings.seed, request.instance, kind.interruptions_per_hour);
+            scripted(number).or_else(drawn)
+        });
+        Ok(Machine {
+            installation: request.installation.clone(),
+            instance: request.instance,
+            instance_type: kind.instance_type.name.clone(),
+            spot_number,
+            launched_at: self.clock.now(),
+            boot: kind.boot,
+            interrupt_after,
+            notice: kind.notice,
+            lease_until: request.lease_until,
+            agent: self.settings.agent_program.clone(),
+        })
+    }
+
+    /// Brings a record and the processes in line: starts the host that was never started, clears up after one that
+    /// died. Then it is what the record says.
+    async fn settle(&self, folder: &MachineFolder, machine: &Machine) -> io::Result<CloudInstance> {
+        if !folder.has_ended() {
+            match folder.try_lock_host()? {
+                HostLock::Alive => {}
+                HostLock::NeverStarted(lock) if folder.is_terminated() => {
+                    folder.write_ended(Ended { at: self.clock.now(), interrupted: false })?;
+                    drop(lock);
+                }
+                HostLock::NeverStarted(lock) => {
+                    // Should two be started now, one gets the lock and the other leaves.
+                    drop(lock);
+                    self.start_host(folder)?;
+                }
+                HostLock::Died(lock) => {
+                    if !folder.has_ended() && sweep(machine.instance).await {
+                        folder.write_ended(Ended { at: self.clock.now(), interrupted: false })?;
+                    }
+                    drop(lock);
+                }
+            }
+        }
+        cloud_instance(folder, machine, self.clock.now())
+    }
+
+    fn start_host(&self, folder: &MachineFolder) -> io::Result<()> {
+        let Program { path, args } = &self.settings.host_program;
+        let log = fs::File::options().create(true).append(true).open(folder.host_log())?;
+        // Not waited for: it outlives the daemon. Tokio reaps it should it end before.
+        tokio::process::Command::new(path)
+            .args(args)
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(false)
+            .spawn()?;
+        Ok(())
+    }
+
+    /// Removes the folder of an instance that ended long ago, all but what a repeated launch needs.
+    fn bury(&self, folder: &MachineFolder, machine: &Machine, ended: Ended) -> io::Result<()> {
+        let tombstone = self.tombstone(machine.instance);
+        tombstone.make()?;
+        // The record last: it is what makes the tombstone count.
+        tombstone.write_ended(ended)?;
+        tombstone.write_machine(machine)?;
+        folder.remove()
+    }
+
+    fn refused(&self, kind: ErrorKind, message: String) -> ProviderError {
+        ProviderError {
+            provider: self.settings.name.clone(),
+            kind,
+            effect: EffectMay::No,
+            message,
+            source: None,
+        }
+    }
+
+    fn failed(&self, effect: EffectMay, error: io::Error) -> ProviderError {
+        ProviderError {
+            provider: self.settings.name.clone(),
+            kind: ErrorKind::Unavailable,
+            effect,
+            message: format!("the records in {} cannot be used", self.settings.root.display()),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for LocalProvider {
+    fn name(&self) -> &ProviderName {
+        &self.settings.name
+    }
+
+    async fn offerings(&self) -> Result<Vec<Offering>, ProviderError> {
+        let mut offerings = Vec::new();
+        for kind in &self.settings.types {
+            for zone in &kind.zones {
+                for capacity_type in [CapacityType::Spot, CapacityType::OnDemand] {
+                    let Some(price) = kind.price(capacity_type) else { continue };
+                    offerings.push(Offering {
+                        provider: self.settings.name.clone(),
+                        region: Region::new(REGION),
+                        zone: zone.clone(),
+                        instance_type: Arc::clone(&kind.instance_type),
+                        capacity_type,
+                        price: Some(price),
+                        on_demand_price: kind.on_demand,
+                    });
+                }
+            }
+        }
+        Ok(offerings)
+    }
+
+    async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
+        let _one_at_a_time = self.launching.lock().await;
+        let folder = self.folder(request.instance);
+        let tombstone = self.tombstone(request.instance);
+        if let Some(machine) = tombstone.machine().map_err(|error| self.failed(EffectMay::Maybe, error))? {
+            return cloud_instance(&tombstone, &machine, self.clock.now())
+                .map_err(|error| self.failed(EffectMay::Maybe, error));
+        }
+        if folder.machine().map_err(|error| self.failed(EffectMay::Maybe, error))?.is_none() {
+            let machine = self.draft(request)?;
+            let agent = AgentSettings {
+                daemon_url: request.daemon_url.clone(),
+                instance: request.instance,
+                secret_file: folder.secret(),
+                work_dir: folder.work(),
+                checkpoint_root: self.settings.checkpoint_root.clone(),
+                notice_file: folder.notice_file(),
+                lease_until: request.lease_until,
+                lease_file: Some(folder.lease_file()),
+            };
+            let making = self.settings.root.join("making");
+            folder
+                .create(&making, &machine, &agent, &request.secret)
+                .map_err(|error| self.failed(EffectMay::No, error))?;
+        }
+        let settled = async {
+            let machine =
+                folder.machine()?.ok_or_else(|| io::Error::other("the instance's record is gone"))?;
+            self.settle(&folder, &machine).await
+        };
+        settled.await.map_err(|error| self.failed(EffectMay::Maybe, error))
+    }
+
+    async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
+        let listed = async {
+            let mut instances = Vec::new();
+            for (folder, machine) in self.machines()? {
+                if machine.installation != self.settings.installation {
+                    continue;
+                }
+                instances.push(self.settle(&folder, &machine).await?);
+                if let Some(ended) = folder.ended()?
+                    && self.clock.now().since(ended.at) > LIST_KEEPS_ENDED
+                {
+                    self.bury(&folder, &machine, ended)?;
+                }
+            }
+            Ok(instances)
+        };
+        listed.await.map_err(|error| self.failed(EffectMay::No, error))
+    }
+
+    async fn terminate(&self, instance: InstanceId, _: Option<&CloudId>) -> Result<(), ProviderError> {
+        let folder = self.folder(instance);
+        let terminated = async {
+            let Some(machine) = folder.machine()? else { return Ok(()) };
+            if machine.installation != self.settings.installation || folder.has_ended() {
+                return Ok(());
+            }
+            folder.write_terminate()?;
+            if let Some(host) = folder.host()? {
+                host.signal(Signal::TERM);
+            }
+            self.settle(&folder, &machine).await.map(drop)
+        };
+        terminated.await.map_err(|error| self.failed(EffectMay::Maybe, error))
+    }
+}
+
+impl LocalType {
+    fn price(&self, capacity_type: CapacityType) -> Option<UsdPerHour> {
+        match capacity_type {
+            CapacityType::Spot => self.spot,
+            CapacityType::OnDemand => self.on_demand,
+            CapacityType::Reserved => None,
+        }
+    }
+}
+
+/// What the record says of an instance.
+fn cloud_instance(
+    folder: &MachineFolder,
+    machine: &Machine,
+    now: bursar_model::Timestamp,
+) -> io::Result<CloudInstance> {
+    let state = match folder.ended()? {
+        Some(Ended { at, interrupted }) => CloudState::Gone { at, interrupted },
+        None if folder.is_terminated() => CloudState::Stopping,
+        None if now < machine.ready_at() => CloudState::Pending,
+        None => CloudState::Running,
+    };
+    Ok(CloudInstance {
+        cloud_id: CloudId::new(&format!("local-{}", machine.instance)),
+        instance: machine.instance,
+        state,
+        launched_at: machine.launched_at,
+        notice: folder.notice()?.map(|notice| notice.gone_at),
+    })
+}
+
+/// Kills what is left of an instance whose host is dead. Says whether nothing is left.
+async fn sweep(instance: InstanceId) -> bool {
+    let mark = host::mark(instance);
+    let which = processes::Which::Marked { variable: &mark, session: None };
+    for _ in 0..SWEEPS_MAX {
+        if processes::kill(which) && processes::kill(which) {
+            return true;
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+    false
+}
+
+impl Program {
+    /// This program.
+    #[must_use]
+    pub fn new(path: &Path, args: &[&str]) -> Self {
+        Self { path: path.to_owned(), args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+    }
+}

@@ -1,0 +1,207 @@
+//! The local cloud with real hosts and agents: what a machine does, and what becomes of it when its parts die.
+use std::{fs, time::Duration};
+
+use crate::support::{COMMON, LocalCloud, offering, request, runs};
+use bursar_model::{CapacityType, CloudInstance, CloudState, InstanceId, Span};
+use bursar_providers::{ErrorKind, LIST_KEEPS_ENDED, Provider, local::LocalProvider};
+use rustix::process::{Pid, Signal, getsid, kill_process};
+
+/// Far more than anything here takes: only a failure waits that long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+async fn listed(provider: &LocalProvider, instance: InstanceId) -> Option<CloudInstance> {
+    provider.list().await.unwrap().into_iter().find(|listed| listed.instance == instance)
+}
+
+async fn gone(provider: &LocalProvider, instance: InstanceId) -> CloudInstance {
+    wait_for("it is gone", async || {
+        listed(provider, instance).await.filter(|listed| matches!(listed.state, CloudState::Gone { .. }))
+    })
+    .await
+}
+
+fn pid_of_host(cloud: &LocalCloud, instance: InstanceId) -> Option<Pid> {
+    let text = fs::read_to_string(cloud.folder(instance).join("host.lock")).ok()?;
+    Pid::from_raw(text.parse().ok()?)
+}
+
+#[tokio::test]
+async fn a_spot_instance_gets_its_notice_and_is_then_taken_back() {
+    let mut cloud = LocalCloud::new();
+    cloud.settings.interruptions = vec![Span::from_millis(200)];
+    cloud.settings.types[0].notice = Span::from_millis(800);
+    let provider = cloud.provider("ours");
+    let on_demand = request(offering(COMMON, CapacityType::OnDemand));
+    let spot = request(offering(COMMON, CapacityType::Spot));
+    let second_spot = request(offering(COMMON, CapacityType::Spot));
+    for request in [&on_demand, &spot, &second_spot] {
+        provider.launch(request).await.unwrap();
+    }
+    let noticed = wait_for("the notice is listed", async || {
+        listed(&provider, spot.instance).await.filter(|listed| listed.notice.is_some())
+    })
+    .await;
+    assert_eq!(noticed.state, CloudState::Running);
+    let ended = gone(&provider, spot.instance).await;
+    let CloudState::Gone { at, interrupted } = ended.state else { panic!("{ended:?}") };
+    assert!(interrupted);
+    assert!(at >= noticed.notice.unwrap());
+    assert!(!runs(spot.instance));
+    // The script had one entry, and on-demand instances are never taken back.
+    for request in [on_demand, second_spot] {
+        assert!(!cloud.folder(request.instance).join("notice.json").exists());
+        assert!(matches!(listed(&provider, request.instance).await.unwrap().state, CloudState::Running));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_boots_before_its_agent_starts() {
+    let mut cloud = LocalCloud::new();
+    cloud.settings.types[0].boot = Span::from_secs(3600);
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    assert_eq!(provider.launch(&request).await.unwrap().state, CloudState::Pending);
+    wait_for("the host has started", async || pid_of_host(&cloud, request.instance)).await;
+    assert!(!runs(request.instance));
+    provider.terminate(request.instance, None).await.unwrap();
+    gone(&provider, request.instance).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_hears_nothing_is_gone_at_the_end_of_its_lease() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let mut request = request(offering(COMMON, CapacityType::OnDemand));
+    request.lease_until = bursar_agent::wall_clock() + Span::from_secs(1);
+    provider.launch(&request).await.unwrap();
+    let ended = gone(&provider, request.instance).await;
+    let CloudState::Gone { at, interrupted: false } = ended.state else { panic!("{ended:?}") };
+    assert!(at >= request.lease_until);
+    assert!(at.since(request.lease_until) < Span::from_secs(2), "the agent ends itself; the host need not");
+    assert!(!runs(request.instance));
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_ended_soon_after_its_lease() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let mut request = request(offering(COMMON, CapacityType::OnDemand));
+    request.lease_until = bursar_agent::wall_clock() + Span::from_secs(1);
+    provider.launch(&request).await.unwrap();
+    let mark = format!("BURSAR_INSTANCE_ID={}", request.instance);
+    let which = bursar_agent::processes::Which::Marked { variable: &mark, session: None };
+    let agent = wait_for("the agent runs", async || bursar_agent::processes::find(which).pop()).await;
+    agent.signal(Signal::STOP);
+    gone(&provider, request.instance).await;
+    assert!(!runs(request.instance));
+}
+
+#[tokio::test]
+async fn when_the_host_is_killed_the_next_look_clears_up() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    wait_for("the agent runs", async || runs(request.instance).then_some(())).await;
+    let host = pid_of_host(&cloud, request.instance).unwrap();
+    kill_process(host, Signal::KILL).unwrap();
+    let ended = gone(&provider, request.instance).await;
+    assert!(matches!(ended.state, CloudState::Gone { interrupted: false, .. }));
+    assert!(!runs(request.instance));
+}
+
+#[tokio::test]
+async fn an_instance_whose_host_was_never_started_is_started_by_the_next_look() {
+    let cloud = LocalCloud::new();
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    let mut crashed = cloud.settings.clone();
+    crashed.host_program.path = "/no/such/program".into();
+    let crashed = LocalProvider::new(crashed, std::sync::Arc::<crate::support::TestClock>::default());
+    let error = crashed.launch(&request).await.unwrap_err();
+    assert_eq!(error.effect, bursar_providers::EffectMay::Maybe);
+    assert!(!runs(request.instance));
+    let provider = cloud.provider("ours");
+    assert!(listed(&provider, request.instance).await.is_some());
+    wait_for("the agent runs", async || runs(request.instance).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_instance_is_no_part_of_the_daemons_session() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let host = wait_for("the host has started", async || pid_of_host(&cloud, request.instance)).await;
+    assert_eq!(getsid(Some(host)).unwrap(), host);
+}
+
+#[tokio::test]
+async fn a_full_type_is_refused_until_one_of_its_instances_ends() {
+    let mut cloud = LocalCloud::new();
+    cloud.settings.types[0].max_instances = Some(1);
+    let provider = cloud.provider("ours");
+    let first = request(offering(COMMON, CapacityType::Spot));
+    let second = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&first).await.unwrap();
+    let error = provider.launch(&second).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::InsufficientCapacity(_)), "{error:?}");
+    provider.launch(&first).await.unwrap();
+    provider.terminate(first.instance, None).await.unwrap();
+    gone(&provider, first.instance).await;
+    provider.launch(&second).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_on_offer_is_invalid() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let error = provider.launch(&request(offering("unheard-of", CapacityType::Spot))).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert_eq!(error.effect, bursar_providers::EffectMay::No);
+}
+
+#[tokio::test]
+async fn long_after_its_end_an_instance_is_no_longer_listed_and_never_launched_again() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    let launched = provider.launch(&request).await.unwrap();
+    provider.terminate(request.instance, None).await.unwrap();
+    gone(&provider, request.instance).await;
+    cloud.clock.advance(LIST_KEEPS_ENDED.saturating_sub(Span::from_secs(60)));
+    assert!(listed(&provider, request.instance).await.is_some());
+    cloud.clock.advance(Span::from_secs(120));
+    provider.list().await.unwrap();
+    assert!(listed(&provider, request.instance).await.is_none());
+    assert!(!cloud.folder(request.instance).exists());
+    let again = provider.launch(&request).await.unwrap();
+    assert_eq!(again.launched_at, launched.launched_at);
+    assert!(matches!(again.state, CloudState::Gone { .. }));
+    assert!(!runs(request.instance));
+}
+
+#[tokio::test]
+async fn the_secret_is_readable_by_its_owner_only_and_stands_in_no_command_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let folder = cloud.folder(request.instance);
+    assert_eq!(fs::metadata(folder.join("secret")).unwrap().permissions().mode() & 0o777, 0o600);
+    for file in ["agent.json", "machine.json"] {
+        assert!(!fs::read_to_string(folder.join(file)).unwrap().contains(&request.secret));
+    }
+}
