@@ -64,8 +64,6 @@ CREATE INDEX experiments_live ON experiments (state) WHERE live;
 
 CREATE INDEX experiments_account ON experiments (account);
 
-CREATE INDEX experiments_name ON experiments (name);
-
 CREATE TABLE sweeps (
   id INTEGER PRIMARY KEY,
   live INTEGER NOT NULL,

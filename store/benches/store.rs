@@ -8,8 +8,8 @@ use std::{hint::black_box, path::Path, time::Duration};
 
 use bursar_model::{Category, Span, Timestamp};
 use bursar_store::{
-    ChargeFilter, Commit, Dimension, Durability, ExperimentFilter, OpenOptions, ReportQuery, SqliteStore, Store,
-    conformance::Script,
+    ChargeFilter, Commit, Dimension, Durability, ExperimentFilter, OpenOptions, ReportQuery, SqliteStore,
+    Store, conformance::Script,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -41,7 +41,8 @@ fn fill(path: &Path, charges: usize) {
     let commit = queue(&mut script, 10_000, 64);
     now(store.commit(&commit)).unwrap();
     let experiments: Vec<_> = script.fleet.experiments.keys().copied().collect();
-    let instances: Vec<_> = experiments.chunks(8).take(1000).map(|payers| script.instance(&payers[..1])).collect();
+    let instances: Vec<_> =
+        experiments.chunks(8).take(1000).map(|payers| script.instance(&payers[..1])).collect();
     now(store.commit(&script.commit())).unwrap();
     let mut made = 0;
     while made < charges {

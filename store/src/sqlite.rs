@@ -5,7 +5,7 @@
 //! run ahead of an answer that comes from another thread.
 
 mod charges;
-mod load;
+pub(crate) mod load;
 mod lock;
 mod migrate;
 pub(crate) mod rows;
@@ -134,7 +134,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     async fn load(&mut self) -> Result<Loaded, StoreError> {
-        load::load(&mut self.connection, self.epoch)
+        load::load(&self.connection, self.epoch)
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {

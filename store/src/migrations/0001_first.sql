@@ -67,7 +67,6 @@ CREATE TABLE experiments (
 ) STRICT;
 CREATE INDEX experiments_live ON experiments (state) WHERE live;
 CREATE INDEX experiments_account ON experiments (account);
-CREATE INDEX experiments_name ON experiments (name);
 
 CREATE TABLE sweeps (
   id INTEGER PRIMARY KEY,

@@ -1,7 +1,12 @@
 //! Whether the store is sound, for `bursar doctor`: the file, and the sums against the charges.
 
+use bursar_model::{Violation, invariant};
+
 use super::Reader;
-use crate::{StoreError, sqlite::rows};
+use crate::{
+    StoreError,
+    sqlite::{load::load, rows},
+};
 
 /// Problems of the file that are told; the first few say enough.
 const PROBLEMS_MAX: u32 = 20;
@@ -26,6 +31,14 @@ impl Integrity {
 }
 
 impl Reader {
+    /// The live state as it is stored, held against the invariants. Empty when all is well.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn violations(&self) -> Result<Vec<Violation>, StoreError> {
+        self.with(|connection| Ok(invariant::check(&load(connection, 0)?.fleet)))
+    }
+
     /// Reads the whole store and recounts all sums: seconds for a store of some hundred MB.
     ///
     /// # Errors

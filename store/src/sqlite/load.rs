@@ -6,9 +6,9 @@ use rusqlite::{Connection, Transaction};
 use super::rows::{self, Accounts, Specs};
 use crate::{Loaded, StoreError};
 
-pub(super) fn load(connection: &mut Connection, epoch: u64) -> Result<Loaded, StoreError> {
-    // One transaction, one state.
-    let transaction = connection.transaction()?;
+pub(crate) fn load(connection: &Connection, epoch: u64) -> Result<Loaded, StoreError> {
+    // One transaction, one state. Nothing else is open on the connection: a load is never part of a commit.
+    let transaction = connection.unchecked_transaction()?;
     let mut accounts = Accounts::new(&transaction);
     let mut specs = Specs::new(&transaction);
     let experiments = query(
