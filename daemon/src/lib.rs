@@ -1,1 +1,12 @@
-//! Under construction.
+//! The service: the reconciler, effects, intake, and the HTTP API.
+
+pub mod clock;
+pub mod effects;
+pub mod http;
+pub mod inbox;
+pub mod logs;
+pub mod reconciler;
+pub mod secrets;
+pub mod serve;
+pub mod views;
+mod waiters;

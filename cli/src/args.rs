@@ -1,0 +1,300 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use crate::output::Format;
+
+/// Runs queues of ML experiments on spot and on-demand instances, under budgets that cannot be broken.
+#[derive(Debug, Parser)]
+#[command(name = "bursar", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bursar demo                         see all of it in under a minute, on this machine
+  bursar serve                        run the daemon
+  bursar submit experiment.yaml       queue an experiment; add --wait to see it end
+  bursar plan experiment.yaml         what it would run on and cost, and why not elsewhere
+  bursar report --by project,day      who spent what
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by budget or policy, 4 not found, 5 daemon unreachable";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration [default: ./bursar.yaml, then ~/.config/bursar/bursar.yaml]
+    #[arg(long, global = true, value_name = "FILE", env = "BURSAR_CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// A daemon elsewhere [default: where the configuration has it listen]
+    #[arg(long, global = true, value_name = "URL", env = "BURSAR_URL", value_hint = ValueHint::Url)]
+    pub(crate) url: Option<String>,
+    /// Print one JSON document instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error; twice for all
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon
+    Serve(Serve),
+    /// Queue experiments or sweeps
+    #[command(after_help = "Examples:\n  bursar submit experiment.yaml\n  bursar submit --wait experiment.yaml\n  bursar submit --name try-2 --env LR=0.01 experiment.yaml\n  cat experiment.yaml | bursar submit -")]
+    Submit(Submit),
+    /// Queue a sweep: an experiment for each combination of parameters
+    #[command(after_help = "Examples:\n  bursar sweep sweep.yaml\n  bursar sweep --wait sweep.yaml")]
+    Sweep(Submit),
+    /// List experiments, the newest first
+    #[command(after_help = "Examples:\n  bursar ls\n  bursar ls --live\n  bursar ls --sweep digits --state failed --json")]
+    Ls(List),
+    /// List sweeps, the newest first
+    Sweeps(Limit),
+    /// Show everything about an experiment, a sweep or an instance
+    Show(Named),
+    /// Print an experiment's log
+    #[command(after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs --attempt 2 exp_0123456789abc")]
+    Logs(Logs),
+    /// End experiments or whole sweeps, with their checkpoints kept
+    Cancel(Cancel),
+    /// Say why an experiment waits or runs where it does, and what the alternatives cost
+    Explain(Named),
+    /// Show what an experiment would run on and cost, without launching anything
+    #[command(after_help = "Examples:\n  bursar plan experiment.yaml\n  bursar plan --all experiment.yaml")]
+    Plan(Plan),
+    /// List what can be rented, at today's prices
+    Offers(Offers),
+    /// List instances, the newest first
+    Instances(Instances),
+    /// List budgets: limit, spent, held
+    Budgets,
+    /// Report what was spent
+    #[command(after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv")]
+    Report(Report),
+    /// Check that everything is well: configuration, daemon, store, invariants
+    Doctor,
+    /// Check or describe configuration and specs
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// See all of it in under a minute, on this machine: a budget-capped sweep of real training runs
+    #[command(after_help = "Examples:\n  bursar demo\n  bursar demo --keep /tmp/bursar-demo\n  bursar demo --json | jq .trials")]
+    Demo(Demo),
+    /// Write a completion script
+    #[command(after_help = "Example:\n  bursar completions bash > ~/.local/share/bash-completion/completions/bursar")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// The worker on an instance
+    #[command(hide = true)]
+    Agent(Agent),
+    /// The machine that a local instance is
+    #[command(hide = true)]
+    LocalHost(LocalHost),
+    /// Starts an attempt's process so that it cannot outlive its agent
+    #[command(hide = true)]
+    AgentExec {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// The training run of `bursar demo`
+    #[command(hide = true)]
+    DemoTrain(crate::demo::train::TrainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Write logs as JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// YAML or JSON files; `-` is standard input
+    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Wait for the end, and exit with its outcome
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+    /// Another name than the file says
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Another project than the file says
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// Set an environment variable of the experiment; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Makes it safe to repeat: the same key and files are accepted once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Show what it would run on and cost instead
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only in this state: queued, running, succeeded, failed, cancelled, stopped or refused
+    #[arg(long, value_parser = ["queued", "running", "succeeded", "failed", "cancelled", "stopped", "refused"])]
+    pub(crate) state: Option<String>,
+    /// Only of this project
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// Only trials of this sweep (id or name)
+    #[arg(long)]
+    pub(crate) sweep: Option<String>,
+    /// Only of this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Only those that are not over
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Only those whose name contains this
+    pub(crate) text: Option<String>,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Limit {
+    /// At most so many rows
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// An id, or a name (of several the newest)
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// An id, or a name (of several the newest)
+    pub(crate) name: String,
+    /// Go on until the experiment is over
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only this attempt
+    #[arg(long, value_name = "N")]
+    pub(crate) attempt: Option<u32>,
+    /// Only the last so many bytes of each attempt
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) tail: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// Experiments or sweeps, by id or name
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// A YAML or JSON file; `-` is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Show all candidates
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Offers {
+    /// Only with this accelerator, such as A100
+    #[arg(long, value_name = "NAME")]
+    pub(crate) accelerator: Option<String>,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Instances {
+    /// Only those that may exist
+    #[arg(long)]
+    pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// One or several of experiment, sweep, project, user, provider, region, instance-type, capacity-type, category,
+    /// day
+    #[arg(long, default_value = "project")]
+    pub(crate) by: String,
+    /// Only what was charged from then on
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only what was charged before
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only this experiment (id or name)
+    #[arg(long)]
+    pub(crate) experiment: Option<String>,
+    /// Only this sweep (id or name)
+    #[arg(long)]
+    pub(crate) sweep: Option<String>,
+    /// Only this project
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration, an experiment or a sweep, and show all problems at once
+    Check {
+        /// The file [default: the configuration]
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON Schema, for editors
+    Schema {
+        /// Of what
+        #[arg(value_enum, default_value_t)]
+        of: SchemaOf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// Experiments and sweeps
+    #[default]
+    Experiment,
+    /// The daemon's configuration
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave configuration, store and logs in this folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// Its settings, a JSON file
+    pub(crate) settings: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LocalHost {
+    /// The instance's folder
+    pub(crate) folder: PathBuf,
+}

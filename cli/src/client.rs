@@ -1,0 +1,89 @@
+//! The daemon's API, as the command line uses it.
+
+use std::time::Duration;
+
+use bursar_daemon::http::ApiError;
+use reqwest::{Method, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::exit::{FAILED, Failure, NOT_FOUND, REFUSED, UNREACHABLE, USAGE};
+
+/// How long an answer may take. Reading the whole store for `doctor` is the slowest.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A client of one daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// A client of the daemon at this address.
+    pub(crate) fn new(url: &str) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy().build()?;
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
+    }
+
+    /// Where the daemon is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Reads something.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, Failure> {
+        let request = self.http.get(format!("{}{path}", self.url)).query(query).timeout(PATIENCE);
+        Ok(self.checked(request.send().await).await?.json().await?)
+    }
+
+    /// Asks for a change, or for an answer that needs a body.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: Option<&str>,
+    ) -> Result<T, Failure> {
+        let mut request =
+            self.http.request(Method::POST, format!("{}{path}", self.url)).json(body).timeout(PATIENCE);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        Ok(self.checked(request.send().await).await?.json().await?)
+    }
+
+    /// Reads a body that comes in pieces, for as long as it takes.
+    pub(crate) async fn stream(&self, path: &str, query: &[(&str, String)]) -> Result<Response, Failure> {
+        let request = self.http.get(format!("{}{path}", self.url)).query(query);
+        self.checked(request.send().await).await
+    }
+
+    async fn checked(&self, sent: Result<Response, reqwest::Error>) -> Result<Response, Failure> {
+        let response = sent.map_err(|error| {
+            let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL";
+            let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
+            Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url)).hint(hint)
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let error: ApiError = serde_json::from_str(&text).unwrap_or_else(|_| ApiError {
+            status: status.as_u16(),
+            code: "unknown".to_owned(),
+            detail: if text.is_empty() { status.to_string() } else { text },
+            problems: None,
+        });
+        let code = match status {
+            StatusCode::NOT_FOUND => NOT_FOUND,
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => USAGE,
+            StatusCode::FORBIDDEN => REFUSED,
+            _ => FAILED,
+        };
+        Err(Failure::new(code, error.detail))
+    }
+}

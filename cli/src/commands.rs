@@ -1,0 +1,124 @@
+//! One module for each group of commands.
+
+mod config;
+mod doctor;
+mod instance;
+mod list;
+mod logs;
+mod plan;
+mod report;
+mod serve;
+mod show;
+mod submit;
+
+use std::{future::Future, io, path::Path};
+
+use bursar_config::{Checked, Config, ConfigFile, Problem, ReadError, read_config};
+use clap::CommandFactory;
+
+pub(crate) use self::{instance::programs, report::text as report_text, serve::init_logging, submit::user};
+use crate::{
+    args::{Cli, Command, Global},
+    client::Client,
+    exit::{Failure, NOT_FOUND, OK, Outcome, USAGE},
+    output::note,
+    source::Source,
+};
+
+/// Runs what was typed.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let Cli { global, command } = cli;
+    let context = || Context::new(&global);
+    match command {
+        Command::Serve(serve) => serve::run(&global, &serve),
+        Command::Submit(submit) => block_on(submit::run(context()?, submit, false)),
+        Command::Sweep(submit) => block_on(submit::run(context()?, submit, true)),
+        Command::Ls(wanted) => block_on(list::experiments(context()?, wanted)),
+        Command::Sweeps(limit) => block_on(list::sweeps(context()?, limit)),
+        Command::Show(named) => block_on(show::run(context()?, named)),
+        Command::Logs(wanted) => block_on(logs::run(context()?, wanted)),
+        Command::Cancel(wanted) => block_on(submit::cancel(context()?, wanted)),
+        Command::Explain(named) => block_on(plan::explain(context()?, named)),
+        Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),
+        Command::Offers(wanted) => block_on(list::offers(context()?, wanted)),
+        Command::Instances(wanted) => block_on(list::instances(context()?, wanted)),
+        Command::Budgets => block_on(list::budgets(context()?)),
+        Command::Report(wanted) => block_on(report::run(context()?, wanted)),
+        Command::Doctor => block_on(doctor::run(&global)),
+        Command::Config(command) => config::run(&global, command),
+        Command::Demo(demo) => crate::demo::run(&demo, global.json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "bursar", &mut io::stdout());
+            Ok(OK)
+        }
+        Command::Agent(agent) => instance::agent(&agent),
+        Command::LocalHost(host) => instance::local_host(&host),
+        Command::AgentExec { command } => instance::agent_exec(command),
+        Command::DemoTrain(train) => crate::demo::train_command(&train),
+    }
+}
+
+/// What most commands need: the configuration and the daemon that it speaks of.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) json: bool,
+    /// The daemon was named by the configuration and not by an address, so its store may be on this machine.
+    pub(crate) is_local: bool,
+}
+
+impl Context {
+    fn new(global: &Global) -> Result<Self, Failure> {
+        let ConfigFile { config, .. } = read(global.config.as_deref())?;
+        let address = config.listen;
+        let url = global.url.clone().unwrap_or_else(|| {
+            if address.ip().is_unspecified() {
+                format!("http://127.0.0.1:{}", address.port())
+            } else {
+                format!("http://{address}")
+            }
+        });
+        let client = Client::new(&url)?;
+        Ok(Self { config, client, json: global.json, is_local: global.url.is_none() })
+    }
+
+    /// Where reading commands read.
+    pub(crate) async fn source(&self) -> Result<Source, Failure> {
+        Source::find(self.client.clone(), &self.config, self.is_local).await
+    }
+
+    /// What specs are checked against before they are sent: the projects of a daemon elsewhere are not known here.
+    pub(crate) fn known(&self) -> Option<&Config> {
+        self.is_local.then_some(&self.config)
+    }
+}
+
+/// Reads the configuration and shows what looks wrong in it.
+pub(crate) fn read(given: Option<&Path>) -> Result<ConfigFile, Failure> {
+    let Checked { value, warnings } = read_config(given).map_err(unreadable)?;
+    show_warnings(&warnings);
+    Ok(value)
+}
+
+/// A file that could not be used, with the exit code that says why.
+pub(crate) fn unreadable(error: ReadError) -> Failure {
+    match error {
+        ReadError::NotFound(_) => Failure::new(NOT_FOUND, error.to_string()),
+        ReadError::Invalid(problems) => Failure::new(USAGE, format!("the file has problems\n{problems}")),
+        ReadError::TooLarge(_) | ReadError::NotUtf8 { .. } => Failure::new(USAGE, error.to_string()),
+        ReadError::Unreadable { .. } => error.into(),
+    }
+}
+
+/// Shows what may be meant but looks wrong.
+pub(crate) fn show_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        note(&format!("warning: {warning}"));
+    }
+}
+
+/// Runs a command's future on this thread.
+pub(crate) fn block_on(future: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

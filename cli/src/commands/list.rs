@@ -1,0 +1,166 @@
+//! Lists: experiments, sweeps, offers, instances, budgets.
+
+use bursar_daemon::{
+    http::OfferView,
+    views::{BudgetView, ExperimentView},
+};
+use bursar_model::Usd;
+
+use super::Context;
+use crate::{
+    args::{Instances, Limit, List, Offers},
+    exit::{OK, Outcome},
+    output::{json, note, table},
+    source::Wanted,
+};
+
+pub(super) async fn experiments(context: Context, wanted: List) -> Outcome {
+    let List { state, project, sweep, user, live, text, limit } = wanted;
+    let wanted = Wanted { state, project, sweep, user, text, live };
+    let rows = context.source().await?.experiments(&wanted, limit.limit).await?;
+    if context.json {
+        json(&rows)?;
+    } else if rows.is_empty() {
+        note("no experiments; queue one with `bursar submit FILE`");
+    } else {
+        experiment_table(&rows)?;
+    }
+    Ok(OK)
+}
+
+/// Experiments for people.
+pub(super) fn experiment_table(rows: &[ExperimentView]) -> Result<(), crate::exit::Failure> {
+    let cells = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.id.to_string(),
+                row.name.clone(),
+                row.project.clone(),
+                row.state.clone(),
+                row.attempts.to_string(),
+                row.cost.rounded(),
+                row.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&["id", "name", "project", "state", "tries", "cost", "reason"], cells, &[4, 5])
+}
+
+pub(super) async fn sweeps(context: Context, limit: Limit) -> Outcome {
+    let rows = context.source().await?.sweeps(limit.limit).await?;
+    if context.json {
+        json(&rows)?;
+    } else if rows.is_empty() {
+        note("no sweeps; queue one with `bursar sweep FILE`");
+    } else {
+        let cells = rows
+            .iter()
+            .map(|row| {
+                vec![
+                    row.id.to_string(),
+                    row.name.clone(),
+                    row.project.clone(),
+                    row.state.clone(),
+                    format!("{}/{}", row.trials - row.open, row.trials),
+                    row.running.to_string(),
+                    row.spent.rounded(),
+                    row.held.rounded(),
+                    amount(row.budget),
+                ]
+            })
+            .collect();
+        table(
+            &["id", "name", "project", "state", "ended", "running", "spent", "held", "budget"],
+            cells,
+            &[4, 5, 6, 7, 8],
+        )?;
+    }
+    Ok(OK)
+}
+
+pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
+    let mut rows: Vec<OfferView> = context.client.get("/v1/offers", &[]).await?;
+    if let Some(name) = &wanted.accelerator {
+        let name = name.to_lowercase();
+        rows.retain(|row| {
+            row.accelerators.as_ref().is_some_and(|have| have.to_lowercase().split(':').next() == Some(&name))
+        });
+    }
+    rows.sort_by_key(|row| (row.price.is_none(), row.price));
+    let found = rows.len();
+    rows.truncate(wanted.limit.limit);
+    if context.json {
+        json(&rows)?;
+        return Ok(OK);
+    }
+    let cells = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.provider.clone(),
+                row.zone.clone(),
+                row.instance_type.clone(),
+                row.capacity_type.clone(),
+                row.accelerators.clone().unwrap_or_else(|| "-".to_owned()),
+                row.cpus.clone(),
+                row.memory_gib.clone(),
+                row.price.map_or_else(|| "unknown".to_owned(), |price| price.rounded()),
+            ]
+        })
+        .collect();
+    table(&["provider", "zone", "type", "capacity", "accelerators", "cpus", "gib", "price"], cells, &[5, 6, 7])?;
+    if found > rows.len() {
+        note(&format!("{} more; see them with --limit {found}", found - rows.len()));
+    }
+    Ok(OK)
+}
+
+pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
+    let rows = context.source().await?.instances(wanted.live, wanted.limit.limit).await?;
+    if context.json {
+        json(&rows)?;
+    } else if rows.is_empty() {
+        note("no instances");
+    } else {
+        let cells = rows
+            .iter()
+            .map(|row| {
+                vec![
+                    row.id.to_string(),
+                    row.offering.clone(),
+                    row.state.clone(),
+                    row.price.rounded(),
+                    row.cost.rounded(),
+                    row.held.rounded(),
+                    row.lease_until.to_string(),
+                    row.reason.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        table(&["id", "offering", "state", "price", "cost", "held", "lease until", "reason"], cells, &[3, 4, 5])?;
+    }
+    Ok(OK)
+}
+
+pub(super) async fn budgets(context: Context) -> Outcome {
+    let rows: Vec<BudgetView> = context.source().await?.budgets().await?;
+    if context.json {
+        json(&rows)?;
+    } else {
+        let cells = rows
+            .iter()
+            .map(|row| {
+                let left = row.limit.map(|limit| limit - row.spent - row.held);
+                vec![row.budget.clone(), amount(row.limit), row.spent.rounded(), row.held.rounded(), amount(left)]
+            })
+            .collect();
+        table(&["budget", "limit", "spent", "held", "left"], cells, &[1, 2, 3, 4])?;
+    }
+    Ok(OK)
+}
+
+/// A limit for people.
+pub(super) fn amount(limit: Option<Usd>) -> String {
+    limit.map_or_else(|| "none".to_owned(), Usd::rounded)
+}

@@ -1,0 +1,59 @@
+//! `bursar serve`.
+
+use std::io;
+
+use bursar_config::ConfigFile;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{programs, read};
+use crate::{
+    args::{Global, Serve},
+    exit::{OK, Outcome},
+    output::note,
+};
+
+/// One for the reconciler's turns and one for everything else: the daemon runs beside other work.
+const WORKERS: usize = 2;
+
+pub(super) fn run(global: &Global, serve: &Serve) -> Outcome {
+    let ConfigFile { file, config } = read(global.config.as_deref())?;
+    init_logging(global.verbose, serve.log_json);
+    match &file {
+        Some(file) => tracing::info!(config = %file.display(), "starting"),
+        None => note("note: no configuration found; offering this machine. See `bursar serve --help`"),
+    }
+    let programs = programs()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(async {
+        let (stop, stopping) = watch::channel(false);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            // The daemon may have ended of itself meanwhile.
+            let _ = stop.send(true);
+        });
+        let ready = |address| note(&format!("bursar is ready at http://{address}"));
+        bursar_daemon::serve::serve(config, &programs, stopping, ready).await?;
+        Ok(OK)
+    })
+}
+
+/// Logs to standard error: warnings and what changes, more with `-v`, or as `RUST_LOG` says.
+pub(crate) fn init_logging(verbose: u8, json: bool) {
+    let level = match verbose {
+        0 => "info",
+        1 => "info,bursar=debug",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if json { builder.json().init() } else { builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init() }
+}

@@ -1,0 +1,155 @@
+//! `bursar show`: everything about one thing.
+
+use bursar_daemon::views::{AttemptView, ExperimentDetail, InstanceView, SweepView};
+use bursar_model::{InstanceId, SweepId};
+
+use super::{Context, list::amount};
+use crate::{
+    args::Named,
+    exit::{Failure, NOT_FOUND, OK, Outcome},
+    output::{json, line, render},
+    source::{Source, Wanted},
+};
+
+/// Trials shown of a sweep.
+const TRIALS_SHOWN: usize = 200;
+
+pub(super) async fn run(context: Context, named: Named) -> Outcome {
+    let source = context.source().await?;
+    let name = named.name.as_str();
+    if let Ok(id) = name.parse::<InstanceId>() {
+        return instance(&source, id, context.json).await;
+    }
+    if name.parse::<SweepId>().is_ok() {
+        let found = source.sweep(name).await?;
+        return sweep(&source, found, context.json).await;
+    }
+    match source.experiment(name).await {
+        Ok(found) => {
+            if context.json {
+                json(&found)?;
+            } else {
+                experiment(&found)?;
+            }
+            Ok(OK)
+        }
+        // A name may be a sweep's.
+        Err(failure) if failure.code == NOT_FOUND => match source.sweep(name).await {
+            Ok(found) => sweep(&source, found, context.json).await,
+            Err(_) => Err(Failure::new(NOT_FOUND, format!("there is no experiment, sweep or instance `{name}`"))
+                .hint("`bursar ls` lists experiments, `bursar sweeps` sweeps, `bursar instances` instances")),
+        },
+        Err(failure) => Err(failure),
+    }
+}
+
+fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
+    let ExperimentDetail { experiment, spec, attempts, cost_by_category, budget } = detail;
+    let state = match &experiment.reason {
+        Some(reason) if reason != &experiment.state => format!("{} ({reason})", experiment.state),
+        _ => experiment.state.clone(),
+    };
+    let categories: Vec<String> = cost_by_category
+        .iter()
+        .filter(|(_, cost)| cost.as_nanos() != 0)
+        .map(|(category, cost)| format!("{category} {}", cost.rounded()))
+        .collect();
+    field("experiment", &format!("{}  {}", experiment.id, experiment.name))?;
+    field("state", &state)?;
+    field("project", &format!("{}, submitted by {}", experiment.project, experiment.user))?;
+    if let Some(sweep) = experiment.sweep {
+        field("sweep", &sweep.to_string())?;
+    }
+    field("queued", &experiment.queued_at.to_string())?;
+    if let Some(ended) = experiment.ended_at {
+        field("ended", &format!("{ended}, after {}", ended.since(experiment.queued_at)))?;
+    }
+    field("cost", &format!("{}  ({})", experiment.cost.rounded(), categories.join(", ")))?;
+    if budget.is_some() {
+        field("budget", &amount(*budget))?;
+    }
+    if !experiment.params.is_empty() {
+        let params: Vec<String> = experiment.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        field("params", &params.join(" "))?;
+    }
+    if !experiment.metrics.is_empty() {
+        let metrics: Vec<String> = experiment.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        field("metrics", &metrics.join(" "))?;
+    }
+    field("run", spec.run.trim())?;
+    if !attempts.is_empty() {
+        line("")?;
+        line(&attempt_table(attempts))?;
+    }
+    Ok(())
+}
+
+fn attempt_table(attempts: &[AttemptView]) -> String {
+    let rows = attempts
+        .iter()
+        .map(|attempt| {
+            let ran = attempt.started_at.zip(attempt.ended_at).map(|(from, to)| to.since(from).to_string());
+            vec![
+                attempt.number.to_string(),
+                attempt.instance.to_string(),
+                attempt.offering.clone().unwrap_or_default(),
+                attempt.state.clone(),
+                attempt.assigned_at.to_string(),
+                ran.unwrap_or_default(),
+                attempt.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    render(&["attempt", "instance", "offering", "state", "assigned", "ran", "reason"], rows, &[0])
+}
+
+async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
+    let wanted = Wanted { sweep: Some(sweep.id.to_string()), ..Wanted::default() };
+    let mut trials = source.experiments(&wanted, TRIALS_SHOWN).await?;
+    trials.reverse();
+    if as_json {
+        json(&serde_json::json!({ "sweep": sweep, "trials": trials }))?;
+        return Ok(OK);
+    }
+    field("sweep", &format!("{}  {}", sweep.id, sweep.name))?;
+    field("state", &format!("{}: {} of {} trials ended", sweep.state, sweep.trials - sweep.open, sweep.trials))?;
+    field("project", &format!("{}, submitted by {}", sweep.project, sweep.user))?;
+    field("budget", &format!("{} spent, {} held of {}", sweep.spent.rounded(), sweep.held.rounded(), amount(sweep.budget)))?;
+    line("")?;
+    super::list::experiment_table(&trials)?;
+    Ok(OK)
+}
+
+async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
+    let found = source.instances(false, usize::MAX).await?.into_iter().find(|instance| instance.id == id);
+    let Some(instance) = found else {
+        return Err(Failure::new(NOT_FOUND, format!("there is no instance {id}")));
+    };
+    let allocations = source.allocations(id).await?;
+    if as_json {
+        json(&serde_json::json!({ "instance": instance, "allocations": allocations }))?;
+        return Ok(OK);
+    }
+    let InstanceView { offering, state, reason, price, cost, held, lease_until, .. } = &instance;
+    field("instance", &format!("{id}  {offering}"))?;
+    field("state", &reason.as_ref().map_or_else(|| state.clone(), |reason| format!("{state} ({reason})")))?;
+    field("price", &price.rounded())?;
+    field("lease", &format!("until {lease_until}"))?;
+    field("cost", &format!("{} charged, {} held", cost.rounded(), held.rounded()))?;
+    line("")?;
+    let rows = allocations
+        .iter()
+        .map(|part| vec![part.payer.to_string(), part.category.to_string(), part.cost.rounded()])
+        .collect();
+    line(&render(&["payer", "category", "cost"], rows, &[2]))?;
+    Ok(OK)
+}
+
+fn field(name: &str, value: &str) -> Result<(), Failure> {
+    let mut lines = value.lines();
+    line(&format!("{name:<12}{}", lines.next().unwrap_or_default()))?;
+    for rest in lines {
+        line(&format!("{:<12}{rest}", ""))?;
+    }
+    Ok(())
+}

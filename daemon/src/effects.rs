@@ -1,0 +1,233 @@
+//! What is done in the world, as the state demands it: launch what is intended, end what is terminating, look at what
+//! there is, ask what is offered. Each effect is one call in a task of its own, whose result comes back as a message.
+//! Nothing is retried inside a task: the state still demands it afterwards, and the back-off is kept there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bursar_model::{Fleet, Instance, InstanceId, InstanceState, ProviderName, Span, Timestamp};
+use bursar_providers::{LaunchRequest, Provider};
+
+use crate::{
+    inbox::{Inbox, Message},
+    secrets::InstallationKey,
+};
+
+/// How often, at least, each provider is asked what it has of ours though we know of nothing: an orphan can only be
+/// found by looking.
+const ORPHAN_SWEEP: Span = Span::from_secs(300);
+
+/// How often prices are asked for.
+const OFFERINGS_REFRESH: Span = Span::from_secs(300);
+
+/// How long an asked-for end may take before it is asked for again.
+const TERMINATE_AGAIN: Span = Span::from_secs(30);
+
+/// Calls to all providers that are under way at once. Each launch is one; a burst of a thousand must not open a
+/// thousand connections.
+const CALLS_MAX: usize = 64;
+
+/// What an effect needs to know of the installation.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The installation's name: a tag on everything.
+    pub installation: String,
+    /// Where agents find the daemon.
+    pub daemon_url: String,
+    /// Makes the instances' secrets.
+    pub key: InstallationKey,
+    /// How often a provider with live instances is asked what it has.
+    pub observe_interval: Span,
+    /// The same while something starts or ends.
+    pub observe_interval_busy: Span,
+}
+
+/// The effects under way and when the next are due. Not durable: after a restart everything is asked again, with the
+/// same tokens.
+#[derive(Debug)]
+pub(crate) struct Effects {
+    providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+    surroundings: Surroundings,
+    inbox: Inbox,
+    calls: BTreeSet<InstanceId>,
+    call_again_at: BTreeMap<InstanceId, Timestamp>,
+    watches: BTreeMap<ProviderName, Watch>,
+}
+
+/// What is due at one provider.
+#[derive(Debug, Default)]
+struct Watch {
+    listing: bool,
+    listed_at: Option<Timestamp>,
+    asking: bool,
+    asked_at: Option<Timestamp>,
+}
+
+impl Effects {
+    pub(crate) fn new(providers: Vec<Arc<dyn Provider>>, surroundings: Surroundings, inbox: Inbox) -> Self {
+        let watches = providers.iter().map(|provider| (provider.name().clone(), Watch::default())).collect();
+        let providers = providers.into_iter().map(|provider| (provider.name().clone(), provider)).collect();
+        Self { providers, surroundings, inbox, calls: BTreeSet::new(), call_again_at: BTreeMap::new(), watches }
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// A call about this instance has come back.
+    pub(crate) fn call_done(&mut self, instance: InstanceId, again_at: Option<Timestamp>) {
+        self.calls.remove(&instance);
+        match again_at {
+            Some(at) => self.call_again_at.insert(instance, at),
+            None => self.call_again_at.remove(&instance),
+        };
+    }
+
+    /// A provider has answered what it has.
+    pub(crate) fn listing_done(&mut self, provider: &ProviderName) {
+        if let Some(watch) = self.watches.get_mut(provider) {
+            watch.listing = false;
+        }
+    }
+
+    /// A provider has answered what it offers. Asked again soon where it failed.
+    pub(crate) fn asking_done(&mut self, provider: &ProviderName, failed: bool, now: Timestamp) {
+        if let Some(watch) = self.watches.get_mut(provider) {
+            watch.asking = false;
+            if failed {
+                watch.asked_at = Some(now - OFFERINGS_REFRESH + Span::from_secs(10));
+            }
+        }
+    }
+
+    /// When an end was asked for, if it is not over, it is asked for again then.
+    pub(crate) fn terminate_again_at(now: Timestamp) -> Timestamp {
+        now + TERMINATE_AGAIN
+    }
+
+    /// Starts all that is due. Answers with when more will be.
+    pub(crate) fn start_due(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
+        let mut next: Option<Timestamp> = None;
+        let mut wake = |at: Timestamp| next = Some(next.map_or(at, |before| before.min(at)));
+        let mut busy: BTreeMap<&ProviderName, bool> = BTreeMap::new();
+
+        for instance in fleet.instances.values() {
+            let is_busy = busy.entry(&instance.offering.provider).or_default();
+            let is_call = match instance.state {
+                InstanceState::Intended { .. } | InstanceState::Terminating { .. } => true,
+                InstanceState::Booting { .. } => {
+                    *is_busy = true;
+                    false
+                }
+                InstanceState::Ready { .. } | InstanceState::Draining { .. } | InstanceState::Gone { .. } => false,
+            };
+            if !is_call {
+                continue;
+            }
+            *is_busy = true;
+            if self.calls.contains(&instance.id) {
+                continue;
+            }
+            let not_before = instance.backoff.not_before.max(self.call_again_at.get(&instance.id).copied());
+            if let Some(at) = not_before.filter(|at| *at > now) {
+                wake(at);
+            } else if self.calls.len() < CALLS_MAX {
+                self.call(instance);
+            }
+        }
+
+        let Self { providers, surroundings, inbox, watches, .. } = self;
+        for (name, watch) in watches {
+            let provider = &providers[name];
+            let interval = match busy.get(name) {
+                Some(true) => surroundings.observe_interval_busy,
+                Some(false) => surroundings.observe_interval,
+                None => ORPHAN_SWEEP,
+            };
+            let list_at = watch.listed_at.map_or(now, |at| at + interval);
+            if !watch.listing && list_at <= now {
+                watch.listing = true;
+                watch.listed_at = Some(now);
+                list(provider.clone(), inbox.clone(), now);
+            } else if !watch.listing {
+                wake(list_at);
+            }
+            let ask_at = watch.asked_at.map_or(now, |at| at + OFFERINGS_REFRESH);
+            if !watch.asking && ask_at <= now {
+                watch.asking = true;
+                watch.asked_at = Some(now);
+                ask_offerings(provider.clone(), inbox.clone());
+            } else if !watch.asking {
+                wake(ask_at);
+            }
+        }
+        next
+    }
+
+    /// Ends a cloud instance that nobody knows.
+    pub(crate) fn terminate_orphan(&mut self, provider: &ProviderName, cloud: &bursar_model::CloudInstance) {
+        let Some(provider) = self.providers.get(provider).cloned() else { return };
+        if !self.calls.insert(cloud.instance) {
+            return;
+        }
+        let (inbox, instance, cloud_id) = (self.inbox.clone(), cloud.instance, cloud.cloud_id.clone());
+        tokio::spawn(async move {
+            let result = provider.terminate(instance, Some(&cloud_id)).await;
+            // Nobody is left to hear it when the daemon stops.
+            let _ = inbox.tell(Message::Terminated { instance, result }).await;
+        });
+    }
+
+    fn call(&mut self, instance: &Instance) {
+        let Some(provider) = self.providers.get(&instance.offering.provider).cloned() else {
+            // The provider was taken out of the configuration: nothing can be asked of it. `doctor` says so.
+            return;
+        };
+        let id = instance.id;
+        let inbox = self.inbox.clone();
+        self.calls.insert(id);
+        if matches!(instance.state, InstanceState::Intended { .. }) {
+            let request = self.launch_request(instance);
+            tokio::spawn(async move {
+                let result = provider.launch(&request).await;
+                let _ = inbox.tell(Message::Launched { instance: id, result }).await;
+            });
+        } else {
+            let cloud_id = instance.cloud_id.clone();
+            tokio::spawn(async move {
+                let result = provider.terminate(id, cloud_id.as_ref()).await;
+                let _ = inbox.tell(Message::Terminated { instance: id, result }).await;
+            });
+        }
+    }
+
+    fn launch_request(&self, instance: &Instance) -> LaunchRequest {
+        LaunchRequest {
+            installation: self.surroundings.installation.clone(),
+            instance: instance.id,
+            offering: instance.offering.clone(),
+            disk_gib: instance.disk_gib,
+            lease_until: instance.lease_until,
+            daemon_url: self.surroundings.daemon_url.clone(),
+            secret: self.surroundings.key.instance_secret(instance.id),
+        }
+    }
+}
+
+fn list(provider: Arc<dyn Provider>, inbox: Inbox, asked_at: Timestamp) {
+    tokio::spawn(async move {
+        let result = provider.list().await;
+        let provider = provider.name().clone();
+        let _ = inbox.tell(Message::Listed { provider, asked_at, result }).await;
+    });
+}
+
+fn ask_offerings(provider: Arc<dyn Provider>, inbox: Inbox) {
+    tokio::spawn(async move {
+        let result = provider.offerings().await;
+        let provider = provider.name().clone();
+        let _ = inbox.tell(Message::Offered { provider, result }).await;
+    });
+}

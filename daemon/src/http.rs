@@ -1,0 +1,79 @@
+//! The HTTP API, version 1. Handlers check and translate; they decide nothing and hold no state of their own.
+
+mod agents;
+mod errors;
+mod logs;
+mod read;
+mod submit;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{get, post},
+};
+use bursar_config::Config;
+use bursar_model::Clock;
+use bursar_store::Reader;
+use tokio::sync::watch;
+
+pub use self::{
+    errors::ApiError,
+    read::{Health, OfferView, dimensions},
+    submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
+};
+use crate::{inbox::Inbox, logs::Logs, reconciler::Snapshot, views::Views};
+
+/// The largest request: a batch of a few thousand specs. One spec is at most 1 MiB, checked where it is read.
+const BODY_MAX: usize = 16 * 1024 * 1024;
+
+/// What handlers work with.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// To the reconciler.
+    pub inbox: Inbox,
+    /// What it last published.
+    pub snapshot: watch::Receiver<Snapshot>,
+    /// Reads the store.
+    pub reader: Reader,
+    /// The logs of attempts.
+    pub logs: Logs,
+    /// What specs are checked against.
+    pub config: Arc<Config>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Api {
+    fn views(&self) -> Views {
+        Views::new(self.reader.clone(), self.snapshot.borrow().waiting.clone())
+    }
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/experiments", get(read::experiments).post(submit::experiments))
+        .route("/v1/experiments/{id}", get(read::experiment))
+        .route("/v1/experiments/{id}/explain", get(submit::explain))
+        .route("/v1/experiments/{id}/cancel", post(submit::cancel_experiment))
+        .route("/v1/experiments/{id}/logs", get(logs::read))
+        .route("/v1/sweeps", get(read::sweeps))
+        .route("/v1/sweeps/{id}", get(read::sweep))
+        .route("/v1/sweeps/{id}/cancel", post(submit::cancel_sweep))
+        .route("/v1/plan", post(submit::plan))
+        .route("/v1/offers", get(read::offers))
+        .route("/v1/instances", get(read::instances))
+        .route("/v1/instances/{id}/allocations", get(read::allocations))
+        .route("/v1/budgets", get(read::budgets))
+        .route("/v1/report", get(read::report))
+        .route("/v1/events", get(read::events))
+        .route("/v1/health", get(read::health))
+        .route("/v1/integrity", get(read::integrity))
+        .route("/v1/agent/register", post(agents::register))
+        .route("/v1/agent/sync", post(agents::sync))
+        .route("/v1/agent/logs/{attempt}", post(logs::deliver))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(api)
+}

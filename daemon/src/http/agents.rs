@@ -1,0 +1,106 @@
+//! The agents' side of the API.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+};
+use bursar_model::{
+    AttemptId, SecretRef,
+    agent_api::{Action, RegisterRequest, SyncReply, SyncRequest},
+};
+
+use super::{Api, ApiError};
+use crate::{
+    inbox::{AgentAnswer, Message},
+    secrets,
+};
+
+/// The largest secret: a key file or a long token, not a data set.
+const SECRET_MAX: u64 = 64 * 1024;
+
+pub(super) async fn register(
+    State(api): State<Api>,
+    Json(request): Json<RegisterRequest>,
+) -> Result<Json<SyncReply>, ApiError> {
+    let answer = api.inbox.ask(|reply| Message::Register { request, reply }).await?;
+    answered(&api, answer).await
+}
+
+pub(super) async fn sync(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Json(request): Json<SyncRequest>,
+) -> Result<Json<SyncReply>, ApiError> {
+    let token_digest = bearer_digest(&headers)?;
+    let answer = api.inbox.ask(|reply| Message::Sync { token_digest, request, reply }).await?;
+    answered(&api, answer).await
+}
+
+/// SHA-256 in hex of the token that a request shows.
+pub(super) fn bearer_digest(headers: &HeaderMap) -> Result<String, ApiError> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(secrets::digest)
+        .ok_or_else(unauthorized)
+}
+
+pub(super) fn unauthorized() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "this is not the token of a live instance")
+}
+
+async fn answered(api: &Api, answer: AgentAnswer) -> Result<Json<SyncReply>, ApiError> {
+    match answer {
+        AgentAnswer::Orders { mut reply, secrets } => {
+            for (attempt, wanted) in secrets {
+                fill_in(api, &mut reply, attempt, &wanted).await;
+            }
+            Ok(Json(*reply))
+        }
+        AgentAnswer::Unauthorized => Err(unauthorized()),
+        AgentAnswer::NotStored(failed) => Err(failed.into()),
+    }
+}
+
+/// Puts an attempt's secrets into its environment, on their way to the agent and nowhere else. Where one cannot be
+/// read the order is held back and the attempt ends with the reason.
+async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTreeMap<String, SecretRef>) {
+    let Some(order) = reply.attempts.iter_mut().find(|order| order.attempt == id) else { return };
+    let Action::Run { work } = &mut order.action else { return };
+    for (name, secret) in wanted {
+        match read_secret(secret).await {
+            Ok(value) => {
+                work.envs.insert(name.clone(), value);
+            }
+            Err(why) => {
+                let error = format!("secret {name}: {why}");
+                let told = api.inbox.tell(Message::SecretMissing { attempt: id, error }).await;
+                reply.attempts.retain(|order| order.attempt != id);
+                // A daemon that stops tells nobody; the next one tries again.
+                let _ = told;
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "secrets are looked up here, at the last moment, and never stored")]
+async fn read_secret(secret: &SecretRef) -> Result<String, String> {
+    match secret {
+        SecretRef::Env(name) => {
+            std::env::var(name).map_err(|_| format!("the daemon has no environment variable {name}"))
+        }
+        SecretRef::File(path) => {
+            let size = tokio::fs::metadata(path).await.map_err(|error| format!("{path}: {error}"))?.len();
+            if size > SECRET_MAX {
+                return Err(format!("{path} is larger than {SECRET_MAX} bytes"));
+            }
+            let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{path}: {error}"))?;
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    }
+}

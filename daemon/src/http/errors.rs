@@ -1,0 +1,89 @@
+//! Errors as RFC 9457 problem documents, with a code that stays the same.
+
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bursar_config::Problems;
+use bursar_store::StoreError;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    inbox::{CommitFailed, Stopping, SubmitError},
+    reconciler::chain,
+};
+
+/// An error as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: u16,
+    /// What programs tell errors apart by.
+    pub code: String,
+    /// What people read.
+    pub detail: String,
+    /// All that is wrong with a spec, each with its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Problems>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self { status: status.as_u16(), code: code.to_owned(), detail: detail.into(), problems: None }
+    }
+
+    pub(crate) fn not_found(what: &str, named: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what} `{named}`"))
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
+    }
+}
+
+impl From<Stopping> for ApiError {
+    fn from(stopping: Stopping) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", stopping.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", chain(&error))
+    }
+}
+
+impl From<CommitFailed> for ApiError {
+    fn from(failed: CommitFailed) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-stored", failed.to_string())
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::KeyReused(_) => Self::new(StatusCode::CONFLICT, "key-reused", error.to_string()),
+            SubmitError::NotStored(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<Problems> for ApiError {
+    fn from(problems: Problems) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY.as_u16(),
+            code: "invalid-spec".to_owned(),
+            detail: problems.to_string(),
+            problems: Some(problems),
+        }
+    }
+}

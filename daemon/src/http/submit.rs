@@ -1,0 +1,246 @@
+//! What changes something: submit, cancel; and what would be chosen if one did: plan, explain.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+};
+use bursar_config::{RawSpec, Submission as CheckedSubmission};
+use bursar_model::{
+    Account, ExperimentId, ExperimentSpec, SpecId, SweepId, Usd, UserName, WaitingOn,
+};
+use bursar_policies::Candidate;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Api, ApiError};
+use crate::{
+    inbox::{Accepted, CancelTarget, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest},
+    reconciler::chain,
+};
+
+/// The most specs in one request: one turn stores them in one transaction.
+const BATCH_MAX: usize = 10_000;
+
+/// `POST /v1/experiments`. Header `Idempotency-Key` makes it safe to repeat.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitBatch {
+    /// Who submits.
+    #[serde(default)]
+    pub user: String,
+    /// Any number of experiments, or a single sweep.
+    pub specs: Vec<RawSpec>,
+}
+
+/// What a submission became.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SubmitAnswer {
+    /// The sweep, where it was one.
+    pub sweep: Option<SweepId>,
+    /// The experiments, in order. Empty where a sweep is submitted again.
+    pub experiments: Vec<ExperimentId>,
+    /// True when the key was known: nothing new was made.
+    pub repeated: bool,
+    /// What the first experiment waits for, for people.
+    pub waiting: Option<String>,
+    /// The same for programs.
+    pub waiting_on: Option<WaitingOn>,
+    /// What looks wrong in the specs but may be meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<bursar_config::Problem>,
+}
+
+/// `POST /v1/plan`: what would be chosen for a spec now. Changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// Who asks.
+    #[serde(default)]
+    pub user: String,
+    /// The experiment or sweep.
+    pub spec: RawSpec,
+}
+
+/// What would be chosen, and why not the others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanAnswer {
+    /// How many experiments it would make.
+    pub trials: u32,
+    /// The cap of the sweep or experiment.
+    pub budget: Option<Usd>,
+    /// The best first.
+    pub candidates: Vec<Candidate>,
+    /// Why it waits, where it is an experiment that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// `queued`, `running`, … where it is an experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// How many experiments a cancellation concerns.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct CancelAnswer {
+    /// That many; 0 where all were over or cancelled before.
+    pub cancelled: usize,
+}
+
+pub(super) async fn experiments(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<SubmitAnswer>), ApiError> {
+    let batch: SubmitBatch = parse(&body)?;
+    let key = match headers.get("idempotency-key") {
+        Some(key) => {
+            let key = key.to_str().ok().filter(|key| (1..=200).contains(&key.len()));
+            let key = key.ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
+            Some((key.to_owned(), Sha256::digest(&body).into()))
+        }
+        None => None,
+    };
+    let user = user_name(&batch.user)?;
+    let (content, warnings) = check_batch(&api, batch.specs)?;
+    let request = Box::new(SubmitRequest { key, user, content });
+    let accepted = api.inbox.ask(|reply| Message::Submit { request, reply }).await??;
+    let Accepted { sweep, experiments, repeated, waiting } = accepted;
+    let status = if repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let answer = SubmitAnswer {
+        sweep,
+        experiments,
+        repeated,
+        waiting: waiting.as_ref().map(ToString::to_string),
+        waiting_on: waiting,
+        warnings,
+    };
+    Ok((status, Json(answer)))
+}
+
+pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<PlanAnswer>, ApiError> {
+    let PlanRequest { user, spec } = parse(&body)?;
+    let user = user_name(&user)?;
+    let checked = spec.check(Some(&api.config))?.value;
+    let (spec, trials, budget) = match checked {
+        CheckedSubmission::Experiment { spec, .. } => {
+            let budget = spec.budget;
+            (spec, 1, budget)
+        }
+        CheckedSubmission::Sweep { spec, .. } => {
+            let trials = u32::try_from(spec.trials.len()).unwrap_or(u32::MAX);
+            (spec.experiment, trials, spec.budget)
+        }
+    };
+    let account = Account { project: spec.project.clone(), user, sweep: None };
+    let of = CandidatesOf::Spec(Box::new(spec), account);
+    let candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
+    Ok(Json(PlanAnswer { trials, budget, candidates, waiting: None, state: None }))
+}
+
+pub(super) async fn explain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PlanAnswer>, ApiError> {
+    let detail = super::read::find_experiment(&api, &id)?;
+    let of = CandidatesOf::Experiment(detail.experiment.id);
+    let candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
+    Ok(Json(PlanAnswer {
+        trials: 1,
+        budget: detail.budget,
+        candidates,
+        waiting: detail.experiment.reason,
+        state: Some(detail.experiment.state),
+    }))
+}
+
+pub(super) async fn cancel_experiment(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<CancelAnswer>, ApiError> {
+    let found = super::read::find_experiment(&api, &id)?.experiment.id;
+    cancel(&api, CancelTarget::Experiment(found)).await
+}
+
+pub(super) async fn cancel_sweep(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<CancelAnswer>, ApiError> {
+    let found = super::read::find_sweep(&api, &id)?.id;
+    cancel(&api, CancelTarget::Sweep(found)).await
+}
+
+async fn cancel(api: &Api, target: CancelTarget) -> Result<Json<CancelAnswer>, ApiError> {
+    let cancelled = api.inbox.ask(|reply| Message::Cancel { target, reply }).await??;
+    Ok(Json(CancelAnswer { cancelled }))
+}
+
+fn check_batch(api: &Api, specs: Vec<RawSpec>) -> Result<(SubmitContent, Vec<bursar_config::Problem>), ApiError> {
+    if specs.is_empty() || specs.len() > BATCH_MAX {
+        return Err(ApiError::bad_request(format!("specs: 1 to {BATCH_MAX} are taken at once")));
+    }
+    let only_one = specs.len() == 1;
+    let mut experiments = Vec::with_capacity(specs.len());
+    let mut warnings = Vec::new();
+    // Specs of a batch are often all the same: what was checked just before is not checked and hashed again.
+    let mut before: Option<(RawSpec, SpecId, Arc<ExperimentSpec>, Arc<str>)> = None;
+    for raw in specs {
+        if let Some((same, spec_id, spec, name)) = &before
+            && *same == raw
+        {
+            experiments.push(NewExperiment { name: name.clone(), spec_id: *spec_id, spec: spec.clone() });
+            continue;
+        }
+        let checked = raw.clone().check(Some(&api.config))?;
+        warnings.extend(checked.warnings);
+        match checked.value {
+            CheckedSubmission::Experiment { name, spec } => {
+                let (name, spec) = (Arc::<str>::from(name), Arc::new(spec));
+                let spec_id = spec_id(&spec);
+                experiments.push(NewExperiment { name: name.clone(), spec_id, spec: spec.clone() });
+                before = Some((raw, spec_id, spec, name));
+            }
+            CheckedSubmission::Sweep { name, spec } if only_one => {
+                let bursar_model::SweepSpec { experiment, trials, budget, max_parallel } = spec;
+                let experiment = Arc::new(experiment);
+                let sweep = NewSweep {
+                    name: name.into(),
+                    spec_id: spec_id(&experiment),
+                    spec: experiment,
+                    trials,
+                    budget,
+                    max_parallel,
+                };
+                return Ok((SubmitContent::Sweep(sweep), warnings));
+            }
+            CheckedSubmission::Sweep { .. } => {
+                return Err(ApiError::bad_request("specs: a sweep is submitted on its own"));
+            }
+        }
+    }
+    Ok((SubmitContent::Experiments(experiments), warnings))
+}
+
+/// The content address of a spec.
+fn spec_id(spec: &ExperimentSpec) -> SpecId {
+    let json = serde_json::to_vec(spec).expect("a spec is plain data");
+    let digest: [u8; 32] = Sha256::digest(json).into();
+    let mut leading = [0; 16];
+    leading.copy_from_slice(&digest[..16]);
+    SpecId::from_digest(leading)
+}
+
+fn user_name(name: &str) -> Result<UserName, ApiError> {
+    let name = if name.is_empty() { "unknown" } else { name };
+    let valid = name.len() <= 100 && name.chars().all(|c| c.is_alphanumeric() || "-_.@+".contains(c));
+    if valid {
+        Ok(UserName::new(name))
+    } else {
+        Err(ApiError::bad_request("user: at most 100 letters, digits and - _ . @ +"))
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid-json", chain(&error)))
+}
+

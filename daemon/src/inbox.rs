@@ -1,0 +1,253 @@
+//! What the reconciler is told. Nobody else touches the live state; whoever wants something sends one of these.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bursar_model::{
+    Account, AttemptId, CloudInstance, ExperimentId, ExperimentSpec, InstanceId, Offering, Params, ProviderName,
+    SecretRef, SpecId, SweepId, Timestamp, Usd, UserName, WaitingOn,
+    agent_api::{RegisterRequest, SyncReply, SyncRequest},
+};
+use bursar_policies::Candidate;
+use bursar_providers::ProviderError;
+use tokio::sync::{mpsc, oneshot};
+
+/// The most messages that wait. A sender beyond waits itself, which slows clients down instead of filling memory.
+const INBOX_MAX: usize = 4096;
+
+/// Where messages go in. Cheap to copy.
+#[derive(Debug, Clone)]
+pub struct Inbox(mpsc::Sender<Message>);
+
+/// Where they come out: the reconciler's.
+pub type Messages = mpsc::Receiver<Message>;
+
+/// Both ends.
+#[must_use]
+pub fn inbox() -> (Inbox, Messages) {
+    let (sender, receiver) = mpsc::channel(INBOX_MAX);
+    (Inbox(sender), receiver)
+}
+
+/// The daemon is stopping: nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopping;
+
+impl Inbox {
+    /// Tells, and waits for a place in the queue where it is full.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn tell(&self, message: Message) -> Result<(), Stopping> {
+        self.0.send(message).await.map_err(|_| Stopping)
+    }
+
+    /// Tells and waits for the answer.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(message(reply)).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+/// One message.
+#[derive(Debug)]
+pub enum Message {
+    /// Accept experiments or a sweep.
+    Submit {
+        /// What.
+        request: Box<SubmitRequest>,
+        /// Answered once it is durable.
+        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+    },
+    /// End experiments.
+    Cancel {
+        /// Which.
+        target: CancelTarget,
+        /// Answered once it is durable, with how many it concerns.
+        reply: oneshot::Sender<Result<usize, CommitFailed>>,
+    },
+    /// An agent registers.
+    Register {
+        /// What it says.
+        request: RegisterRequest,
+        /// What it is to do, or that it is not welcome.
+        reply: oneshot::Sender<AgentAnswer>,
+    },
+    /// An agent reports and asks.
+    Sync {
+        /// SHA-256 of the token that it showed, in hex.
+        token_digest: String,
+        /// What it says.
+        request: SyncRequest,
+        /// What it is to do; may be held back until there is news.
+        reply: oneshot::Sender<AgentAnswer>,
+    },
+    /// An agent wants to deliver the log of an attempt: is it its own?
+    AuthorizeLog {
+        /// SHA-256 of the token that it showed, in hex.
+        token_digest: String,
+        /// Whose log.
+        attempt: AttemptId,
+        /// Yes or no.
+        reply: oneshot::Sender<bool>,
+    },
+    /// A secret that an attempt needs could not be read.
+    SecretMissing {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why, for people.
+        error: String,
+    },
+    /// What a launch came to.
+    Launched {
+        /// Which instance.
+        instance: InstanceId,
+        /// The provider's answer.
+        result: Result<CloudInstance, ProviderError>,
+    },
+    /// What asking for an end came to.
+    Terminated {
+        /// Which instance.
+        instance: InstanceId,
+        /// The provider's answer.
+        result: Result<(), ProviderError>,
+    },
+    /// What a provider has of ours.
+    Listed {
+        /// Which provider.
+        provider: ProviderName,
+        /// When it was asked.
+        asked_at: Timestamp,
+        /// Its answer.
+        result: Result<Vec<CloudInstance>, ProviderError>,
+    },
+    /// What a provider offers.
+    Offered {
+        /// Which provider.
+        provider: ProviderName,
+        /// Its answer.
+        result: Result<Vec<Offering>, ProviderError>,
+    },
+    /// What would be chosen for a spec now, and why not the others. Changes nothing.
+    Candidates {
+        /// For what.
+        of: CandidatesOf,
+        /// The answer; `None` for an unknown experiment.
+        reply: oneshot::Sender<Option<Vec<Candidate>>>,
+    },
+}
+
+/// Whose candidates.
+#[derive(Debug)]
+pub enum CandidatesOf {
+    /// Of a spec that was not submitted.
+    Spec(Box<ExperimentSpec>, Account),
+    /// Of an experiment that is not over.
+    Experiment(ExperimentId),
+}
+
+/// A checked submission.
+#[derive(Debug)]
+pub struct SubmitRequest {
+    /// The client's key, where it gave one, with the SHA-256 of what it submitted.
+    pub key: Option<(String, [u8; 32])>,
+    /// Who submits.
+    pub user: UserName,
+    /// What.
+    pub content: SubmitContent,
+}
+
+/// What is submitted.
+#[derive(Debug)]
+pub enum SubmitContent {
+    /// Experiments, each on its own.
+    Experiments(Vec<NewExperiment>),
+    /// A sweep.
+    Sweep(NewSweep),
+}
+
+/// A checked experiment.
+#[derive(Debug)]
+pub struct NewExperiment {
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Its spec's content address.
+    pub spec_id: SpecId,
+    /// Its spec.
+    pub spec: Arc<ExperimentSpec>,
+}
+
+/// A checked sweep.
+#[derive(Debug)]
+pub struct NewSweep {
+    /// What people call it.
+    pub name: Arc<str>,
+    /// The spec of each trial.
+    pub spec_id: SpecId,
+    /// The spec of each trial.
+    pub spec: Arc<ExperimentSpec>,
+    /// The trials.
+    pub trials: Vec<Params>,
+    /// The most that all trials may cost.
+    pub budget: Option<Usd>,
+    /// How many may run at once.
+    pub max_parallel: Option<u32>,
+}
+
+/// What a submission became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The sweep, where it was one.
+    pub sweep: Option<SweepId>,
+    /// The experiments, in order.
+    pub experiments: Vec<ExperimentId>,
+    /// True when the key was known: this is what the first submission became.
+    pub repeated: bool,
+    /// What the first experiment waits for, where the plan has been made.
+    pub waiting: Option<WaitingOn>,
+}
+
+/// Why a submission was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The key came before with another content.
+    #[error("the key `{0}` was used before for another submission: use a new key")]
+    KeyReused(String),
+    /// Nothing was stored.
+    #[error(transparent)]
+    NotStored(#[from] CommitFailed),
+}
+
+/// The store did not take the turn: nothing of it happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing was stored: {0}")]
+pub struct CommitFailed(pub String);
+
+/// What to cancel.
+#[derive(Debug, Clone, Copy)]
+pub enum CancelTarget {
+    /// One experiment.
+    Experiment(ExperimentId),
+    /// All open trials of a sweep.
+    Sweep(SweepId),
+}
+
+/// What an agent is told.
+#[derive(Debug)]
+pub enum AgentAnswer {
+    /// What to do.
+    Orders {
+        /// As it travels.
+        reply: Box<SyncReply>,
+        /// Secrets to look up before it does.
+        secrets: BTreeMap<AttemptId, BTreeMap<String, SecretRef>>,
+    },
+    /// The secret or token is not that of the instance.
+    Unauthorized,
+    /// Nothing was stored; ask again.
+    NotStored(CommitFailed),
+}

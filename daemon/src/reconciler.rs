@@ -1,0 +1,371 @@
+//! The one loop. It alone owns the live state; all others send it messages.
+//!
+//! A turn drains the inbox into events, plans, commits all of it in one transaction, and only then answers and acts.
+//! Between applying an event and committing it nobody else sees the state, so a commit that fails costs nothing but the
+//! turn: the state is loaded again from the store, which is the truth, and those who asked are told.
+
+mod take_in;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bursar_model::{
+    Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering, ProviderName, Span,
+    Timestamp, WaitingOn,
+};
+use bursar_policies::{Market, Plan, PlanInput, Settings, plan};
+use bursar_providers::Provider;
+use bursar_store::{Commit, Store, StoreError, Submission};
+use tokio::{sync::watch, time::Instant};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    effects::{Effects, Surroundings},
+    inbox::{CommitFailed, Inbox, Message, Messages},
+    waiters::Waiters,
+};
+
+/// The most messages that one turn takes in: bounds a transaction, and so how long the first of them waits.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// Planning takes at most this part of the time while messages keep coming: after a plan that took 5 ms the next is
+/// made 20 ms later at the earliest, and what arrives meanwhile is stored and answered at once.
+const PLAN_REST_FACTOR: u32 = 4;
+
+/// How long the loop rests when a commit failed. Messages wait in the inbox meanwhile.
+const STORE_REST: Span = Span::from_millis(500);
+
+/// What the loop is made from.
+#[derive(Debug)]
+pub struct Parts<S> {
+    /// Where everything is kept.
+    pub store: S,
+    /// Who rents out.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids start from.
+    pub seed: u64,
+    /// What the configuration says about planning.
+    pub settings: Settings,
+    /// How long an agent may wait between two requests.
+    pub heartbeat: Span,
+    /// How long an instance that nobody knows is left alone.
+    pub orphan_grace: Span,
+    /// What effects need to know.
+    pub surroundings: Surroundings,
+    /// The limits of the configured budgets.
+    pub limits: Vec<(bursar_model::BudgetKey, Option<bursar_model::Usd>)>,
+}
+
+/// What others may see of the loop without asking it.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Turns so far that stored something.
+    pub commits: u64,
+    /// What each waiting experiment waits for, by the newest plan.
+    pub waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>,
+    /// What is on offer.
+    pub market: Arc<Market>,
+    /// Instances of ours that nobody knew, so far.
+    pub orphans: u64,
+    /// Turns whose commit failed, so far.
+    pub failed_commits: u64,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub struct Reconciler<S> {
+    store: S,
+    epoch: u64,
+    fleet: Fleet,
+    ids: IdGen,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    heartbeat: Span,
+    orphan_grace: Span,
+    started_at: Timestamp,
+    heard: BTreeMap<InstanceId, Timestamp>,
+    offered: BTreeMap<ProviderName, Vec<Offering>>,
+    orphans: BTreeMap<InstanceId, Timestamp>,
+    effects: Effects,
+    waiters: Waiters,
+    snapshot: watch::Sender<Snapshot>,
+    pacing: Pacing,
+}
+
+/// When to plan.
+#[derive(Debug)]
+struct Pacing {
+    /// Something changed since the last plan.
+    due: bool,
+    /// Time alone makes a plan due then.
+    wake_at: Option<Timestamp>,
+    /// Not before then, so that planning does not starve the inbox.
+    rested_at: Instant,
+}
+
+/// What a turn has come to so far.
+#[derive(Default)]
+struct Turn {
+    events: Vec<Event>,
+    submissions: Vec<Submission>,
+    /// Told once the turn is durable, or that it is not.
+    answers: Vec<Answer>,
+}
+
+type Answer = Box<dyn FnOnce(Result<&Snapshot, &CommitFailed>) + Send>;
+
+impl<S: Store> Reconciler<S> {
+    /// Loads the state and makes the loop ready to run.
+    ///
+    /// # Errors
+    /// When the store cannot be loaded, or does not take the budgets of the configuration.
+    pub async fn start(parts: Parts<S>, inbox: Inbox) -> Result<(Self, watch::Receiver<Snapshot>), StoreError> {
+        let Parts { mut store, providers, clock, seed, settings, heartbeat, orphan_grace, surroundings, limits } = parts;
+        let loaded = store.load().await?;
+        let now = clock.now();
+        let mut ids = IdGen::new(seed);
+        ids.start_after(loaded.highest_id);
+        let (snapshot, watcher) = watch::channel(Snapshot::default());
+        let mut reconciler = Self {
+            store,
+            epoch: loaded.epoch,
+            fleet: loaded.fleet,
+            ids,
+            clock,
+            settings,
+            heartbeat,
+            orphan_grace,
+            started_at: now,
+            heard: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            effects: Effects::new(providers, surroundings, inbox),
+            waiters: Waiters::default(),
+            snapshot,
+            pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
+        };
+        reconciler.set_limits(limits, now).await?;
+        Ok((reconciler, watcher))
+    }
+
+    /// Runs until everybody who could send a message is gone or `stop` says so.
+    pub async fn run(mut self, mut messages: Messages, mut stop: watch::Receiver<bool>) {
+        // Nothing is planned before the providers said what they offer: the first plan would only refuse.
+        let mut buffer = Vec::with_capacity(MESSAGES_PER_TURN);
+        loop {
+            let now = self.clock.now();
+            let effects_at = self.effects.start_due(&self.fleet, now);
+            let sleep_until = self.sleep_until(now, effects_at);
+            tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                count = messages.recv_many(&mut buffer, MESSAGES_PER_TURN) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(sleep_until) => {}
+            }
+            if let Err(failed) = self.turn(buffer.drain(..)).await {
+                error!(error = %failed, "the store took nothing; resting before the next turn");
+                tokio::time::sleep(STORE_REST.to_std()).await;
+            }
+        }
+        debug!("the loop ended; instances go on until their leases end");
+    }
+
+    /// One turn over these messages.
+    async fn turn(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), CommitFailed> {
+        let now = self.clock.now();
+        let mut turn = Turn::default();
+        for message in messages {
+            self.take_in(message, now, &mut turn).await;
+        }
+        self.pacing.due |= !turn.events.is_empty() || self.pacing.wake_at.is_some_and(|at| at <= now);
+        let mut planned = None;
+        if self.pacing.due && Instant::now() >= self.pacing.rested_at {
+            planned = Some(self.plan(now, &mut turn));
+        }
+        if let Err(failed) = self.commit(now, &mut turn).await {
+            self.waiters.fail_fresh(&failed);
+            for answer in turn.answers {
+                answer(Err(&failed));
+            }
+            return Err(failed);
+        }
+        self.publish(planned);
+        let snapshot = self.snapshot.borrow().clone();
+        for answer in turn.answers {
+            answer(Ok(&snapshot));
+        }
+        Ok(())
+    }
+
+    /// Plans, applies what was planned, and answers with why the rest waits.
+    fn plan(&mut self, now: Timestamp, turn: &mut Turn) -> Vec<(ExperimentId, WaitingOn)> {
+        let began = Instant::now();
+        let market = self.snapshot.borrow().market.clone();
+        let input = PlanInput {
+            now,
+            fleet: &self.fleet,
+            market: &market,
+            heard: &self.heard,
+            started_at: self.started_at,
+            settings: &self.settings,
+        };
+        let Plan { events, waiting, wake_at } = plan(&input, &mut self.ids);
+        self.pacing.wake_at = wake_at;
+        // What was decided may allow more to be decided: plan again until nothing comes of it.
+        self.pacing.due = !events.is_empty();
+        self.pacing.rested_at = Instant::now() + began.elapsed() * PLAN_REST_FACTOR;
+        for event in events {
+            log_decision(&event);
+            self.record(event, turn);
+        }
+        waiting
+    }
+
+    /// Applies an event and notes it for the commit. A transition that is not legal is a fault of ours: it is reported
+    /// and left out, and the state stays as it was.
+    fn record(&mut self, event: Event, turn: &mut Turn) {
+        match self.fleet.apply(&event) {
+            Ok(()) => turn.events.push(event),
+            Err(IllegalTransition(detail)) => error!(invariant = "S2", %detail, ?event, "illegal transition"),
+        }
+    }
+
+    async fn commit(&mut self, now: Timestamp, turn: &mut Turn) -> Result<(), CommitFailed> {
+        let changes = self.fleet.take_changes();
+        if turn.events.is_empty() && turn.submissions.is_empty() {
+            return Ok(());
+        }
+        let changed = instances_of(&changes);
+        let commit = Commit {
+            epoch: self.epoch,
+            at: now,
+            events: std::mem::take(&mut turn.events),
+            changes,
+            submissions: std::mem::take(&mut turn.submissions),
+        };
+        match self.store.commit(&commit).await {
+            Ok(()) => {
+                self.snapshot.send_modify(|snapshot| snapshot.commits += 1);
+                self.waiters.answer(&self.fleet, &changed, now, self.heartbeat);
+                self.heard.retain(|instance, _| self.fleet.instances.contains_key(instance));
+                Ok(())
+            }
+            Err(failed) => {
+                self.snapshot.send_modify(|snapshot| snapshot.failed_commits += 1);
+                let told = CommitFailed(chain(&failed));
+                match self.store.load().await {
+                    Ok(loaded) => self.fleet = loaded.fleet,
+                    Err(unreadable) => error!(error = %chain(&unreadable), "the store cannot be read again"),
+                }
+                self.pacing.due = true;
+                Err(told)
+            }
+        }
+    }
+
+    fn publish(&mut self, planned: Option<Vec<(ExperimentId, WaitingOn)>>) {
+        let now = self.clock.now();
+        self.waiters.answer(&self.fleet, &BTreeSet::new(), now, self.heartbeat);
+        if let Some(waiting) = planned {
+            let waiting = Arc::new(waiting.into_iter().collect());
+            self.snapshot.send_modify(|snapshot| snapshot.waiting = waiting);
+        }
+    }
+
+    fn sleep_until(&self, now: Timestamp, effects_at: Option<Timestamp>) -> Instant {
+        let plan_at = self.pacing.wake_at;
+        let next = [plan_at, effects_at, self.waiters.next_deadline()].into_iter().flatten().min();
+        // The safety net: a turn now and then though nobody woke the loop.
+        let next = next.unwrap_or(now + Span::from_secs(60)).max(now);
+        let by_clock = Instant::now() + next.since(now).to_std();
+        if self.pacing.due { by_clock.min(self.pacing.rested_at) } else { by_clock }
+    }
+
+    async fn set_limits(
+        &mut self,
+        limits: Vec<(bursar_model::BudgetKey, Option<bursar_model::Usd>)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut turn = Turn::default();
+        for (key, limit) in limits {
+            if self.fleet.budgets.get(&key).is_none_or(|budget| budget.limit != limit) {
+                self.record(Event::BudgetLimited { key, limit }, &mut turn);
+            }
+        }
+        if turn.events.is_empty() {
+            return Ok(());
+        }
+        let changes = self.fleet.take_changes();
+        let Turn { events, submissions, .. } = turn;
+        self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
+    }
+
+    /// Makes the market anew from what each provider offers, and takes over prices of what runs.
+    fn set_market(&mut self) {
+        let market = Market::new(self.offered.values().flatten().cloned().collect());
+        self.snapshot.send_modify(|snapshot| snapshot.market = Arc::new(market));
+        self.pacing.due = true;
+    }
+}
+
+fn instances_of(changes: &Changes) -> BTreeSet<InstanceId> {
+    let attempts = changes.attempts.iter().map(|change| change.row.instance);
+    changes.instances.iter().map(|change| change.row.id).chain(attempts).collect()
+}
+
+/// An error with what lies beneath it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    // Chains are short; the bound keeps a cycle from hanging us.
+    for _ in 0..16 {
+        let Some(cause) = source else { break };
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// One line for each decision that an operator wants to see in the log.
+fn log_decision(event: &Event) {
+    match event {
+        Event::InstanceIntended { instance } => {
+            info!(instance = %instance.id, offering = %instance.offering.key(), price = %instance.price,
+                held = %instance.held(), "launching");
+        }
+        Event::AttemptAssigned { attempt, .. } => {
+            info!(experiment = %attempt.experiment, attempt = %attempt.id, instance = %attempt.instance, "assigned");
+        }
+        Event::AttemptStopping { attempt, why, .. } => info!(%attempt, %why, "stopping"),
+        Event::InstanceDraining { instance, why, .. } => info!(%instance, %why, "draining"),
+        Event::InstanceTerminating { instance, why, .. } => info!(%instance, %why, "terminating"),
+        Event::ExperimentEnded { experiment, outcome, .. } => info!(%experiment, %outcome, "ended"),
+        Event::CapacityRefused { scope, until, .. } => warn!(%scope, %until, "refused"),
+        Event::SpecAdded { .. }
+        | Event::SweepQueued { .. }
+        | Event::ExperimentQueued { .. }
+        | Event::CancelRequested { .. }
+        | Event::BudgetLimited { .. }
+        | Event::InstanceLaunched { .. }
+        | Event::AgentRegistered { .. }
+        | Event::InstanceNoticed { .. }
+        | Event::CallFailed { .. }
+        | Event::LeaseExtended { .. }
+        | Event::PriceChanged { .. }
+        | Event::InstanceGone { .. }
+        | Event::AttemptStarted { .. }
+        | Event::AttemptCheckpointed { .. }
+        | Event::MetricsReported { .. }
+        | Event::AttemptEnded { .. }
+        | Event::Charged { .. }
+        | Event::CapacityFound { .. } => {}
+    }
+}

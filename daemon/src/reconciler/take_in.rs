@@ -1,0 +1,85 @@
+//! Messages into events: what happened, checked against the state.
+
+mod agents;
+mod cloud;
+mod submit;
+
+use std::collections::BTreeMap;
+
+use bursar_model::{Event, Timestamp};
+use bursar_policies::{PlanInput, candidates, candidates_for};
+use bursar_store::Store;
+
+use super::{Reconciler, Turn};
+use crate::inbox::{CancelTarget, CandidatesOf, Message};
+
+impl<S: Store> Reconciler<S> {
+    /// Takes one message in. Answers that depend on the turn being durable are noted in it.
+    pub(super) async fn take_in(&mut self, message: Message, now: Timestamp, turn: &mut Turn) {
+        match message {
+            Message::Submit { request, reply } => {
+                self.submit(*request, reply, now, turn).await;
+            }
+            Message::Cancel { target, reply } => {
+                let count = self.cancel(target, turn);
+                turn.answers.push(Box::new(move |stored| {
+                    // Whoever asked may have gone: nothing is lost by that.
+                    let _ = reply.send(stored.map(|_| count).map_err(Clone::clone));
+                }));
+            }
+            Message::Register { request, reply } => self.register(&request, reply, now, turn),
+            Message::Sync { token_digest, request, reply } => self.sync(&token_digest, request, reply, now, turn),
+            Message::AuthorizeLog { token_digest, attempt, reply } => {
+                let _ = reply.send(self.owns_log(&token_digest, attempt));
+            }
+            Message::SecretMissing { attempt, error } => self.secret_missing(attempt, error, now, turn),
+            Message::Launched { instance, result } => self.launched(instance, result, now, turn),
+            Message::Terminated { instance, result } => self.terminated(instance, result, now, turn),
+            Message::Listed { provider, asked_at, result } => self.listed(&provider, asked_at, result, now, turn),
+            Message::Offered { provider, result } => self.offered(provider, result, now, turn),
+            Message::Candidates { of, reply } => {
+                let _ = reply.send(self.candidates(of, now));
+            }
+        }
+    }
+
+    fn cancel(&mut self, target: CancelTarget, turn: &mut Turn) -> usize {
+        let concerned: Vec<_> = self
+            .fleet
+            .experiments
+            .values()
+            .filter(|experiment| !experiment.cancelled && !experiment.is_ended())
+            .filter(|experiment| match target {
+                CancelTarget::Experiment(id) => experiment.id == id,
+                CancelTarget::Sweep(id) => experiment.account.sweep == Some(id),
+            })
+            .map(|experiment| experiment.id)
+            .collect();
+        for experiment in &concerned {
+            self.record(Event::CancelRequested { experiment: *experiment }, turn);
+        }
+        concerned.len()
+    }
+
+    fn candidates(&self, of: CandidatesOf, now: Timestamp) -> Option<Vec<bursar_policies::Candidate>> {
+        /// More than a person reads; the planner itself looks at all.
+        const CANDIDATES_MAX: usize = 200;
+        let market = self.snapshot.borrow().market.clone();
+        let nothing_heard = BTreeMap::new();
+        let input = PlanInput {
+            now,
+            fleet: &self.fleet,
+            market: &market,
+            heard: &nothing_heard,
+            started_at: self.started_at,
+            settings: &self.settings,
+        };
+        match of {
+            CandidatesOf::Spec(spec, account) => Some(candidates(&input, &spec, &account, CANDIDATES_MAX)),
+            CandidatesOf::Experiment(id) => {
+                let experiment = self.fleet.experiments.get(&id).filter(|found| !found.is_ended())?;
+                Some(candidates_for(&input, experiment, CANDIDATES_MAX))
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What agents say.
+
+use bursar_model::{
+    Attempt, AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason, Timestamp,
+    agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
+};
+use bursar_policies::attempt_ended;
+use bursar_store::Store;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::{
+    inbox::AgentAnswer,
+    reconciler::{Reconciler, Turn},
+    secrets,
+    waiters::orders,
+};
+
+/// Ages are measured by the agent and travel: two reports of the same checkpoint differ by this much at most.
+const CHECKPOINT_JITTER: Span = Span::from_millis(250);
+
+/// The longest that an answer is held back, whatever the agent asks for: proxies cut idle connections.
+const WAIT_MAX: Span = Span::from_secs(55);
+
+impl<S: Store> Reconciler<S> {
+    pub(super) fn register(
+        &mut self,
+        request: &RegisterRequest,
+        reply: oneshot::Sender<AgentAnswer>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let id = request.instance;
+        let expected = self.effects.surroundings().key.instance_secret(id);
+        if !secrets::same(&expected, &request.secret) {
+            warn!(instance = %id, "an agent came with a wrong secret");
+            let _ = reply.send(AgentAnswer::Unauthorized);
+            return;
+        }
+        let token_digest = secrets::digest(&request.token);
+        if let Some(instance) = self.fleet.instances.get(&id) {
+            match &instance.token_digest {
+                // The answer was lost and the agent asks again.
+                Some(known) if secrets::same(known, &token_digest) => {}
+                Some(_) => {
+                    warn!(instance = %id, "the one-time secret came a second time");
+                    let _ = reply.send(AgentAnswer::Unauthorized);
+                    return;
+                }
+                None => {
+                    info!(instance = %id, "ready");
+                    self.record(Event::AgentRegistered { instance: id, at: now, token_digest }, turn);
+                }
+            }
+            self.heard.insert(id, now);
+        }
+        let answer = orders(&self.fleet, id, now, self.heartbeat);
+        turn.answers.push(Box::new(move |stored| {
+            let _ = reply.send(match stored {
+                Ok(_) => answer,
+                Err(failed) => AgentAnswer::NotStored(failed.clone()),
+            });
+        }));
+    }
+
+    pub(super) fn sync(
+        &mut self,
+        token_digest: &str,
+        request: SyncRequest,
+        reply: oneshot::Sender<AgentAnswer>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let Some(id) = request.instance.filter(|id| self.is_agent_of(*id, token_digest)) else {
+            // An instance that is gone from the state: its agent is told to power off.
+            let unknown = request.instance.is_some_and(|id| !self.fleet.instances.contains_key(&id));
+            let answer = match request.instance {
+                Some(id) if unknown => orders(&self.fleet, id, now, self.heartbeat),
+                _ => AgentAnswer::Unauthorized,
+            };
+            let _ = reply.send(answer);
+            return;
+        };
+        self.heard.insert(id, now);
+        if let Some(remaining) = request.notice_remaining_ms
+            && self.fleet.instances.get(&id).is_some_and(|instance| instance.notice.is_none())
+        {
+            let gone_at = now + Span::from_millis(i64::try_from(remaining).unwrap_or(i64::MAX));
+            warn!(instance = %id, %gone_at, "the cloud takes it back");
+            self.record(Event::InstanceNoticed { instance: id, gone_at }, turn);
+        }
+        for report in &request.attempts {
+            self.report(id, report, now, turn);
+        }
+        let wait = Span::from_millis(i64::try_from(request.wait_ms).unwrap_or(i64::MAX));
+        let wait = if wait > WAIT_MAX { WAIT_MAX } else { wait };
+        // Held until the turn is durable at least: `Waiters::answer` runs after the commit.
+        self.waiters.hold(id, request.version, now + wait, reply);
+    }
+
+    fn report(&mut self, instance: InstanceId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
+        // A report about anything but the live attempt of this instance is stale and changes nothing (E1).
+        let Some(attempt) = self.fleet.attempts.get(&report.attempt) else { return };
+        if attempt.instance != instance || attempt.is_ended() {
+            return;
+        }
+        let (id, started, known_checkpoint) = (attempt.id, attempt.started_at, attempt.checkpoint_at);
+        let assigned_at = attempt.assigned_at;
+        let ago = |age_ms: u64| now - Span::from_millis(i64::try_from(age_ms).unwrap_or(0));
+
+        match &report.state {
+            ReportedState::Preparing => {}
+            ReportedState::Running { age_ms } => {
+                if started.is_none() {
+                    self.record(Event::AttemptStarted { attempt: id, at: ago(*age_ms).max(assigned_at) }, turn);
+                }
+            }
+            ReportedState::Ended { age_ms, ran_ms, .. } => {
+                if let (None, Some(ran_ms)) = (started, ran_ms) {
+                    let at = ago(age_ms.saturating_add(*ran_ms)).max(assigned_at);
+                    self.record(Event::AttemptStarted { attempt: id, at }, turn);
+                }
+            }
+        }
+        if let Some(age_ms) = report.checkpoint_age_ms {
+            let at = ago(age_ms);
+            if at >= assigned_at && known_checkpoint.is_none_or(|known| at > known + CHECKPOINT_JITTER) {
+                self.record(Event::AttemptCheckpointed { attempt: id, at }, turn);
+            }
+        }
+        self.note_metrics(id, report, turn);
+        if let ReportedState::Ended { age_ms, end, .. } = &report.state {
+            self.end_attempt(id, ago(*age_ms), end.clone(), now, turn);
+        }
+    }
+
+    fn note_metrics(&mut self, id: AttemptId, report: &AttemptReport, turn: &mut Turn) {
+        let Some(attempt) = self.fleet.attempts.get(&id) else { return };
+        let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
+        let news: std::collections::BTreeMap<String, f64> = report
+            .metrics
+            .iter()
+            .filter(|(name, value)| experiment.metrics.get(*name) != Some(value))
+            .map(|(name, value)| (name.clone(), *value))
+            .collect();
+        if !news.is_empty() {
+            self.record(Event::MetricsReported { attempt: id, metrics: news }, turn);
+        }
+    }
+
+    /// Ends an attempt with all that follows from it.
+    pub(super) fn end_attempt(
+        &mut self,
+        id: AttemptId,
+        at: Timestamp,
+        end: AttemptEnd,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let Some(attempt) = self.fleet.attempts.get(&id) else { return };
+        let Some(instance) = self.fleet.instances.get(&attempt.instance) else { return };
+        let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
+        let live: Vec<&Attempt> = self.fleet.attempts_on(instance.id).collect();
+        let retry_limit = self.fleet.spec(experiment).retry.limit;
+        // Not before what is charged already, not after now: ages are the agent's word.
+        let at = at.min(now).max(instance.meter.through).max(attempt.assigned_at);
+        info!(experiment = %experiment.id, attempt = %id, %end, "attempt ended");
+        for event in attempt_ended(instance, &live, attempt, experiment, retry_limit, at, end) {
+            self.record(event, turn);
+        }
+    }
+
+    pub(super) fn secret_missing(&mut self, id: AttemptId, error: String, now: Timestamp, turn: &mut Turn) {
+        let Some(attempt) = self.fleet.attempts.get(&id) else { return };
+        if attempt.state == AttemptState::Assigned {
+            self.end_attempt(id, now, AttemptEnd::NotStarted { error }, now, turn);
+        }
+    }
+
+    pub(super) fn owns_log(&self, token_digest: &str, attempt: AttemptId) -> bool {
+        self.fleet
+            .attempts
+            .get(&attempt)
+            .is_some_and(|attempt| self.is_agent_of(attempt.instance, token_digest))
+    }
+
+    fn is_agent_of(&self, id: InstanceId, token_digest: &str) -> bool {
+        self.fleet
+            .instances
+            .get(&id)
+            .filter(|instance| !matches!(instance.state, InstanceState::Gone { .. }))
+            .and_then(|instance| instance.token_digest.as_deref())
+            .is_some_and(|known| secrets::same(known, token_digest))
+    }
+
+    /// What still ran on an instance that went away.
+    pub(super) fn lose_attempts(&mut self, id: InstanceId, at: Timestamp, interrupted: bool, now: Timestamp, turn: &mut Turn) {
+        let live: Vec<(AttemptId, AttemptState)> =
+            self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
+        for (attempt, state) in live {
+            let told_why = match state {
+                AttemptState::Stopping { why, .. } if why != StopReason::Interrupted => Some(why),
+                AttemptState::Stopping { .. }
+                | AttemptState::Assigned
+                | AttemptState::Running
+                | AttemptState::Ended { .. } => None,
+            };
+            let end = match told_why {
+                Some(why) => AttemptEnd::Stopped { why },
+                None => AttemptEnd::InstanceLost { interrupted },
+            };
+            self.end_attempt(attempt, at, end, now, turn);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What providers answer.
+
+use bursar_ledger::meter;
+use bursar_model::{
+    Backoff, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId, InstanceState,
+    Offering, ProviderName, Scope, Span, Timestamp,
+};
+use bursar_providers::{EffectMay, ErrorKind, ProviderError};
+use bursar_store::Store;
+use tracing::{info, warn};
+
+use crate::{
+    effects::Effects,
+    reconciler::{Reconciler, Turn, chain},
+};
+
+/// The longest pause between two tries of the same call.
+const BACKOFF_MAX: Span = Span::from_secs(120);
+
+/// A refused part of the market is left alone for 15 s, 30 s, 1 min … up to 30 min.
+const REFUSED_FIRST: Span = Span::from_secs(15);
+const REFUSED_DOUBLINGS_MAX: u32 = 7;
+
+/// A launch that certainly did not happen is given up after so many tries, and the experiment goes elsewhere.
+const LAUNCH_TRIES: u32 = 3;
+
+/// How long a new instance may be missing from a provider's list: listings lag.
+const LISTING_LAG: Span = Span::from_secs(60);
+
+impl<S: Store> Reconciler<S> {
+    pub(super) fn launched(
+        &mut self,
+        id: InstanceId,
+        result: Result<CloudInstance, ProviderError>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        self.effects.call_done(id, None);
+        let Some(instance) = self.fleet.instances.get(&id) else { return };
+        match result {
+            Ok(cloud) => self.seen(&cloud, now, turn),
+            Err(error) if matches!(instance.state, InstanceState::Intended { .. }) => {
+                self.launch_failed(id, &error, now, turn);
+            }
+            // The launch took effect after all: the agent registered or the listing told.
+            Err(error) => warn!(instance = %id, error = %chain(&error), "a launch that worked reported an error"),
+        }
+    }
+
+    fn launch_failed(&mut self, id: InstanceId, error: &ProviderError, now: Timestamp, turn: &mut Turn) {
+        let Some(instance) = self.fleet.instances.get(&id) else { return };
+        let failures = instance.backoff.failures + 1;
+        let whole_provider = Scope {
+            provider: instance.offering.provider.clone(),
+            region: None,
+            zone: None,
+            instance_type: None,
+            capacity_type: None,
+        };
+        let refused_scope = match (&error.kind, error.effect) {
+            // Nobody knows whether it took effect: only the same token may ask again.
+            (_, EffectMay::Maybe) => None,
+            (ErrorKind::InsufficientCapacity(scope) | ErrorKind::Quota(scope), EffectMay::No) => Some(scope.clone()),
+            (ErrorKind::Auth, EffectMay::No) => Some(whole_provider),
+            (ErrorKind::Invalid, EffectMay::No) => Some(Scope::of(&instance.offering.key())),
+            (ErrorKind::Throttled { .. } | ErrorKind::Unavailable, EffectMay::No) => {
+                (failures >= LAUNCH_TRIES).then_some(whole_provider)
+            }
+        };
+        warn!(instance = %id, error = %chain(error), settled = refused_scope.is_some(), "launch failed");
+        let Some(scope) = refused_scope else {
+            let asked_for = match error.kind {
+                ErrorKind::Throttled { retry_after } => retry_after,
+                ErrorKind::InsufficientCapacity(_)
+                | ErrorKind::Quota(_)
+                | ErrorKind::Auth
+                | ErrorKind::Invalid
+                | ErrorKind::Unavailable => None,
+            };
+            let backoff = next_backoff(failures, asked_for, now);
+            self.record(Event::CallFailed { instance: id, backoff }, turn);
+            return;
+        };
+        let failures = self.fleet.refused.get(&scope).map_or(0, |refused| refused.failures) + 1;
+        let pause = REFUSED_FIRST.times(1 << (failures - 1).min(REFUSED_DOUBLINGS_MAX));
+        self.record(Event::CapacityRefused { scope, failures, until: now + pause }, turn);
+        let end = InstanceEnd::Refused { message: error.message.clone() };
+        self.record(Event::InstanceGone { instance: id, at: now, end }, turn);
+    }
+
+    pub(super) fn terminated(
+        &mut self,
+        id: InstanceId,
+        result: Result<(), ProviderError>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        self.effects.call_done(id, Some(Effects::terminate_again_at(now)));
+        let Some(instance) = self.fleet.instances.get(&id) else { return };
+        if let Err(error) = result {
+            warn!(instance = %id, error = %chain(&error), "asking for its end failed; will ask again");
+            let backoff = next_backoff(instance.backoff.failures + 1, None, now);
+            self.effects.call_done(id, None);
+            self.record(Event::CallFailed { instance: id, backoff }, turn);
+        }
+    }
+
+    pub(super) fn listed(
+        &mut self,
+        provider: &ProviderName,
+        asked_at: Timestamp,
+        result: Result<Vec<CloudInstance>, ProviderError>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        self.effects.listing_done(provider);
+        let clouds = match result {
+            Ok(clouds) => clouds,
+            Err(error) => {
+                // What cannot be seen stays as it is: nothing is forgotten because a list failed (O3).
+                warn!(%provider, error = %chain(&error), "its instances could not be listed");
+                return;
+            }
+        };
+        for cloud in &clouds {
+            if self.fleet.instances.contains_key(&cloud.instance) {
+                self.seen(cloud, now, turn);
+            } else {
+                self.orphan(provider, cloud, now);
+            }
+        }
+        self.orphans.retain(|id, _| clouds.iter().any(|cloud| cloud.instance == *id));
+
+        let missing: Vec<(InstanceId, Timestamp)> = self
+            .fleet
+            .instances
+            .values()
+            .filter(|instance| instance.offering.provider == *provider && is_missed(instance, asked_at))
+            .filter(|instance| !clouds.iter().any(|cloud| cloud.instance == instance.id))
+            .map(|instance| (instance.id, instance.meter.through))
+            .collect();
+        for (id, last_known) in missing {
+            warn!(instance = %id, "the provider does not have it any more");
+            let heard = self.heard.get(&id).copied().unwrap_or(last_known);
+            self.gone(id, heard.max(last_known), false, now, turn);
+        }
+    }
+
+    /// A record of the cloud about an instance that we know.
+    fn seen(&mut self, cloud: &CloudInstance, now: Timestamp, turn: &mut Turn) {
+        let Some(instance) = self.fleet.instances.get(&cloud.instance) else { return };
+        let is_new = instance.cloud_id.is_none();
+        let known_notice = instance.notice;
+        let key = instance.offering.key();
+        if is_new {
+            self.record(Event::InstanceLaunched { cloud: cloud.clone(), at: now }, turn);
+            let found: Vec<Scope> = self.fleet.refused.keys().filter(|scope| **scope == Scope::of(&key)).cloned().collect();
+            for scope in found {
+                self.record(Event::CapacityFound { scope }, turn);
+            }
+        }
+        if let Some(gone_at) = cloud.notice.filter(|_| known_notice.is_none()) {
+            self.record(Event::InstanceNoticed { instance: cloud.instance, gone_at }, turn);
+        }
+        match cloud.state {
+            CloudState::Pending | CloudState::Running | CloudState::Stopping => {}
+            CloudState::Gone { at, interrupted } => self.gone(cloud.instance, at, interrupted, now, turn),
+        }
+    }
+
+    /// The cloud said that an instance is gone: what ran is lost, the rest is charged, its holds are released.
+    fn gone(&mut self, id: InstanceId, at: Timestamp, interrupted: bool, now: Timestamp, turn: &mut Turn) {
+        self.lose_attempts(id, at, interrupted, now, turn);
+        let Some(instance) = self.fleet.instances.get(&id) else { return };
+        let at = at.min(now).max(instance.meter.through);
+        let end = match instance.state {
+            InstanceState::Terminating { why, .. } => InstanceEnd::Terminated { why },
+            InstanceState::Draining { why: DrainReason::Interrupted, .. } => InstanceEnd::Interrupted,
+            InstanceState::Intended { .. }
+            | InstanceState::Booting { .. }
+            | InstanceState::Ready { .. }
+            | InstanceState::Draining { .. }
+            | InstanceState::Gone { .. } => {
+                if interrupted { InstanceEnd::Interrupted } else { InstanceEnd::Vanished }
+            }
+        };
+        if let Some(metered) = meter(instance, std::iter::empty(), at) {
+            self.record(metered.into_event(), turn);
+        }
+        info!(instance = %id, ?end, "gone");
+        self.effects.call_done(id, None);
+        self.record(Event::InstanceGone { instance: id, at, end }, turn);
+    }
+
+    /// An instance with our tag that we do not know. Looked at twice, a grace apart, before it is ended.
+    fn orphan(&mut self, provider: &ProviderName, cloud: &CloudInstance, now: Timestamp) {
+        if matches!(cloud.state, CloudState::Gone { .. }) {
+            return;
+        }
+        let first_seen = *self.orphans.entry(cloud.instance).or_insert(now);
+        if now.since(first_seen) >= self.orphan_grace {
+            warn!(invariant = "O1", instance = %cloud.instance, cloud_id = %cloud.cloud_id, "ending an orphan");
+            self.snapshot.send_modify(|snapshot| snapshot.orphans += 1);
+            self.effects.terminate_orphan(provider, cloud);
+        }
+    }
+
+    pub(super) fn offered(
+        &mut self,
+        provider: ProviderName,
+        result: Result<Vec<Offering>, ProviderError>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        self.effects.asking_done(&provider, result.is_err(), now);
+        match result {
+            Ok(offerings) => {
+                self.offered.insert(provider, offerings);
+                self.set_market();
+                self.follow_prices(turn);
+            }
+            // The old prices stand until there are new ones.
+            Err(error) => warn!(%provider, error = %chain(&error), "its offerings could not be read"),
+        }
+    }
+
+    /// Takes over the prices of what runs, after charging it at the old one.
+    fn follow_prices(&mut self, turn: &mut Turn) {
+        let market = self.snapshot.borrow().market.clone();
+        let changed: Vec<(InstanceId, bursar_model::UsdPerHour)> = self
+            .fleet
+            .instances
+            .values()
+            .filter(|instance| instance.is_live())
+            .filter_map(|instance| {
+                let price = market.find(&instance.offering.key())?.price?;
+                (price != instance.price).then_some((instance.id, price))
+            })
+            .collect();
+        for (id, price) in changed {
+            let Some(instance) = self.fleet.instances.get(&id) else { continue };
+            let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
+            let through = heard.max(instance.meter.through);
+            if let Some(metered) = meter(instance, self.fleet.attempts_on(id).collect::<Vec<_>>().into_iter(), through) {
+                self.record(metered.into_event(), turn);
+            }
+            self.record(Event::PriceChanged { instance: id, price }, turn);
+        }
+    }
+}
+
+/// Whether a provider's list, asked for then, should have shown this instance.
+fn is_missed(instance: &Instance, asked_at: Timestamp) -> bool {
+    match instance.state {
+        // May never have existed: its token settles it, not its absence.
+        InstanceState::Intended { .. } | InstanceState::Gone { .. } => false,
+        InstanceState::Booting { at } => asked_at >= at + LISTING_LAG,
+        InstanceState::Ready { since }
+        | InstanceState::Draining { since, .. }
+        | InstanceState::Terminating { since, .. } => asked_at >= since + LISTING_LAG,
+    }
+}
+
+/// 1 s, 2 s, 4 s … or as long as the provider asks for.
+fn next_backoff(failures: u32, asked_for: Option<Span>, now: Timestamp) -> Backoff {
+    let own = Span::from_secs(1 << failures.saturating_sub(1).min(10));
+    let own = if own > BACKOFF_MAX { BACKOFF_MAX } else { own };
+    Backoff { failures, not_before: Some(now + asked_for.map_or(own, |asked| asked.max(own))) }
+}

@@ -1,0 +1,169 @@
+//! Submissions: idempotent by the client's key, all of one or nothing.
+
+use std::sync::Arc;
+
+use bursar_model::{
+    Account, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params, SpecId, Sweep,
+    SweepId, Timestamp,
+};
+use bursar_store::{Store, Submission, Submitted};
+use tokio::sync::oneshot;
+
+use crate::{
+    inbox::{Accepted, CommitFailed, SubmitContent, SubmitError, SubmitRequest},
+    reconciler::{Reconciler, Turn, chain},
+};
+
+impl<S: Store> Reconciler<S> {
+    pub(super) async fn submit(
+        &mut self,
+        request: SubmitRequest,
+        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let SubmitRequest { key, user, content } = request;
+        if let Some((key, digest)) = &key {
+            // A key may also repeat within this very turn, before anything of it is stored.
+            let in_this_turn = turn.submissions.iter().find(|submission| submission.key == *key).cloned();
+            let known = match in_this_turn {
+                Some(submission) => Ok(Some(submission)),
+                None => self.store.submission(key).await,
+            };
+            match known {
+                Ok(None) => {}
+                Ok(Some(known)) if known.digest == *digest => {
+                    let accepted = repeated(known.became);
+                    answer_when_durable(turn, reply, accepted);
+                    return;
+                }
+                Ok(Some(_)) => {
+                    let _ = reply.send(Err(SubmitError::KeyReused(key.clone())));
+                    return;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(SubmitError::NotStored(CommitFailed(chain(&error)))));
+                    return;
+                }
+            }
+        }
+
+        let accepted = match content {
+            SubmitContent::Experiments(experiments) => {
+                let mut ids = Vec::with_capacity(experiments.len());
+                for new in experiments {
+                    let account = Account { project: new.spec.project.clone(), user: user.clone(), sweep: None };
+                    let budget = new.spec.budget;
+                    let id = self.queue(new.name, new.spec_id, new.spec, account, Params::new(), now, turn);
+                    if budget.is_some() {
+                        self.record(Event::BudgetLimited { key: BudgetKey::Experiment(id), limit: budget }, turn);
+                    }
+                    ids.push(id);
+                }
+                Accepted { sweep: None, experiments: ids, repeated: false, waiting: None }
+            }
+            SubmitContent::Sweep(new) => {
+                let id = self.ids.sweep(now);
+                let trials = u32::try_from(new.trials.len()).unwrap_or(u32::MAX);
+                let sweep = Sweep {
+                    id,
+                    name: new.name.clone(),
+                    project: new.spec.project.clone(),
+                    user: user.clone(),
+                    queued_at: now,
+                    trials,
+                    open: trials,
+                    running: 0,
+                    max_parallel: new.max_parallel,
+                    ended_at: None,
+                };
+                self.record(Event::SweepQueued { sweep }, turn);
+                if new.budget.is_some() {
+                    self.record(Event::BudgetLimited { key: BudgetKey::Sweep(id), limit: new.budget }, turn);
+                }
+                let mut ids = Vec::with_capacity(new.trials.len());
+                for (index, params) in new.trials.into_iter().enumerate() {
+                    let name: Arc<str> = format!("{}-{}", new.name, index + 1).into();
+                    let account =
+                        Account { project: new.spec.project.clone(), user: user.clone(), sweep: Some(id) };
+                    let budget = new.spec.budget;
+                    let trial = self.queue(name, new.spec_id, new.spec.clone(), account, params, now, turn);
+                    if budget.is_some() {
+                        self.record(Event::BudgetLimited { key: BudgetKey::Experiment(trial), limit: budget }, turn);
+                    }
+                    ids.push(trial);
+                }
+                Accepted { sweep: Some(id), experiments: ids, repeated: false, waiting: None }
+            }
+        };
+        if let Some((key, digest)) = key {
+            let became = match accepted.sweep {
+                Some(sweep) => Submitted::Sweep(sweep),
+                None => Submitted::Experiments(accepted.experiments.clone()),
+            };
+            turn.submissions.push(Submission { key, digest, became });
+        }
+        answer_when_durable(turn, reply, accepted);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a different part of one new experiment")]
+    fn queue(
+        &mut self,
+        name: Arc<str>,
+        spec_id: SpecId,
+        spec: Arc<ExperimentSpec>,
+        account: Account,
+        params: Params,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) -> ExperimentId {
+        if !self.fleet.specs.contains_key(&spec_id) {
+            self.record(Event::SpecAdded { id: spec_id, spec }, turn);
+        }
+        let id = self.ids.experiment(now);
+        let experiment = Experiment {
+            id,
+            name,
+            account,
+            spec: spec_id,
+            params,
+            queued_at: now,
+            state: ExperimentState::Queued,
+            attempts: 0,
+            failures: 0,
+            not_before: None,
+            checkpoint_at: None,
+            metrics: Default::default(),
+            cancelled: false,
+        };
+        self.record(Event::ExperimentQueued { experiment }, turn);
+        id
+    }
+}
+
+fn repeated(became: Submitted) -> Accepted {
+    let (sweep, experiments): (Option<SweepId>, _) = match became {
+        Submitted::Experiments(experiments) => (None, experiments),
+        Submitted::Sweep(sweep) => (Some(sweep), Vec::new()),
+    };
+    Accepted { sweep, experiments, repeated: true, waiting: None }
+}
+
+fn answer_when_durable(
+    turn: &mut Turn,
+    reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+    mut accepted: Accepted,
+) {
+    turn.answers.push(Box::new(move |stored| {
+        let answer = match stored {
+            Ok(snapshot) => {
+                accepted.waiting =
+                    accepted.experiments.first().and_then(|first| snapshot.waiting.get(first)).cloned();
+                Ok(accepted)
+            }
+            Err(failed) => Err(SubmitError::NotStored(failed.clone())),
+        };
+        // Whoever asked may have gone: the submission stands, and its key finds it.
+        let _ = reply.send(answer);
+    }));
+}

@@ -1,0 +1,208 @@
+//! Puts the daemon together and runs it until it is told to stop.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use bursar_config::{Config, Provider as ProviderConfig};
+use bursar_model::{BudgetKey, Clock, ProviderName, Span};
+use bursar_policies::Settings;
+use bursar_providers::{
+    Provider,
+    local::{LocalProvider, LocalSettings, LocalType, Program},
+};
+use bursar_store::{OpenOptions, SqliteStore, Store, StoreError};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::info;
+
+use crate::{
+    clock::SystemClock,
+    effects::Surroundings,
+    http::{Api, router},
+    inbox::inbox,
+    logs::Logs,
+    reconciler::{Parts, Reconciler},
+    secrets::InstallationKey,
+};
+
+/// How a local provider starts its processes: this very program, with these arguments before its own.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Plays the machine.
+    pub host: Program,
+    /// The agent on it.
+    pub agent: Program,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data folder cannot be used.
+    #[error("cannot use {} as data folder", .path.display())]
+    DataDir {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: choose another `listen`, or stop what uses it")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// No seed for ids.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+/// Runs the daemon until `stop` turns true. `ready` is called once the API answers.
+///
+/// # Errors
+/// When it cannot start. Nothing is left behind then.
+pub async fn serve(
+    config: Config,
+    programs: &Programs,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let data_dir = config.data_dir.clone();
+    let unusable = |path: PathBuf| move |source| ServeError::DataDir { path, source };
+    make_folder(&data_dir).map_err(unusable(data_dir.clone()))?;
+    // The store first: its lock is what keeps a second daemon out.
+    let store = SqliteStore::open(&store_path(&config), OpenOptions::default())?;
+    let reader = store.reader();
+    let key_path = data_dir.join("installation.key");
+    let key = InstallationKey::load_or_create(&key_path).map_err(unusable(key_path))?;
+    let logs = Logs::new(&data_dir.join("logs")).map_err(unusable(data_dir.join("logs")))?;
+
+    let listen_error = |source| ServeError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (sender, messages) = inbox();
+    let parts = Parts {
+        store,
+        providers: providers(&config, programs, &clock),
+        clock: clock.clone(),
+        seed: random_seed()?,
+        settings: settings(&config),
+        heartbeat: config.policy.heartbeat,
+        orphan_grace: config.policy.observe_interval.times(2),
+        surroundings: Surroundings {
+            installation: config.installation.clone(),
+            daemon_url: daemon_url(address),
+            key,
+            observe_interval: config.policy.observe_interval,
+            observe_interval_busy: Span::from_millis(config.policy.observe_interval.as_millis().min(500)),
+        },
+        limits: limits(&config),
+    };
+    let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
+
+    let api = Api { inbox: sender, snapshot, reader, logs, config: Arc::new(config), clock };
+    let mut stop_http = stop.clone();
+    let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
+        // An error means that nobody can say stop any more: that is a stop as well.
+        let _ = stop_http.wait_for(|stop| *stop).await;
+    });
+    info!(%address, data_dir = %data_dir.display(), "ready");
+    ready(address);
+    let mut server = tokio::spawn(server.into_future());
+    reconciler.run(messages, stop).await;
+    // The loop is over, so open requests end as soon as they notice; followed logs may take longer than we wait.
+    let patience = tokio::time::timeout(Span::from_secs(2).to_std(), &mut server).await;
+    if patience.is_err() {
+        server.abort();
+    }
+    info!("stopped; instances go on until their leases end");
+    Ok(())
+}
+
+/// Where the store of a configuration is.
+#[must_use]
+pub fn store_path(config: &Config) -> PathBuf {
+    config.data_dir.join("bursar.db")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the data folder is made here and nowhere else")]
+fn make_folder(path: &std::path::Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)
+}
+
+fn providers(config: &Config, programs: &Programs, clock: &Arc<dyn Clock>) -> Vec<Arc<dyn Provider>> {
+    config
+        .providers
+        .iter()
+        .map(|(name, provider)| match provider {
+            ProviderConfig::Local(local) => local_provider(name, local, config, programs, clock),
+        })
+        .collect()
+}
+
+fn local_provider(
+    name: &ProviderName,
+    local: &bursar_config::LocalProvider,
+    config: &Config,
+    programs: &Programs,
+    clock: &Arc<dyn Clock>,
+) -> Arc<dyn Provider> {
+    let types = local.types.values().map(|kind| LocalType {
+        instance_type: Arc::new(kind.instance_type.clone()),
+        zones: kind.zones.clone(),
+        on_demand: kind.on_demand,
+        spot: kind.spot,
+        interruptions_per_hour: kind.interruptions_per_hour,
+        notice: kind.notice,
+        boot: kind.boot,
+        max_instances: kind.max_instances,
+    });
+    let settings = LocalSettings {
+        name: name.clone(),
+        installation: config.installation.clone(),
+        root: config.data_dir.join("providers").join(name.as_str()),
+        checkpoint_root: config.data_dir.join("checkpoints"),
+        seed: local.seed,
+        types: types.collect(),
+        interruptions: local.interruptions.clone(),
+        host_program: programs.host.clone(),
+        agent_program: programs.agent.clone(),
+    };
+    Arc::new(LocalProvider::new(settings, clock.clone()))
+}
+
+fn settings(config: &Config) -> Settings {
+    let policy = &config.policy;
+    Settings {
+        lease: policy.lease,
+        drain_allowance: policy.drain_allowance,
+        idle_duration: policy.idle_duration,
+        max_instances: policy.max_instances,
+        max_price: policy.max_price,
+        // An agent that is silent for three heartbeats may be in a slow network; for a lease it is lost.
+        silence_timeout: policy.lease,
+        ..Settings::default()
+    }
+}
+
+/// The limits that the configuration sets. Those it no longer sets are lifted.
+fn limits(config: &Config) -> Vec<(BudgetKey, Option<bursar_model::Usd>)> {
+    let projects = config.projects.iter().map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget));
+    std::iter::once((BudgetKey::Installation, config.budget)).chain(projects).collect()
+}
+
+fn daemon_url(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("http://127.0.0.1:{}", address.port())
+    } else {
+        format!("http://{address}")
+    }
+}
+
+fn random_seed() -> Result<u64, ServeError> {
+    getrandom::u64().map_err(|_| ServeError::NoRandomness)
+}

@@ -1,0 +1,160 @@
+//! Agents that wait for news, and what each is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
+
+use bursar_model::{
+    AttemptState, Fleet, InstanceId, InstanceState, Span, Timestamp,
+    agent_api::{Action, AttemptOrder, SyncReply, Work},
+};
+use rustc_hash::FxHasher;
+use tokio::sync::oneshot;
+
+use crate::inbox::{AgentAnswer, CommitFailed};
+
+/// The agents whose answers are held back.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    waiting: BTreeMap<InstanceId, Waiter>,
+    deadlines: BTreeSet<(Timestamp, InstanceId)>,
+    /// Those that came in this turn: they may know less than is true already.
+    fresh: BTreeSet<InstanceId>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    version: u64,
+    deadline: Timestamp,
+    reply: oneshot::Sender<AgentAnswer>,
+}
+
+impl Waiters {
+    /// Holds an answer back until something differs from `version`, at most until `deadline`. An older request of the
+    /// same agent is dropped: the agent has given it up.
+    pub(crate) fn hold(
+        &mut self,
+        instance: InstanceId,
+        version: u64,
+        deadline: Timestamp,
+        reply: oneshot::Sender<AgentAnswer>,
+    ) {
+        if let Some(before) = self.waiting.insert(instance, Waiter { version, deadline, reply }) {
+            self.deadlines.remove(&(before.deadline, instance));
+        }
+        self.deadlines.insert((deadline, instance));
+        self.fresh.insert(instance);
+    }
+
+    /// What came in this turn was not stored: those who said it say it again.
+    pub(crate) fn fail_fresh(&mut self, failed: &CommitFailed) {
+        for instance in std::mem::take(&mut self.fresh) {
+            if let Some(waiter) = self.waiting.remove(&instance) {
+                self.deadlines.remove(&(waiter.deadline, instance));
+                let _ = waiter.reply.send(AgentAnswer::NotStored(failed.clone()));
+            }
+        }
+    }
+
+    /// When the next answer is due though there is no news.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Answers those whose orders differ from what they know, and those who have waited long enough.
+    pub(crate) fn answer(
+        &mut self,
+        fleet: &Fleet,
+        changed: &BTreeSet<InstanceId>,
+        now: Timestamp,
+        heartbeat: Span,
+    ) {
+        let due = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, instance)| *instance);
+        let fresh = std::mem::take(&mut self.fresh);
+        let candidates: BTreeSet<InstanceId> = due.chain(changed.iter().copied()).chain(fresh).collect();
+        for instance in candidates {
+            let Some(waiter) = self.waiting.get(&instance) else { continue };
+            let answer = orders(fleet, instance, now, heartbeat);
+            let news = match &answer {
+                AgentAnswer::Orders { reply, .. } => reply.version != waiter.version,
+                AgentAnswer::Unauthorized | AgentAnswer::NotStored(_) => true,
+            };
+            if (news || waiter.deadline <= now)
+                && let Some(waiter) = self.waiting.remove(&instance)
+            {
+                self.deadlines.remove(&(waiter.deadline, instance));
+                // The agent may have gone meanwhile: it will ask again.
+                let _ = waiter.reply.send(answer);
+            }
+        }
+    }
+}
+
+/// What an instance's agent is to do now.
+pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: Span) -> AgentAnswer {
+    let mut reply = SyncReply {
+        lease_remaining_ms: 0,
+        heartbeat_ms: heartbeat.as_millis() as u64,
+        attempts: Vec::new(),
+        power_off: true,
+        version: 0,
+    };
+    let mut secrets = BTreeMap::new();
+    if let Some(instance) = fleet.instances.get(&id) {
+        reply.lease_remaining_ms = instance.lease_until.since(now).as_millis() as u64;
+        // Machines end by the provider's hand, once, with what they run told to stop before.
+        reply.power_off = matches!(instance.state, InstanceState::Gone { .. });
+        for attempt in fleet.attempts_on(id) {
+            let Some(experiment) = fleet.experiments.get(&attempt.experiment) else { continue };
+            let spec = fleet.spec(experiment);
+            let grace_ms = spec.checkpoint.grace.as_millis() as u64;
+            let action = match attempt.state {
+                AttemptState::Assigned | AttemptState::Running => {
+                    let mut envs = spec.envs.clone();
+                    envs.extend(experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string())));
+                    if !spec.secrets.is_empty() {
+                        secrets.insert(attempt.id, spec.secrets.clone());
+                    }
+                    Action::Run {
+                        work: Box::new(Work {
+                            name: experiment.name.to_string(),
+                            setup: spec.setup.clone(),
+                            run: spec.run.clone(),
+                            envs,
+                            workdir: spec.workdir.clone(),
+                            devices: attempt.devices.clone(),
+                            grace_ms,
+                        }),
+                    }
+                }
+                AttemptState::Stopping { why, .. } => Action::Stop { why, grace_ms },
+                AttemptState::Ended { .. } => continue,
+            };
+            reply.attempts.push(AttemptOrder {
+                attempt: attempt.id,
+                experiment: attempt.experiment,
+                number: attempt.number,
+                action,
+            });
+        }
+    }
+    reply.version = version_of(&reply);
+    AgentAnswer::Orders { reply: Box::new(reply), secrets }
+}
+
+/// Differs when the orders do. The work of an attempt never changes, so its id stands for it.
+fn version_of(reply: &SyncReply) -> u64 {
+    let mut hasher = FxHasher::default();
+    reply.power_off.hash(&mut hasher);
+    for order in &reply.attempts {
+        bursar_model::TypedId::as_u64(order.attempt).hash(&mut hasher);
+        match &order.action {
+            Action::Run { .. } => 0_u8.hash(&mut hasher),
+            Action::Stop { why, .. } => (1_u8, *why as u8).hash(&mut hasher),
+        }
+    }
+    // 0 is what an agent sends that knows nothing yet.
+    hasher.finish().max(1)
+}
+
