@@ -343,6 +343,15 @@ impl Score {
     }
 }
 
+/// Whether spot may miss the deadline where on-demand would not. One interruption is reckoned with: it costs what was
+/// done since the last checkpoint, or everything where no interval is named. Without an estimate nothing is known.
+pub(crate) fn is_in_a_hurry(spec: &ExperimentSpec, queued_at: Timestamp, now: Timestamp) -> bool {
+    let (Some(deadline), Some(estimate)) = (spec.deadline, &spec.estimate) else { return false };
+    let left = deadline.moment(queued_at).since(now);
+    let lost = spec.checkpoint.interval.unwrap_or(estimate.duration);
+    left < estimate.duration + lost && left >= estimate.duration
+}
+
 /// How many experiments of this size fit into an empty machine.
 pub(crate) fn places_on(kind: &InstanceType, part: Amounts) -> u32 {
     let all = kind.amounts();

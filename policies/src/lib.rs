@@ -4,10 +4,14 @@
 //! follows from the state that they make (an `Intended` instance is launched, a `Terminating` one terminated), so that
 //! whoever executes a plan makes no choices, and planning again once all is done changes nothing.
 
+mod candidates;
+mod check;
 mod choice;
 mod lifecycle;
 pub mod market;
 mod placement;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod testing;
 
@@ -15,7 +19,12 @@ use std::collections::BTreeMap;
 
 use bursar_model::{Event, ExperimentId, Fleet, IdGen, InstanceId, Span, Timestamp, UsdPerHour, WaitingOn};
 
-pub use self::{lifecycle::attempt_ended, market::Market};
+pub use self::{
+    candidates::{Candidate, Verdict, candidates, candidates_for},
+    check::check,
+    lifecycle::attempt_ended,
+    market::Market,
+};
 
 /// All that a plan is made from.
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,8 @@
 mod launches;
 mod places;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use bursar_ledger::Room;
 use bursar_model::{BudgetKey, Event, IdGen, Outcome, Refusal, SweepId, Usd, WaitingOn};

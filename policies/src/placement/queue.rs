@@ -6,14 +6,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use bursar_model::{
-    Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, Span, SpecId, Usd, WaitingOn,
-};
+use bursar_model::{Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, SpecId, Usd, WaitingOn};
 use rustc_hash::FxHashMap;
 
 use crate::{
     PlanInput,
-    choice::{Choice, Wish},
+    choice::{Choice, Wish, is_in_a_hurry},
 };
 
 /// What waits.
@@ -95,7 +93,7 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
         // Only with a deadline do experiments of the same spec want different things.
         let known = by_spec.get(&experiment.spec).filter(|_| spec.deadline.is_none());
         let group = known.copied().unwrap_or_else(|| {
-            let wish = Wish::new(spec, input.settings, is_in_a_hurry(input, experiment, spec));
+            let wish = Wish::new(spec, input.settings, is_in_a_hurry(spec, experiment.queued_at, input.now));
             let next = queue.groups.len();
             let group = *by_shape.entry(Shape { wish, priority: spec.priority }).or_insert(next);
             if group == next {
@@ -129,15 +127,6 @@ impl<'a> Group<'a> {
             short: BTreeMap::new(),
         }
     }
-}
-
-/// Whether spot may miss the deadline where on-demand would not. One interruption is reckoned with: it costs what was
-/// done since the last checkpoint, or everything where no interval is named. Without an estimate nothing is known.
-fn is_in_a_hurry(input: &PlanInput<'_>, experiment: &Experiment, spec: &ExperimentSpec) -> bool {
-    let (Some(deadline), Some(estimate)) = (spec.deadline, &spec.estimate) else { return false };
-    let left: Span = deadline.moment(experiment.queued_at).since(input.now);
-    let lost = spec.checkpoint.interval.unwrap_or(estimate.duration);
-    left < estimate.duration + lost && left >= estimate.duration
 }
 
 /// What makes two experiments the same to placement.

@@ -1,0 +1,254 @@
+//! Whether a plan is sound, judged without the planner's help.
+//!
+//! It applies the plan's events to a copy of the state and looks at what comes out: legality (S2), budgets (B1, B2),
+//! attempts (E1), an answer for everything that waits (E2), and that no ceiling, constraint, refusal or limit is
+//! broken (P1). It shares no code with placement and looks at everything the slow way.
+
+use std::collections::BTreeSet;
+
+use bursar_model::{
+    Attempt, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
+    Instance, InstanceState, InvariantId, Resources, SpotPolicy, UsdPerHour, Violation, invariant,
+};
+
+use crate::{Plan, PlanInput, plan};
+
+/// A plan that charges, ends or stops something leaves the placing on it to the next one, and what that launches has
+/// to be seen once more: after so many rounds there must be nothing left to do.
+const ROUNDS_TO_FIXPOINT: usize = 4;
+
+/// Everything that is wrong with a plan for this input. Empty when all is well.
+#[must_use]
+pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut found = |invariant, detail| violations.push(Violation { invariant, detail });
+    let mut after = input.fleet.clone();
+    for event in &plan.events {
+        judge(input, &after, event, &mut found);
+        if let Err(illegal) = after.apply(event) {
+            found(InvariantId::S2, illegal.to_string());
+        }
+    }
+    instance_limit(input, &after, &mut found);
+    sweeps_within_max_parallel(input, &after, &mut found);
+    everything_is_answered(input, plan, &after, &mut found);
+    violations.extend(new_state_violations(input.fleet, &after));
+    violations.extend(fixpoint(input, after));
+    violations
+}
+
+type Found<'f> = dyn FnMut(InvariantId, String) + 'f;
+
+fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<'_>) {
+    match event {
+        Event::InstanceIntended { instance } => judge_launch(input, fleet, instance, found),
+        Event::AttemptAssigned { attempt, .. } => judge_assignment(input, fleet, attempt, found),
+        Event::ExperimentEnded { experiment, .. } => {
+            if fleet.experiments.get(experiment).is_none_or(Experiment::is_ended) {
+                found(InvariantId::E2, format!("{experiment} ends and was over"));
+            }
+        }
+        Event::Charged { .. }
+        | Event::LeaseExtended { .. }
+        | Event::InstanceDraining { .. }
+        | Event::InstanceTerminating { .. }
+        | Event::AttemptStopping { .. } => {}
+        Event::SpecAdded { .. }
+        | Event::SweepQueued { .. }
+        | Event::ExperimentQueued { .. }
+        | Event::CancelRequested { .. }
+        | Event::BudgetLimited { .. }
+        | Event::InstanceLaunched { .. }
+        | Event::AgentRegistered { .. }
+        | Event::InstanceNoticed { .. }
+        | Event::CallFailed { .. }
+        | Event::PriceChanged { .. }
+        | Event::InstanceGone { .. }
+        | Event::AttemptStarted { .. }
+        | Event::AttemptCheckpointed { .. }
+        | Event::MetricsReported { .. }
+        | Event::AttemptEnded { .. }
+        | Event::CapacityRefused { .. }
+        | Event::CapacityFound { .. } => {
+            found(InvariantId::P1, format!("a plan says what only the world can say: {event:?}"));
+        }
+    }
+}
+
+fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found: &mut Found<'_>) {
+    let mut wrong = |what: &str| found(InvariantId::P1, format!("{} {what}", instance.id));
+    let key = instance.offering.key();
+    let listed = input.market.offerings().iter().find(|offering| offering.key() == key);
+    if listed != Some(&instance.offering) {
+        wrong("is launched from no offering of the market");
+    }
+    if instance.offering.price != Some(instance.price) || instance.price <= UsdPerHour::ZERO {
+        wrong("is launched at no known price");
+    }
+    if instance.ceiling < instance.price {
+        wrong("starts above its ceiling");
+    }
+    if input.settings.max_price.is_some_and(|most| instance.ceiling > most) {
+        wrong("may cost more than the configuration's max_price");
+    }
+    let refused = |(scope, refused): (&bursar_model::Scope, &bursar_model::RefusedScope)| {
+        refused.until > input.now && scope.covers(&instance.offering)
+    };
+    if fleet.refused.iter().any(refused) {
+        wrong("is of a part of the market that refused lately");
+    }
+    if instance.lease_until != input.now + input.settings.lease
+        || instance.drain_allowance != input.settings.drain_allowance
+    {
+        wrong("is not paid for one lease");
+    }
+    let whole = instance.ceiling.cost_rounded_up(instance.uncharged().span());
+    if instance.held() < whole {
+        wrong("holds less than it may come to cost");
+    }
+    if instance.shares.is_empty() {
+        wrong("is launched for nobody");
+    }
+    let mut rest = instance.offering.instance_type.amounts();
+    for payer in instance.shares.keys() {
+        let Some(experiment) = fleet.experiments.get(payer) else {
+            wrong("is paid for by somebody unknown");
+            continue;
+        };
+        let spec = fleet.spec(experiment);
+        if experiment.state != ExperimentState::Queued
+            || experiment.not_before.is_some_and(|at| at > input.now)
+        {
+            wrong("is launched for somebody who does not wait for it");
+        }
+        if let Some(what) = breaks(spec, instance) {
+            wrong(&format!("does not suit {payer}: {what}"));
+        }
+        match spec.resources.amounts_on(&instance.offering.instance_type) {
+            Some(amounts) if rest.fits(amounts) => rest = rest.minus(amounts),
+            _ => wrong("is launched for more than fits"),
+        }
+    }
+}
+
+fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, found: &mut Found<'_>) {
+    let mut wrong = |what: &str| found(InvariantId::P1, format!("{} {what}", attempt.id));
+    let Some(experiment) = fleet.experiments.get(&attempt.experiment) else {
+        return wrong("is an attempt of nobody");
+    };
+    let Some(instance) = fleet.instances.get(&attempt.instance) else {
+        return wrong("is assigned to nothing");
+    };
+    let spec = fleet.spec(experiment);
+    if let Some(what) = breaks(spec, instance) {
+        wrong(&format!("does not suit its instance: {what}"));
+    }
+    if spec.resources.amounts_on(&instance.offering.instance_type) != Some(attempt.amounts) {
+        wrong("takes something else than its spec says");
+    }
+    if experiment.cancelled || experiment.not_before.is_some_and(|at| at > input.now) {
+        wrong("starts though its experiment is not to run now");
+    }
+    if attempt.number != experiment.attempts + 1 || attempt.assigned_at != input.now {
+        wrong("has the wrong number or time");
+    }
+    let others: BTreeSet<u32> =
+        fleet.attempts_on(instance.id).flat_map(|other| other.devices.iter().copied()).collect();
+    let own: BTreeSet<u32> = attempt.devices.iter().copied().collect();
+    let total = instance.offering.instance_type.amounts().accelerators;
+    if own.len() != attempt.amounts.accelerators as usize
+        || own.len() != attempt.devices.len()
+        || own.iter().any(|device| *device >= total || others.contains(device))
+    {
+        wrong("has the wrong accelerators");
+    }
+}
+
+/// What of a spec an instance does not respect.
+fn breaks(spec: &ExperimentSpec, instance: &Instance) -> Option<&'static str> {
+    let spot = instance.offering.capacity_type == CapacityType::Spot;
+    if spec.spot_policy == SpotPolicy::Spot && !spot || spec.spot_policy == SpotPolicy::OnDemand && spot {
+        return Some("spot_policy");
+    }
+    // Its own ceiling counts, not the price of the moment: nothing else ends it before it is dearer than accepted.
+    if spec.max_price.is_some_and(|most| instance.ceiling > most) {
+        return Some("max_price");
+    }
+    let Resources { accelerators: _, cpus_milli: _, memory_mib: _, disk_gib } = spec.resources;
+    (disk_gib > instance.disk_gib).then_some("disk_size")
+}
+
+fn instance_limit(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
+    let count = |fleet: &Fleet| fleet.instances.values().filter(|instance| instance.is_live()).count();
+    let limit = input.settings.max_instances as usize;
+    if count(after) > limit.max(count(input.fleet)) {
+        found(InvariantId::P1, format!("{} instances are more than {limit}", count(after)));
+    }
+}
+
+fn sweeps_within_max_parallel(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
+    for (id, sweep) in &after.sweeps {
+        let before = input.fleet.sweeps.get(id).map_or(0, |sweep| sweep.running);
+        if sweep.max_parallel.is_some_and(|limit| sweep.running > limit.max(before)) {
+            found(InvariantId::P1, format!("{id} runs {} trials, more than its max_parallel", sweep.running));
+        }
+    }
+}
+
+/// Each experiment that was queued runs, has ended, or waits for one thing.
+fn everything_is_answered(input: &PlanInput<'_>, plan: &Plan, after: &Fleet, found: &mut Found<'_>) {
+    let mut waiting: BTreeSet<ExperimentId> = BTreeSet::new();
+    for (id, _) in &plan.waiting {
+        if !waiting.insert(*id) {
+            found(InvariantId::E2, format!("{id} waits for two things"));
+        }
+    }
+    for (id, experiment) in &input.fleet.experiments {
+        let still_waits = after.experiments.get(id).is_some_and(|e| e.state == ExperimentState::Queued);
+        let waited = experiment.state == ExperimentState::Queued;
+        if waited && still_waits != waiting.contains(id) {
+            found(InvariantId::E2, format!("{id}: queued is {still_waits}, has a reason to wait is not"));
+        }
+    }
+}
+
+/// What the state breaks after the plan and did not break before it.
+fn new_state_violations(before: &Fleet, after: &Fleet) -> Vec<Violation> {
+    // A limit may be lowered below what is spent and held; the plan lands that and is not to blame for it. So a budget
+    // is at fault only when the plan raised what it spends and holds.
+    let grew = |violation: &Violation| {
+        violation.invariant != InvariantId::B1
+            || after.budgets.iter().any(|(key, budget)| {
+                let was = before.budgets.get(key).copied().unwrap_or_default();
+                budget.limit.is_some_and(|limit| budget.spent + budget.held > limit)
+                    && budget.spent + budget.held > was.spent + was.held
+            })
+    };
+    let known = invariant::check(before);
+    invariant::check(after)
+        .into_iter()
+        .filter(|violation| !known.contains(violation) && grew(violation))
+        .collect()
+}
+
+/// Once everything is as planned, there is nothing more to plan.
+fn fixpoint(input: &PlanInput<'_>, mut fleet: Fleet) -> Vec<Violation> {
+    // The ids of these plans are thrown away; they only must not be those of the plan.
+    let mut ids = IdGen::new(u64::MAX);
+    for _ in 0..ROUNDS_TO_FIXPOINT {
+        let again = plan(&PlanInput { fleet: &fleet, ..*input }, &mut ids);
+        if again.events.is_empty() {
+            return Vec::new();
+        }
+        for event in &again.events {
+            // What is illegal is found where that plan is checked.
+            if fleet.apply(event).is_err() {
+                return Vec::new();
+            }
+        }
+    }
+    let waiting =
+        fleet.instances.values().filter(|i| matches!(i.state, InstanceState::Intended { .. })).count();
+    let detail = format!("planning does not come to rest; {waiting} launches by then");
+    vec![Violation { invariant: InvariantId::P1, detail }]
+}

@@ -1,0 +1,227 @@
+//! Golden plans: small worlds in, plans and reasons out.
+
+use bursar_model::{
+    AttemptEnd, BudgetKey, Deadline, Estimate, Event, ExperimentState, Outcome, Scope, Span, SpotPolicy,
+};
+
+use crate::testing::{World, cpu, dollars, gpu, offering, per_hour, render, spec, spot};
+
+fn t4s() -> World {
+    let (one, four) = (gpu("one", "T4", 1), gpu("four", "T4", 4));
+    World::new(vec![
+        offering(&one, 1.0),
+        spot(&one, 0.4, 1.0),
+        offering(&four, 3.0),
+        spot(&four, 1.2, 3.0),
+        offering(&cpu("cpu", 8), 0.3),
+    ])
+}
+
+#[test]
+fn one_experiment_gets_the_cheapest_that_fits_and_many_share_what_is_cheapest_for_each() {
+    let mut world = t4s();
+    for _ in 0..6 {
+        world.queue(&spec(&["T4:1"]));
+    }
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn whoever_an_instance_was_launched_for_gets_it() {
+    let mut world = t4s();
+    let first = world.queue(&spec(&["T4:1"]));
+    let _ = world.step();
+    let mut urgent = spec(&["T4:1"]);
+    urgent.priority = 9;
+    world.boot();
+    world.boot();
+    let second = world.queue(&urgent);
+    let plan = world.step();
+    insta::assert_snapshot!(render(&plan));
+    assert!(matches!(world.fleet.experiments[&first].state, ExperimentState::Running { .. }));
+    assert_eq!(world.fleet.experiments[&second].state, ExperimentState::Queued);
+}
+
+#[test]
+fn free_places_are_taken_by_priority_then_age_before_anything_is_launched() {
+    let mut world = t4s();
+    world.settings.max_instances = 1;
+    let old = world.queue(&spec(&["T4:1"]));
+    world.run();
+    let (younger, urgent) = (world.queue(&spec(&["T4:1"])), {
+        let mut urgent = spec(&["T4:1"]);
+        urgent.priority = 1;
+        world.queue(&urgent)
+    });
+    assert!(world.step().events.is_empty());
+    world.pass(Span::from_secs(60));
+    world.end(world.attempt_of(old), AttemptEnd::Exited { code: 0 });
+    let plan = world.step();
+    insta::assert_snapshot!(render(&plan));
+    assert!(matches!(world.fleet.experiments[&urgent].state, ExperimentState::Running { .. }));
+    assert_eq!(world.fleet.experiments[&younger].state, ExperimentState::Queued);
+}
+
+#[test]
+fn every_reason_to_wait_is_told() {
+    let mut world = t4s();
+    world.market = crate::Market::new(
+        world.market.offerings().iter().cloned().chain([offering(&gpu("free", "L4", 1), 0.0)]).collect(),
+    );
+    world.settings.max_instances = 1;
+    let mut wanted =
+        vec![spec(&["T4:1"]), spec(&["T4:8"]), spec(&["A100:1"]), spec(&["L4:1"]), spec(&["T4:4"])];
+    let mut cheap = spec(&["T4:1"]);
+    cheap.max_price = Some(per_hour(0.1));
+    let mut cpu_spot = spec(&[]);
+    cpu_spot.spot_policy = SpotPolicy::Spot;
+    cpu_spot.resources.cpus_milli = 64_000;
+    wanted.extend([cheap, cpu_spot]);
+    for spec in &wanted {
+        world.queue(spec);
+    }
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn refused_parts_of_the_market_are_left_alone_until_their_time() {
+    let mut world = t4s();
+    world.queue(&spec(&["T4:1"]));
+    let scope = |zone: Option<&str>, name: Option<&str>| Scope {
+        provider: "cloud".into(),
+        region: None,
+        zone: zone.map(Into::into),
+        instance_type: name.map(Into::into),
+        capacity_type: None,
+    };
+    let until = world.now + Span::from_secs(60);
+    world.apply(&Event::CapacityRefused { scope: scope(None, Some("one")), failures: 1, until });
+    let bigger = render(&world.look());
+    world.apply(&Event::CapacityRefused { scope: scope(Some("r1a"), None), failures: 1, until });
+    let none = world.look();
+    assert_eq!(none.wake_at, Some(until));
+    insta::assert_snapshot!(format!("{bigger}---\n{}", render(&none)));
+    world.pass(Span::from_secs(60));
+    assert_eq!(world.step().events.len(), 1);
+}
+
+#[test]
+fn a_launch_that_no_budget_can_hold_waits_or_is_refused() {
+    let mut world = t4s();
+    let sweep = world.sweep(2, None);
+    // A lease with its allowance is 12 minutes: a fifth of the hourly price.
+    world.limit(BudgetKey::Sweep(sweep), 0.15);
+    let trials =
+        [world.queue_in(&spec(&["T4:1"]), Some(sweep)), world.queue_in(&spec(&["T4:1"]), Some(sweep))];
+    world.limit(BudgetKey::Project("p".into()), 0.21);
+    world.queue(&spec(&["T4:1"]));
+    world.queue(&spec(&["T4:1"]));
+    let plan = world.step();
+    insta::assert_snapshot!(render(&plan));
+    for trial in trials {
+        let ended = &world.fleet.experiments[&trial].state;
+        assert!(
+            matches!(ended, ExperimentState::Ended { outcome: Outcome::Refused { .. }, .. }),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_held_together_is_held_apart_or_by_fewer() {
+    let mut world =
+        World::new(vec![offering(&gpu("one", "T4", 1), 1.0), offering(&gpu("four", "T4", 4), 3.0)]);
+    world.limit(BudgetKey::Installation, 0.45);
+    for _ in 0..4 {
+        world.queue(&spec(&["T4:1"]));
+    }
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn a_sweep_runs_at_most_max_parallel_trials() {
+    let mut world = t4s();
+    let sweep = world.sweep(5, Some(2));
+    for _ in 0..5 {
+        world.queue_in(&spec(&["T4:1"]), Some(sweep));
+    }
+    insta::assert_snapshot!(render(&world.step()));
+    world.run();
+    assert_eq!(world.fleet.sweeps[&sweep].running, 2);
+}
+
+#[test]
+fn different_experiments_share_a_launch_of_the_same_plan() {
+    let mut world = World::new(vec![offering(&gpu("four", "T4", 4), 3.0), offering(&cpu("cpu", 8), 0.3)]);
+    let mut roomy = spec(&["T4:2"]);
+    roomy.resources.disk_gib = 500;
+    world.queue(&spec(&["T4:1"]));
+    world.queue(&roomy);
+    world.queue(&spec(&[]));
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn near_its_deadline_an_experiment_goes_on_demand() {
+    let mut world = t4s();
+    let mut hurried = spec(&["T4:1"]);
+    hurried.estimate =
+        Some(Estimate { duration: Span::from_hours(2), on: None, speeds: std::collections::BTreeMap::new() });
+    hurried.deadline = Some(Deadline::After(Span::from_hours(3)));
+    world.queue(&hurried);
+    hurried.deadline = Some(Deadline::After(Span::from_hours(5)));
+    world.queue(&hurried);
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn a_faster_accelerator_is_worth_its_price() {
+    let mut world =
+        World::new(vec![offering(&gpu("t4", "T4", 1), 1.0), offering(&gpu("a100", "A100", 1), 3.0)]);
+    let mut fast = spec(&["T4:1", "A100:1"]);
+    let speeds = [("T4".into(), 1.0), ("A100".into(), 4.0)].into();
+    fast.estimate = Some(Estimate { duration: Span::from_hours(8), on: Some("T4".into()), speeds });
+    world.queue(&fast);
+    world.queue(&spec(&["T4:1", "A100:1"]));
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn several_assigned_at_once_get_their_own_accelerators_and_shares() {
+    let mut world = World::new(vec![offering(&gpu("four", "T4", 4), 3.0)]);
+    for _ in 0..3 {
+        world.queue(&spec(&["T4:1"]));
+    }
+    let _ = world.step();
+    world.boot();
+    world.pass(Span::from_secs(30));
+    world.boot();
+    world.pass(Span::from_secs(5));
+    insta::assert_snapshot!(render(&world.step()));
+}
+
+#[test]
+fn a_trial_takes_over_a_part_that_its_sweep_holds_already() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    let sweep = world.sweep(2, None);
+    world.limit(BudgetKey::Sweep(sweep), 0.21);
+    let first = world.queue_in(&spec(&["T4:1"]), Some(sweep));
+    let second = world.queue_in(&spec(&["T4:1"]), Some(sweep));
+    world.run();
+    world.pass(Span::from_secs(60));
+    assert!(world.step().events.is_empty(), "it waits for what its sweep holds");
+    world.end(world.attempt_of(first), AttemptEnd::Exited { code: 0 });
+    let _ = world.step();
+    assert!(matches!(world.fleet.experiments[&second].state, ExperimentState::Running { .. }));
+    assert!(world.fleet.budgets[&BudgetKey::Sweep(sweep)].held <= dollars(0.21));
+}
+
+#[test]
+fn an_experiment_without_accelerators_keeps_off_dear_machines() {
+    let mut world = World::new(vec![offering(&gpu("four", "T4", 4), 3.0), offering(&cpu("cpu", 8), 0.3)]);
+    world.queue(&spec(&["T4:1"]));
+    world.run();
+    world.queue(&spec(&[]));
+    let plan = world.step();
+    assert!(render(&plan).contains("launch ins1 as cloud/r1a/cpu"), "{}", render(&plan));
+}
