@@ -32,7 +32,8 @@ pub(crate) fn plan_lifecycle<'a>(
     plan: &mut Plan,
 ) -> Lifecycle<'a> {
     let mut lifecycle = Lifecycle::default();
-    for attempt in input.fleet.attempts.values() {
+    // What ended in this very turn is still in the fleet until it is stored.
+    for attempt in input.fleet.attempts.values().filter(|attempt| !attempt.is_ended()) {
         lifecycle.attempts.entry(attempt.instance).or_default().push(attempt);
     }
     end_cancelled(input, plan);
@@ -278,41 +279,55 @@ fn extend_lease(
     let uncharged = (until + instance.drain_allowance).since(through);
     let account_of =
         |id| input.fleet.experiments.get(&id).map(|experiment: &Experiment| experiment.account.clone());
-    let settled = settle(input, room, plan, instance, live);
+    let charged = charge(input, instance, live);
+    if let Some(metered) = &charged {
+        enter(room, instance, metered);
+    }
+    let before = shares_after(instance, charged.as_ref());
     let renewed = shares::at_renewal(instance, live.iter().copied(), account_of);
     for candidate in [renewed, instance.shares.clone()] {
         let after = hold::with_holds(instance, candidate, uncharged);
-        if room.exchange(&settled, &after).is_ok() {
+        if room.exchange(&before, &after).is_ok() {
+            plan.events.extend(charged.map(Metered::into_event));
             plan.events.push(Event::LeaseExtended { instance: instance.id, until, shares: after });
             plan.wake(until - input.settings.lease.divided_by(2));
             return true;
         }
     }
+    // What was charged only for this is not charged after all.
+    if let Some(metered) = &charged {
+        leave_out(room, instance, metered);
+    }
     false
 }
 
-/// Charges an instance up to when it was last known to be alive, in the plan and in the plan's room. Answers with its
-/// shares as they are then. To be called at most once a plan and instance: the second call would charge twice.
-pub(crate) fn settle(
+/// Charges an instance up to when it was last known to be alive, in the plan and in the plan's room. To be called at
+/// most once a plan and instance: the second call would charge twice.
+fn settle(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
     instance: &Instance,
     live: &[&Attempt],
-) -> BTreeMap<ExperimentId, Share> {
-    let Some(metered) = charge(input, instance, live) else { return instance.shares.clone() };
-    enter(room, instance, &metered);
-    let mut shares = instance.shares.clone();
-    for (payer, held) in &metered.held {
-        shares.get_mut(payer).expect("metering keeps the payers").held = *held;
+) {
+    if let Some(metered) = charge(input, instance, live) {
+        enter(room, instance, &metered);
+        plan.events.push(metered.into_event());
     }
-    plan.events.push(metered.into_event());
-    shares
 }
 
 /// What an instance is to be charged now, if anything.
 pub(crate) fn charge(input: &PlanInput<'_>, instance: &Instance, live: &[&Attempt]) -> Option<Metered> {
     meter(instance, live.iter().copied(), metered_through(input, instance))
+}
+
+/// The shares of an instance with what they hold after a charge.
+pub(crate) fn shares_after(instance: &Instance, charged: Option<&Metered>) -> BTreeMap<ExperimentId, Share> {
+    let mut shares = instance.shares.clone();
+    for (payer, held) in charged.into_iter().flat_map(|metered| &metered.held) {
+        shares.get_mut(payer).expect("metering keeps the payers").held = *held;
+    }
+    shares
 }
 
 /// Enters a charge into the plan's room: what is spent, and the holds that it lowers.

@@ -200,10 +200,8 @@ impl<'a> Placement<'a, '_> {
                 if let Some(metered) = &charged {
                     lifecycle::enter(self.room, place.instance, metered);
                     working.meter = metered.meter.clone();
-                    for (payer, held) in &metered.held {
-                        working.shares.get_mut(payer).expect("metering keeps the payers").held = *held;
-                    }
                 }
+                working.shares = lifecycle::shares_after(place.instance, charged.as_ref());
                 (working, Vec::new(), charged)
             }
         };
