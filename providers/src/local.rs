@@ -301,7 +301,11 @@ impl Provider for LocalProvider {
             return cloud_instance(&tombstone, &machine, self.clock.now())
                 .map_err(|error| self.failed(EffectMay::Maybe, error));
         }
-        if folder.machine().map_err(|error| self.failed(EffectMay::Maybe, error))?.is_none() {
+        let known = folder.machine().map_err(|error| self.failed(EffectMay::Maybe, error))?;
+        if known.as_ref().is_some_and(|machine| machine.installation != request.installation) {
+            return Err(self.refused(ErrorKind::Invalid, format!("{} is not ours", request.instance)));
+        }
+        if known.is_none() {
             let machine = self.draft(request)?;
             let agent = AgentSettings {
                 daemon_url: request.daemon_url.clone(),

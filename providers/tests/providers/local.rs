@@ -123,6 +123,20 @@ async fn when_the_host_is_killed_the_next_look_clears_up() {
 }
 
 #[tokio::test]
+async fn an_instance_ends_when_its_agent_is_killed() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let mark = format!("BURSAR_INSTANCE_ID={}", request.instance);
+    let which = bursar_agent::processes::Which::Marked { variable: &mark, session: None };
+    let agent = wait_for("the agent runs", async || bursar_agent::processes::find(which).pop()).await;
+    agent.signal(Signal::KILL);
+    let ended = gone(&provider, request.instance).await;
+    assert!(matches!(ended.state, CloudState::Gone { interrupted: false, .. }));
+}
+
+#[tokio::test]
 async fn an_instance_whose_host_was_never_started_is_started_by_the_next_look() {
     let cloud = LocalCloud::new();
     let request = request(offering(COMMON, CapacityType::OnDemand));
@@ -161,6 +175,17 @@ async fn a_full_type_is_refused_until_one_of_its_instances_ends() {
     provider.terminate(first.instance, None).await.unwrap();
     gone(&provider, first.instance).await;
     provider.launch(&second).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_installations_instance_of_the_same_id_is_not_taken_for_ours() {
+    let cloud = LocalCloud::new();
+    let mut request = request(offering(COMMON, CapacityType::OnDemand));
+    request.installation = "theirs".to_owned();
+    cloud.provider("theirs").launch(&request).await.unwrap();
+    request.installation = "ours".to_owned();
+    let error = cloud.provider("ours").launch(&request).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]
