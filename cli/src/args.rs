@@ -48,20 +48,26 @@ pub(crate) enum Command {
     /// Run the daemon
     Serve(Serve),
     /// Queue experiments or sweeps
-    #[command(after_help = "Examples:\n  bursar submit experiment.yaml\n  bursar submit --wait experiment.yaml\n  bursar submit --name try-2 --env LR=0.01 experiment.yaml\n  cat experiment.yaml | bursar submit -")]
+    #[command(
+        after_help = "Examples:\n  bursar submit experiment.yaml\n  bursar submit --wait experiment.yaml\n  bursar submit --name try-2 --env LR=0.01 experiment.yaml\n  cat experiment.yaml | bursar submit -"
+    )]
     Submit(Submit),
     /// Queue a sweep: an experiment for each combination of parameters
     #[command(after_help = "Examples:\n  bursar sweep sweep.yaml\n  bursar sweep --wait sweep.yaml")]
     Sweep(Submit),
     /// List experiments, the newest first
-    #[command(after_help = "Examples:\n  bursar ls\n  bursar ls --live\n  bursar ls --sweep digits --state failed --json")]
+    #[command(
+        after_help = "Examples:\n  bursar ls\n  bursar ls --live\n  bursar ls --sweep digits --state failed --json"
+    )]
     Ls(List),
     /// List sweeps, the newest first
     Sweeps(Limit),
     /// Show everything about an experiment, a sweep or an instance
     Show(Named),
     /// Print an experiment's log
-    #[command(after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs --attempt 2 exp_0123456789abc")]
+    #[command(
+        after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs --attempt 2 exp_0123456789abc"
+    )]
     Logs(Logs),
     /// End experiments or whole sweeps, with their checkpoints kept
     Cancel(Cancel),
@@ -77,7 +83,9 @@ pub(crate) enum Command {
     /// List budgets: limit, spent, held
     Budgets,
     /// Report what was spent
-    #[command(after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv")]
+    #[command(
+        after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv"
+    )]
     Report(Report),
     /// Check that everything is well: configuration, daemon, store, invariants
     Doctor,
@@ -85,10 +93,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// See all of it in under a minute, on this machine: a budget-capped sweep of real training runs
-    #[command(after_help = "Examples:\n  bursar demo\n  bursar demo --keep /tmp/bursar-demo\n  bursar demo --json | jq .trials")]
+    #[command(
+        after_help = "Examples:\n  bursar demo\n  bursar demo --keep /tmp/bursar-demo\n  bursar demo --json | jq .trials"
+    )]
     Demo(Demo),
     /// Write a completion script
-    #[command(after_help = "Example:\n  bursar completions bash > ~/.local/share/bash-completion/completions/bursar")]
+    #[command(
+        after_help = "Example:\n  bursar completions bash > ~/.local/share/bash-completion/completions/bursar"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,

@@ -65,7 +65,8 @@ impl Client {
         let response = sent.map_err(|error| {
             let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL";
             let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
-            Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url)).hint(hint)
+            Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url))
+                .hint(hint)
         })?;
         let status = response.status();
         if status.is_success() {

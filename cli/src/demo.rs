@@ -39,7 +39,10 @@ pub(crate) fn run(demo: &Demo, as_json: bool) -> Outcome {
         ));
     }
     if summary.leaked > 0 {
-        return Err(Failure::new(crate::exit::FAILED, format!("{} instances were left running", summary.leaked)));
+        return Err(Failure::new(
+            crate::exit::FAILED,
+            format!("{} instances were left running", summary.leaked),
+        ));
     }
     Ok(OK)
 }

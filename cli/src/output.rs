@@ -55,7 +55,10 @@ pub(crate) fn render(headers: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]
     }
     let text = table.to_string();
     // Trailing blanks make copied lines ugly, and diffs too.
-    text.lines().map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end())).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Writes rows as comma-separated values (RFC 4180).
@@ -84,7 +87,9 @@ fn csv_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 pub(crate) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(i32::from(crate::exit::OK)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            std::process::exit(i32::from(crate::exit::OK))
+        }
         result => Ok(result?),
     }
 }

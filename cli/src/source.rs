@@ -7,7 +7,8 @@ use bursar_daemon::{
     http::dimensions,
     serve::store_path,
     views::{
-        AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ReportView, SweepView, Views,
+        AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ReportView,
+        SweepView, Views,
     },
 };
 use bursar_model::{InstanceId, SweepId};
@@ -70,7 +71,11 @@ impl Source {
     }
 
     /// Experiments, the newest first, at most `limit`.
-    pub(crate) async fn experiments(&self, wanted: &Wanted, limit: usize) -> Result<Vec<ExperimentView>, Failure> {
+    pub(crate) async fn experiments(
+        &self,
+        wanted: &Wanted,
+        limit: usize,
+    ) -> Result<Vec<ExperimentView>, Failure> {
         let Wanted { state, project, sweep, user, text, live } = wanted;
         match self {
             Self::Daemon(client) => {
@@ -205,7 +210,10 @@ impl Source {
 
     fn experiment_id(&self, views: &Views, named: &str) -> Result<bursar_model::ExperimentId, Failure> {
         let found = views.reader().resolve(named)?;
-        found.first().copied().ok_or_else(|| Failure::new(NOT_FOUND, format!("there is no experiment `{named}`")))
+        found
+            .first()
+            .copied()
+            .ok_or_else(|| Failure::new(NOT_FOUND, format!("there is no experiment `{named}`")))
     }
 }
 

@@ -69,7 +69,14 @@ impl Effects {
     pub(crate) fn new(providers: Vec<Arc<dyn Provider>>, surroundings: Surroundings, inbox: Inbox) -> Self {
         let watches = providers.iter().map(|provider| (provider.name().clone(), Watch::default())).collect();
         let providers = providers.into_iter().map(|provider| (provider.name().clone(), provider)).collect();
-        Self { providers, surroundings, inbox, calls: BTreeSet::new(), call_again_at: BTreeMap::new(), watches }
+        Self {
+            providers,
+            surroundings,
+            inbox,
+            calls: BTreeSet::new(),
+            call_again_at: BTreeMap::new(),
+            watches,
+        }
     }
 
     pub(crate) fn surroundings(&self) -> &Surroundings {
@@ -121,7 +128,9 @@ impl Effects {
                     *is_busy = true;
                     false
                 }
-                InstanceState::Ready { .. } | InstanceState::Draining { .. } | InstanceState::Gone { .. } => false,
+                InstanceState::Ready { .. } | InstanceState::Draining { .. } | InstanceState::Gone { .. } => {
+                    false
+                }
             };
             if !is_call {
                 continue;

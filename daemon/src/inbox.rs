@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, AttemptId, CloudInstance, ExperimentId, ExperimentSpec, InstanceId, Offering, Params, ProviderName,
-    SecretRef, SpecId, SweepId, Timestamp, Usd, UserName, WaitingOn,
+    Account, AttemptId, CloudInstance, ExperimentId, ExperimentSpec, InstanceId, Offering, Params,
+    ProviderName, SecretRef, SpecId, SweepId, Timestamp, Usd, UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;

@@ -53,7 +53,9 @@ impl Logs {
             return Ok(offset + bytes.len() as u64);
         }
         let Some(skip) = have.checked_sub(offset) else { return Ok(have) };
-        let Some(news) = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)) else { return Ok(have) };
+        let Some(news) = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)) else {
+            return Ok(have);
+        };
         if have + news.len() as u64 > LOG_MAX {
             file.write_all(LOG_FULL).await?;
             // Past the limit for good, whatever the note's length.

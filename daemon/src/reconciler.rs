@@ -12,8 +12,8 @@ use std::{
 };
 
 use bursar_model::{
-    Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering, ProviderName, Span,
-    Timestamp, WaitingOn,
+    Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering, ProviderName,
+    Span, Timestamp, WaitingOn,
 };
 use bursar_policies::{Market, Plan, PlanInput, Settings, plan};
 use bursar_providers::Provider;
@@ -123,8 +123,21 @@ impl<S: Store> Reconciler<S> {
     ///
     /// # Errors
     /// When the store cannot be loaded, or does not take the budgets of the configuration.
-    pub async fn start(parts: Parts<S>, inbox: Inbox) -> Result<(Self, watch::Receiver<Snapshot>), StoreError> {
-        let Parts { mut store, providers, clock, seed, settings, heartbeat, orphan_grace, surroundings, limits } = parts;
+    pub async fn start(
+        parts: Parts<S>,
+        inbox: Inbox,
+    ) -> Result<(Self, watch::Receiver<Snapshot>), StoreError> {
+        let Parts {
+            mut store,
+            providers,
+            clock,
+            seed,
+            settings,
+            heartbeat,
+            orphan_grace,
+            surroundings,
+            limits,
+        } = parts;
         let loaded = store.load().await?;
         let now = clock.now();
         let mut ids = IdGen::new(seed);

@@ -50,7 +50,8 @@ impl InstallationKey {
     /// The one-time secret of an instance.
     #[must_use]
     pub fn instance_secret(&self, instance: InstanceId) -> String {
-        let digest = Sha256::new().chain_update(self.0).chain_update(b"instance").chain_update(instance.to_string());
+        let digest =
+            Sha256::new().chain_update(self.0).chain_update(b"instance").chain_update(instance.to_string());
         hex(&digest.finalize())
     }
 }

@@ -191,7 +191,8 @@ fn settings(config: &Config) -> Settings {
 
 /// The limits that the configuration sets. Those it no longer sets are lifted.
 fn limits(config: &Config) -> Vec<(BudgetKey, Option<bursar_model::Usd>)> {
-    let projects = config.projects.iter().map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget));
+    let projects =
+        config.projects.iter().map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget));
     std::iter::once((BudgetKey::Installation, config.budget)).chain(projects).collect()
 }
 

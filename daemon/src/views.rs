@@ -9,8 +9,8 @@ use bursar_model::{
     WaitingOn,
 };
 use bursar_store::{
-    ChargeFilter, Cursor, ExperimentFilter, ExperimentRow, InstanceFilter, Page, Reader, ReportFilter, ReportQuery,
-    ReportRow, StoreError, SweepFilter, SweepRow,
+    ChargeFilter, Cursor, ExperimentFilter, ExperimentRow, InstanceFilter, Page, Reader, ReportFilter,
+    ReportQuery, ReportRow, StoreError, SweepFilter, SweepRow,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub struct ExperimentView {
     pub sweep: Option<SweepId>,
     /// `queued`, `running`, `succeeded`, `failed`, `cancelled`, `stopped` or `refused`.
     pub state: String,
-    /// Why it waits or how it ended, for people.
+    /// Why it waits, or why it ended so, for people.
     pub reason: Option<String>,
     /// The same for programs, while it waits.
     pub waiting_on: Option<WaitingOn>,
@@ -324,7 +324,12 @@ impl Views {
     pub fn budgets(&self) -> Result<Vec<BudgetView>, StoreError> {
         let budgets = self.reader.budgets()?.into_iter();
         Ok(budgets
-            .map(|(key, Budget { limit, spent, held })| BudgetView { budget: budget_name(&key), limit, spent, held })
+            .map(|(key, Budget { limit, spent, held })| BudgetView {
+                budget: budget_name(&key),
+                limit,
+                spent,
+                held,
+            })
             .collect())
     }
 
@@ -393,7 +398,7 @@ impl Views {
         let (reason, ended_at, waiting_on) = match position {
             ExperimentState::Queued => (waiting_on.as_ref().map(ToString::to_string), None, waiting_on),
             ExperimentState::Running { .. } => (None, None, None),
-            ExperimentState::Ended { at, outcome } => (Some(outcome.to_string()), Some(at), None),
+            ExperimentState::Ended { at, outcome } => (outcome.detail(), Some(at), None),
         };
         ExperimentView {
             id,
@@ -457,7 +462,8 @@ fn attempt_view(attempt: Attempt, offering: Option<String>) -> AttemptView {
 
 fn sweep_view(row: SweepRow) -> SweepView {
     let SweepRow { sweep, budget } = row;
-    let Sweep { id, name, project, user, queued_at, trials, open, running, max_parallel: _, ended_at } = sweep;
+    let Sweep { id, name, project, user, queued_at, trials, open, running, max_parallel: _, ended_at } =
+        sweep;
     SweepView {
         id,
         name: name.to_string(),

@@ -70,7 +70,8 @@ impl Waiters {
         now: Timestamp,
         heartbeat: Span,
     ) {
-        let due = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, instance)| *instance);
+        let due =
+            self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, instance)| *instance);
         let fresh = std::mem::take(&mut self.fresh);
         let candidates: BTreeSet<InstanceId> = due.chain(changed.iter().copied()).chain(fresh).collect();
         for instance in candidates {
@@ -112,7 +113,9 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
             let action = match attempt.state {
                 AttemptState::Assigned | AttemptState::Running => {
                     let mut envs = spec.envs.clone();
-                    envs.extend(experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string())));
+                    envs.extend(
+                        experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string())),
+                    );
                     if !spec.secrets.is_empty() {
                         secrets.insert(attempt.id, spec.secrets.clone());
                     }
@@ -157,4 +160,3 @@ fn version_of(reply: &SyncReply) -> u64 {
     // 0 is what an agent sends that knows nothing yet.
     hasher.finish().max(1)
 }
-

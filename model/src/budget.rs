@@ -29,8 +29,8 @@ impl fmt::Display for BudgetKey {
         match self {
             Self::Installation => f.write_str("the installation's budget"),
             Self::Project(name) => write!(f, "project {name}'s budget"),
-            Self::Sweep(id) => write!(f, "the budget of {id}"),
-            Self::Experiment(id) => write!(f, "the budget of {id}"),
+            Self::Sweep(_) => f.write_str("the sweep's budget"),
+            Self::Experiment(_) => f.write_str("the experiment's budget"),
         }
     }
 }

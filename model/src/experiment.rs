@@ -319,14 +319,25 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// What there is to say beyond the name.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Succeeded | Self::Cancelled => None,
+            Self::Failed { end } => Some(end.to_string()),
+            Self::Stopped { why } => Some(why.to_string()),
+            Self::Refused { why } => Some(why.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Succeeded => f.write_str("succeeded"),
-            Self::Failed { end } => write!(f, "failed: {end}"),
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::Stopped { why } => write!(f, "stopped: {why}"),
-            Self::Refused { why } => write!(f, "refused: {why}"),
+        f.write_str(self.name())?;
+        match self.detail() {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
         }
     }
 }
@@ -336,8 +347,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::Budget { key, limit, spent, needed } => write!(
                 f,
-                "{} of the {} spent of {key} leaves less than the {} that a launch must hold",
-                spent.rounded(),
+                "{key} has {} of {} left, a launch must hold {}",
+                limit.saturating_sub(*spent).rounded(),
                 limit.rounded(),
                 needed.rounded()
             ),

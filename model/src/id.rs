@@ -117,6 +117,11 @@ impl IdGen {
         Self { seed, last: [0; 4] }
     }
 
+    /// Makes all further ids later than this number, the highest ever given out.
+    pub fn start_after(&mut self, highest: u64) {
+        self.last = self.last.map(|last| last.max(highest));
+    }
+
     /// The next id of an experiment.
     pub fn experiment(&mut self, now: Timestamp) -> ExperimentId {
         ExperimentId(self.next(0, now))

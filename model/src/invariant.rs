@@ -8,11 +8,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::BudgetKey,
-    experiment::ExperimentState,
-    fleet::Fleet,
-    instance::InstanceState,
-    money::Usd,
+    budget::BudgetKey, experiment::ExperimentState, fleet::Fleet, instance::InstanceState, money::Usd,
     resources::Amounts,
 };
 
@@ -160,7 +156,10 @@ fn sweeps_recounted(fleet: &Fleet, violations: &mut Vec<Violation>) {
         if (sweep.open, sweep.running) != counts[id] {
             violations.push(Violation {
                 invariant: InvariantId::E2,
-                detail: format!("{id} says {} open and {} running, counted {:?}", sweep.open, sweep.running, counts[id]),
+                detail: format!(
+                    "{id} says {} open and {} running, counted {:?}",
+                    sweep.open, sweep.running, counts[id]
+                ),
             });
         }
     }
@@ -176,7 +175,8 @@ fn instances_not_overfull(fleet: &Fleet, violations: &mut Vec<Violation>) {
     }
     for (id, sum) in used {
         if fleet.instances.get(&id).is_some_and(|i| !i.offering.instance_type.amounts().fits(sum)) {
-            violations.push(Violation { invariant: InvariantId::P1, detail: format!("{id} is overfull: {sum:?}") });
+            violations
+                .push(Violation { invariant: InvariantId::P1, detail: format!("{id} is overfull: {sum:?}") });
         }
     }
 }

@@ -183,7 +183,11 @@ fn parse_decimal(text: &str) -> Result<i64, InvalidAmount> {
     let digits = digits.strip_prefix('$').unwrap_or(digits);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() && fraction.is_empty() || !all_digits(whole) || !all_digits(fraction) || fraction.len() > 9 {
+    if whole.is_empty() && fraction.is_empty()
+        || !all_digits(whole)
+        || !all_digits(fraction)
+        || fraction.len() > 9
+    {
         return Err(invalid());
     }
     let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };

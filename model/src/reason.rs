@@ -86,10 +86,15 @@ impl fmt::Display for WaitingOn {
                 limit.rounded(),
                 needed.rounded()
             ),
-            Self::SweepParallel { limit } => write!(f, "its sweep runs {limit} trials at once (max_parallel)"),
+            Self::SweepParallel { limit } => {
+                write!(f, "its sweep runs {limit} trials at once (max_parallel)")
+            }
             Self::InstanceLimit { limit } => write!(f, "{limit} instances run, which is max_instances"),
             Self::Capacity { offerings, until } => {
-                write!(f, "the providers refused all {offerings} offerings that would do; next try at {until}")
+                write!(
+                    f,
+                    "the providers refused all {offerings} offerings that would do; next try at {until}"
+                )
             }
             Self::Ceiling { lowest, ceiling } => write!(
                 f,

@@ -120,7 +120,8 @@ impl InstanceType {
     #[must_use]
     pub fn weight_of(&self, part: Amounts) -> u32 {
         let by_cpus = || {
-            let share = u64::from(part.cpus_milli) * u64::from(self.weight()) / u64::from(self.cpus_milli.max(1));
+            let share =
+                u64::from(part.cpus_milli) * u64::from(self.weight()) / u64::from(self.cpus_milli.max(1));
             share.min(u64::from(self.weight())) as u32
         };
         let weight = if part.accelerators > 0 { part.accelerators.saturating_mul(1000) } else { by_cpus() };

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bursar_config::{Checked, Problems, ReadError, read::read_text, read_config, read_spec, schema_config, schema_experiment};
+use bursar_config::{
+    Checked, Problems, ReadError, read::read_text, read_config, read_spec, schema_config, schema_experiment,
+};
 
 use super::{show_warnings, unreadable};
 use crate::{
@@ -31,14 +33,19 @@ fn check(global: &Global, file: Option<&Path>) -> Outcome {
             Ok(checked) => checked,
             Err(error) => return refused(global, error),
         };
-        return accepted(global, warnings, &value.file.map_or_else(
-            || "no configuration found: the defaults are fine".to_owned(),
-            |file| format!("{} is fine", file.display()),
-        ));
+        return accepted(
+            global,
+            warnings,
+            &value.file.map_or_else(
+                || "no configuration found: the defaults are fine".to_owned(),
+                |file| format!("{} is fine", file.display()),
+            ),
+        );
     };
     // A spec has a `run`; everything else is held to be a configuration.
     let text = read_text(file).map_err(unreadable)?;
-    let is_spec = text.lines().any(|line| line.starts_with("run:") || line.trim_start().starts_with("\"run\""));
+    let is_spec =
+        text.lines().any(|line| line.starts_with("run:") || line.trim_start().starts_with("\"run\""));
     let result = if is_spec {
         let config = read_config(global.config.as_deref()).ok().map(|checked| checked.value.config);
         read_spec(file, config.as_ref()).map(|checked| checked.warnings)

@@ -27,11 +27,17 @@ pub(super) async fn run(global: &Global) -> Outcome {
     };
     match read_config(global.config.as_deref()) {
         Err(error) => {
-            found("configuration", false, error.to_string(), Some("mend the file; `bursar config check` shows all problems"));
+            found(
+                "configuration",
+                false,
+                error.to_string(),
+                Some("mend the file; `bursar config check` shows all problems"),
+            );
         }
         Ok(checked) => {
             let ConfigFile { file, config } = checked.value;
-            let named = file.map_or_else(|| "none found, defaults".to_owned(), |file| file.display().to_string());
+            let named =
+                file.map_or_else(|| "none found, defaults".to_owned(), |file| file.display().to_string());
             found("configuration", true, named, None);
             let url = global.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
             let health = Client::new(&url)?.get::<Health>("/v1/health", &[]).await;
@@ -42,16 +48,30 @@ pub(super) async fn run(global: &Global) -> Outcome {
                         "version {version} at {url}: {queued} queued, {running} running, {live_instances} instances"
                     );
                     found("daemon", true, detail, None);
-                    found("offerings", *offerings > 0, format!("{offerings} on offer"),
-                        Some("no provider offers anything: look at the daemon's log"));
-                    found("store takes writes", health.failed_commits == 0,
+                    found(
+                        "offerings",
+                        *offerings > 0,
+                        format!("{offerings} on offer"),
+                        Some("no provider offers anything: look at the daemon's log"),
+                    );
+                    found(
+                        "store takes writes",
+                        health.failed_commits == 0,
                         format!("{} failed turns since the start", health.failed_commits),
-                        Some("free space on the disk of data_dir, and look at the daemon's log"));
-                    found("no orphans (O1)", health.orphans == 0,
+                        Some("free space on the disk of data_dir, and look at the daemon's log"),
+                    );
+                    found(
+                        "no orphans (O1)",
+                        health.orphans == 0,
                         format!("{} ended since the start", health.orphans),
-                        Some("instances with our tag that nobody knew were ended: is there a second installation of this name?"));
+                        Some(
+                            "instances with our tag that nobody knew were ended: is there a second installation of this name?",
+                        ),
+                    );
                 }
-                Err(failure) => found("daemon", false, failure.message.clone(), Some("start it with `bursar serve`")),
+                Err(failure) => {
+                    found("daemon", false, failure.message.clone(), Some("start it with `bursar serve`"))
+                }
             }
             let path = store_path(&config);
             if global.url.is_none() && path.is_file() {
@@ -63,11 +83,19 @@ pub(super) async fn run(global: &Global) -> Outcome {
                         } else {
                             format!("{file:?}, {wrong_sums} wrong sums, {dangling} dangling rows")
                         };
-                        found("store", integrity.is_sound(), detail, Some("stop the daemon and restore the newest backup"));
+                        found(
+                            "store",
+                            integrity.is_sound(),
+                            detail,
+                            Some("stop the daemon and restore the newest backup"),
+                        );
                         let detail: Vec<String> = violations.iter().map(ToString::to_string).collect();
-                        found("invariants", violations.is_empty(),
+                        found(
+                            "invariants",
+                            violations.is_empty(),
                             if detail.is_empty() { "all hold".to_owned() } else { detail.join("; ") },
-                            Some("this is a fault of bursar: please report it with this output"));
+                            Some("this is a fault of bursar: please report it with this output"),
+                        );
                     }
                     Err(error) => found("store", false, error.to_string(), Some("restore the newest backup")),
                 }

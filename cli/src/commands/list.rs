@@ -109,7 +109,11 @@ pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
             ]
         })
         .collect();
-    table(&["provider", "zone", "type", "capacity", "accelerators", "cpus", "gib", "price"], cells, &[5, 6, 7])?;
+    table(
+        &["provider", "zone", "type", "capacity", "accelerators", "cpus", "gib", "price"],
+        cells,
+        &[5, 6, 7],
+    )?;
     if found > rows.len() {
         note(&format!("{} more; see them with --limit {found}", found - rows.len()));
     }
@@ -138,7 +142,11 @@ pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
                 ]
             })
             .collect();
-        table(&["id", "offering", "state", "price", "cost", "held", "lease until", "reason"], cells, &[3, 4, 5])?;
+        table(
+            &["id", "offering", "state", "price", "cost", "held", "lease until", "reason"],
+            cells,
+            &[3, 4, 5],
+        )?;
     }
     Ok(OK)
 }
@@ -152,7 +160,13 @@ pub(super) async fn budgets(context: Context) -> Outcome {
             .iter()
             .map(|row| {
                 let left = row.limit.map(|limit| limit - row.spent - row.held);
-                vec![row.budget.clone(), amount(row.limit), row.spent.rounded(), row.held.rounded(), amount(left)]
+                vec![
+                    row.budget.clone(),
+                    amount(row.limit),
+                    row.spent.rounded(),
+                    row.held.rounded(),
+                    amount(left),
+                ]
             })
             .collect();
         table(&["budget", "limit", "spent", "held", "left"], cells, &[1, 2, 3, 4])?;

@@ -82,7 +82,11 @@ fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
             ]
         })
         .collect();
-    line(&render(&["", "offering", "price", "speed", "time", "cost", "hold", "verdict"], rows, &[2, 3, 4, 5, 6]))?;
+    line(&render(
+        &["", "offering", "price", "speed", "time", "cost", "hold", "verdict"],
+        rows,
+        &[2, 3, 4, 5, 6],
+    ))?;
     let hidden = answer.candidates.len().saturating_sub(shown);
     if hidden > 0 {
         note(&format!("{hidden} more; see them with --all or --json"));

@@ -54,6 +54,11 @@ pub(crate) fn init_logging(verbose: u8, json: bool) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    if json { builder.json().init() } else { builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init() }
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init()
+    }
 }

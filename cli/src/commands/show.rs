@@ -36,8 +36,12 @@ pub(super) async fn run(context: Context, named: Named) -> Outcome {
         // A name may be a sweep's.
         Err(failure) if failure.code == NOT_FOUND => match source.sweep(name).await {
             Ok(found) => sweep(&source, found, context.json).await,
-            Err(_) => Err(Failure::new(NOT_FOUND, format!("there is no experiment, sweep or instance `{name}`"))
-                .hint("`bursar ls` lists experiments, `bursar sweeps` sweeps, `bursar instances` instances")),
+            Err(_) => {
+                Err(Failure::new(NOT_FOUND, format!("there is no experiment, sweep or instance `{name}`"))
+                    .hint(
+                        "`bursar ls` lists experiments, `bursar sweeps` sweeps, `bursar instances` instances",
+                    ))
+            }
         },
         Err(failure) => Err(failure),
     }
@@ -46,8 +50,8 @@ pub(super) async fn run(context: Context, named: Named) -> Outcome {
 fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
     let ExperimentDetail { experiment, spec, attempts, cost_by_category, budget } = detail;
     let state = match &experiment.reason {
-        Some(reason) if reason != &experiment.state => format!("{} ({reason})", experiment.state),
-        _ => experiment.state.clone(),
+        Some(reason) => format!("{} ({reason})", experiment.state),
+        None => experiment.state.clone(),
     };
     let categories: Vec<String> = cost_by_category
         .iter()
@@ -69,11 +73,13 @@ fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
         field("budget", &amount(*budget))?;
     }
     if !experiment.params.is_empty() {
-        let params: Vec<String> = experiment.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let params: Vec<String> =
+            experiment.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
         field("params", &params.join(" "))?;
     }
     if !experiment.metrics.is_empty() {
-        let metrics: Vec<String> = experiment.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let metrics: Vec<String> =
+            experiment.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect();
         field("metrics", &metrics.join(" "))?;
     }
     field("run", spec.run.trim())?;
@@ -112,9 +118,20 @@ async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
         return Ok(OK);
     }
     field("sweep", &format!("{}  {}", sweep.id, sweep.name))?;
-    field("state", &format!("{}: {} of {} trials ended", sweep.state, sweep.trials - sweep.open, sweep.trials))?;
+    field(
+        "state",
+        &format!("{}: {} of {} trials ended", sweep.state, sweep.trials - sweep.open, sweep.trials),
+    )?;
     field("project", &format!("{}, submitted by {}", sweep.project, sweep.user))?;
-    field("budget", &format!("{} spent, {} held of {}", sweep.spent.rounded(), sweep.held.rounded(), amount(sweep.budget)))?;
+    field(
+        "budget",
+        &format!(
+            "{} spent, {} held of {}",
+            sweep.spent.rounded(),
+            sweep.held.rounded(),
+            amount(sweep.budget)
+        ),
+    )?;
     line("")?;
     super::list::experiment_table(&trials)?;
     Ok(OK)

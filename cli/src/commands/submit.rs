@@ -114,9 +114,9 @@ pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool)
     raw.name = submit.name.clone().or(raw.name);
     raw.project = submit.project.clone().or(raw.project);
     for pair in &submit.env {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::new(USAGE, format!("--env {pair}: not of the form NAME=VALUE"))
-        })?;
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Failure::new(USAGE, format!("--env {pair}: not of the form NAME=VALUE")))?;
         raw.envs.insert(name.to_owned(), value.into());
     }
     // What the options made of it is checked as well, before it travels.
@@ -127,7 +127,11 @@ pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool)
 /// Who submits: the login name.
 pub(crate) fn user() -> String {
     let environment = environment();
-    ["BURSAR_USER", "USER", "LOGNAME"].iter().find_map(|name| environment.get(*name)).cloned().unwrap_or_default()
+    ["BURSAR_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| environment.get(*name))
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn accepted_line(answer: &SubmitAnswer, name: &str) -> String {
@@ -163,7 +167,12 @@ async fn wait_for_experiment(client: &Client, id: ExperimentId) -> Result<(u8, s
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }
-            note(&format!("{} {}{why}, cost {}", experiment.name, experiment.state, experiment.cost.rounded()));
+            note(&format!(
+                "{} {}{why}, cost {}",
+                experiment.name,
+                experiment.state,
+                experiment.cost.rounded()
+            ));
             return Ok((code_of(&experiment.state), serde_json::to_value(detail)?));
         }
         tokio::time::sleep(LOOK_EVERY).await;

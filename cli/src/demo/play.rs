@@ -1,12 +1,6 @@
 //! The course of the demo: start a daemon, submit, watch, wait until all is torn down, stop, and read the books.
 
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::IsTerminal, path::Path, process::Stdio, time::Duration};
 
 use bursar_config::{read_config, read_spec};
 use bursar_daemon::{
@@ -45,8 +39,11 @@ pub(super) async fn play(folder: &Path) -> Result<Summary, Failure> {
     let sweep = match played {
         Ok(result) => result?,
         Err(_) => {
-            return Err(Failure::new(FAILED, format!("the demo did not end within {} s", PATIENCE.as_secs()))
-                .hint("run it with --keep DIR and look at DIR/daemon.log"));
+            return Err(Failure::new(
+                FAILED,
+                format!("the demo did not end within {} s", PATIENCE.as_secs()),
+            )
+            .hint("run it with --keep DIR and look at DIR/daemon.log"));
         }
     };
     // The books are read from the store: what people see is what was durable.
@@ -65,7 +62,8 @@ async fn course(
     let spec = read_spec(&folder.join(scene::SWEEP), Some(config)).map_err(unreadable)?.value.raw;
     let batch = SubmitBatch { user: crate::commands::user(), specs: vec![spec] };
     let answer: SubmitAnswer = client.post("/v1/experiments", &batch, None).await?;
-    let sweep = answer.sweep.ok_or_else(|| Failure::new(FAILED, "the daemon did not take the sweep as one"))?;
+    let sweep =
+        answer.sweep.ok_or_else(|| Failure::new(FAILED, "the daemon did not take the sweep as one"))?;
     note(&format!(
         "Submitted {} training runs as one sweep, under a budget that pays for some of them",
         answer.experiments.len()
@@ -140,15 +138,23 @@ fn told_of_instance(instance: &InstanceView) -> Option<String> {
     let InstanceView { instance_type, capacity_type, state, reason, price, .. } = instance;
     let what = format!("  instance {instance_type} ({capacity_type}, {})", price.rounded());
     match state.as_str() {
-        "intended" | "booting" => Some(format!("{what}: starting")),
+        "intended" => Some(format!("{what}: starting")),
         "ready" => Some(format!("{what}: ready")),
         "draining" => Some(format!("{what}: {}", reason.as_deref().unwrap_or("draining"))),
-        "gone" => Some(format!("{what}: gone ({}), cost {}", reason.as_deref().unwrap_or("ended"), instance.cost.rounded())),
+        "gone" => Some(format!(
+            "{what}: gone ({}), cost {}",
+            reason.as_deref().unwrap_or("ended"),
+            instance.cost.rounded()
+        )),
         _ => None,
     }
 }
 
-fn told_of_trial(trial: &ExperimentView, before: Option<&(String, u32)>, now: &(String, u32)) -> Option<String> {
+fn told_of_trial(
+    trial: &ExperimentView,
+    before: Option<&(String, u32)>,
+    now: &(String, u32),
+) -> Option<String> {
     if before == Some(now) {
         return None;
     }

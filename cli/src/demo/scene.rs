@@ -35,12 +35,10 @@ providers:
   local:
     type: local
     seed: 7
-    interruptions: [7s]         # the first spot instance is taken back 7 s after its boot
+    interruptions: [6s]         # the first spot instance is taken back 6 s after its boot
     types:
-      tiny-1:
-        {{accelerators: \"V100:1\", cpus: 1, memory: 2, on_demand: 24.00, spot: 7.20, notice: 2s, boot: 400ms}}
-      tiny-2:
-        {{accelerators: \"V100:2\", cpus: 2, memory: 4, on_demand: 48.00, spot: 15.00, notice: 2s, boot: 400ms}}
+      v100-1: {{accelerators: \"V100:1\", cpus: 1, memory: 2, on_demand: 24.00, spot: 7.20, notice: 2s, boot: 400ms}}
+      a100-1: {{accelerators: \"A100:1\", cpus: 1, memory: 2, on_demand: 32.00, spot: 9.60, notice: 2s, boot: 400ms}}
 "
     )
 }
@@ -52,7 +50,8 @@ fn sweep(program: &Path) -> String {
 # A sweep of real training runs: a small neural network on the UCI digits.
 name: digits
 project: digits
-resources: {{accelerators: \"V100:1\", memory: 1}}
+resources: {{accelerators: [\"V100:1\", \"A100:1\"], memory: 1}}
+max_price: 10.00                # dollars an hour
 run: |
   exec '{program}' demo-train --lr $lr --hidden $hidden --seconds {TRAINING_SECONDS}
 checkpoint: {{grace: 2s}}
@@ -61,7 +60,7 @@ sweep:
   matrix:
     lr: [0.05, 0.005, 0.2, 0.0005]
     hidden: [32, 64, 8]
-  budget: 0.12                  # dollars, for all trials together: not enough for all of them
+  budget: 0.10                  # dollars, for all trials together: not enough for all of them
   max_parallel: 2
 "
     )

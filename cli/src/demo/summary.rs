@@ -30,7 +30,8 @@ impl Summary {
     /// Reads it from the store.
     pub(super) fn read(views: &Views, sweep: SweepId) -> Result<Self, Failure> {
         let trials = trials(views, sweep)?;
-        let view = views.sweep(sweep)?.ok_or_else(|| Failure::new(FAILED, "the sweep is not in the store"))?;
+        let view =
+            views.sweep(sweep)?.ok_or_else(|| Failure::new(FAILED, "the sweep is not in the store"))?;
         let mut instances = Vec::new();
         for instance in views.instances(false, None, 1000)?.rows.into_iter().rev() {
             let allocations = views.allocations(instance.id)?;
@@ -84,7 +85,8 @@ impl Summary {
         text.push_str(&self.trial_table());
         text.push_str("\n\n");
         if let Some(best) = self.best() {
-            let params: Vec<String> = best.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let params: Vec<String> =
+                best.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let accuracy = best.metrics.get(METRIC).copied().unwrap_or_default();
             text.push_str(&format!(
                 "Best trial: {} ({}) with accuracy {accuracy:.3}\n\n",
@@ -116,8 +118,10 @@ impl Summary {
             .trials
             .iter()
             .map(|trial| {
-                let params: Vec<String> = trial.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                let metric = trial.metrics.get(METRIC).map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+                let params: Vec<String> =
+                    trial.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let metric =
+                    trial.metrics.get(METRIC).map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
                 vec![
                     trial.name.clone(),
                     params.join(" "),
@@ -125,7 +129,7 @@ impl Summary {
                     trial.attempts.to_string(),
                     metric,
                     trial.cost.rounded(),
-                    trial.reason.clone().filter(|reason| *reason != trial.state).unwrap_or_default(),
+                    trial.reason.clone().unwrap_or_default(),
                 ]
             })
             .collect();

@@ -88,7 +88,10 @@ async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTree
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "secrets are looked up here, at the last moment, and never stored")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "secrets are looked up here, at the last moment, and never stored"
+)]
 async fn read_secret(secret: &SecretRef) -> Result<String, String> {
     match secret {
         SecretRef::Env(name) => {

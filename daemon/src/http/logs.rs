@@ -54,11 +54,9 @@ pub(super) async fn deliver(
     if !owns {
         return Err(unauthorized());
     }
-    let next_offset = api
-        .logs
-        .append(attempt, query.offset, &body)
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "log-not-stored", error.to_string()))?;
+    let next_offset = api.logs.append(attempt, query.offset, &body).await.map_err(|error| {
+        ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "log-not-stored", error.to_string())
+    })?;
     Ok(Json(LogReply { next_offset }))
 }
 
@@ -121,7 +119,8 @@ impl Reading {
             Some(wanted) => attempt.number == wanted && last_read == 0,
             None => attempt.number > last_read,
         });
-        let current_is_over = detail.attempts.iter().all(|attempt| attempt.number != last_read || attempt.state == "ended");
+        let current_is_over =
+            detail.attempts.iter().all(|attempt| attempt.number != last_read || attempt.state == "ended");
         if let Some(next) = next.filter(|_| current_is_over) {
             let several = self.query.attempt.is_none() && detail.attempts.len() > 1;
             self.attempt = Some((next.id, next.number));
@@ -132,7 +131,8 @@ impl Reading {
             }
             return Step::Chunk(Vec::new());
         }
-        let all_over = detail.experiment.ended_at.is_some() || self.query.attempt.is_some() && current_is_over;
+        let all_over =
+            detail.experiment.ended_at.is_some() || self.query.attempt.is_some() && current_is_over;
         if all_over || !self.query.follow {
             self.is_over = true;
             return Step::Chunk(Vec::new());

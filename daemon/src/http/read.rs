@@ -144,7 +144,10 @@ pub(super) async fn sweeps(
     Ok(Json(api.views().sweeps(&filter, after, query.limit.unwrap_or(PAGE_DEFAULT))?))
 }
 
-pub(super) async fn sweep(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<SweepView>, ApiError> {
+pub(super) async fn sweep(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<SweepView>, ApiError> {
     find_sweep(&api, &id).map(Json)
 }
 
@@ -284,12 +287,15 @@ pub fn dimensions(names: &str) -> Result<Vec<Dimension>, String> {
 }
 
 fn moment(key: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
-    text.map(|text| text.parse().map_err(|error| ApiError::bad_request(format!("{key}: {error}")))).transpose()
+    text.map(|text| text.parse().map_err(|error| ApiError::bad_request(format!("{key}: {error}"))))
+        .transpose()
 }
 
 fn cursor(text: Option<&str>) -> Result<Option<Cursor>, ApiError> {
-    text.map(|text| text.parse().map(Cursor).map_err(|_| ApiError::bad_request("after: not a cursor of this list")))
-        .transpose()
+    text.map(|text| {
+        text.parse().map(Cursor).map_err(|_| ApiError::bad_request("after: not a cursor of this list"))
+    })
+    .transpose()
 }
 
 fn offer_view(offering: &bursar_model::Offering) -> OfferView {

@@ -9,16 +9,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use bursar_config::{RawSpec, Submission as CheckedSubmission};
-use bursar_model::{
-    Account, ExperimentId, ExperimentSpec, SpecId, SweepId, Usd, UserName, WaitingOn,
-};
+use bursar_model::{Account, ExperimentId, ExperimentSpec, SpecId, SweepId, Usd, UserName, WaitingOn};
 use bursar_policies::Candidate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Api, ApiError};
 use crate::{
-    inbox::{Accepted, CancelTarget, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest},
+    inbox::{
+        Accepted, CancelTarget, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest,
+    },
     reconciler::chain,
 };
 
@@ -98,7 +98,8 @@ pub(super) async fn experiments(
     let key = match headers.get("idempotency-key") {
         Some(key) => {
             let key = key.to_str().ok().filter(|key| (1..=200).contains(&key.len()));
-            let key = key.ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
+            let key = key
+                .ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
             Some((key.to_owned(), Sha256::digest(&body).into()))
         }
         None => None,
@@ -140,7 +141,10 @@ pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<Pla
     Ok(Json(PlanAnswer { trials, budget, candidates, waiting: None, state: None }))
 }
 
-pub(super) async fn explain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PlanAnswer>, ApiError> {
+pub(super) async fn explain(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<PlanAnswer>, ApiError> {
     let detail = super::read::find_experiment(&api, &id)?;
     let of = CandidatesOf::Experiment(detail.experiment.id);
     let candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
@@ -174,7 +178,10 @@ async fn cancel(api: &Api, target: CancelTarget) -> Result<Json<CancelAnswer>, A
     Ok(Json(CancelAnswer { cancelled }))
 }
 
-fn check_batch(api: &Api, specs: Vec<RawSpec>) -> Result<(SubmitContent, Vec<bursar_config::Problem>), ApiError> {
+fn check_batch(
+    api: &Api,
+    specs: Vec<RawSpec>,
+) -> Result<(SubmitContent, Vec<bursar_config::Problem>), ApiError> {
     if specs.is_empty() || specs.len() > BATCH_MAX {
         return Err(ApiError::bad_request(format!("specs: 1 to {BATCH_MAX} are taken at once")));
     }
@@ -243,4 +250,3 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid-json", chain(&error)))
 }
-

@@ -28,14 +28,18 @@ impl<S: Store> Reconciler<S> {
                 }));
             }
             Message::Register { request, reply } => self.register(&request, reply, now, turn),
-            Message::Sync { token_digest, request, reply } => self.sync(&token_digest, request, reply, now, turn),
+            Message::Sync { token_digest, request, reply } => {
+                self.sync(&token_digest, request, reply, now, turn)
+            }
             Message::AuthorizeLog { token_digest, attempt, reply } => {
                 let _ = reply.send(self.owns_log(&token_digest, attempt));
             }
             Message::SecretMissing { attempt, error } => self.secret_missing(attempt, error, now, turn),
             Message::Launched { instance, result } => self.launched(instance, result, now, turn),
             Message::Terminated { instance, result } => self.terminated(instance, result, now, turn),
-            Message::Listed { provider, asked_at, result } => self.listed(&provider, asked_at, result, now, turn),
+            Message::Listed { provider, asked_at, result } => {
+                self.listed(&provider, asked_at, result, now, turn)
+            }
             Message::Offered { provider, result } => self.offered(provider, result, now, turn),
             Message::Candidates { of, reply } => {
                 let _ = reply.send(self.candidates(of, now));

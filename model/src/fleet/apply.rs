@@ -125,7 +125,9 @@ impl Fleet {
             Event::InstanceTerminating { instance, at, why } => {
                 let found = self.instance_mut(*instance)?;
                 match found.state {
-                    InstanceState::Booting { .. } | InstanceState::Ready { .. } | InstanceState::Draining { .. } => {
+                    InstanceState::Booting { .. }
+                    | InstanceState::Ready { .. }
+                    | InstanceState::Draining { .. } => {
                         found.state = InstanceState::Terminating { since: *at, why: *why };
                         found.backoff = Backoff::default();
                         Ok(())
@@ -244,7 +246,12 @@ impl Fleet {
     fn instance_launched(&mut self, cloud: &CloudInstance, at: Timestamp) -> Applied {
         let found = self.instance_mut(cloud.instance)?;
         if found.cloud_id.as_ref().is_some_and(|known| *known != cloud.cloud_id) {
-            return illegal(format!("{} is {} and {} (O2)", found.id, cloud.cloud_id, found.cloud_id.as_ref().expect("just seen")));
+            return illegal(format!(
+                "{} is {} and {} (O2)",
+                found.id,
+                cloud.cloud_id,
+                found.cloud_id.as_ref().expect("just seen")
+            ));
         }
         found.cloud_id = Some(cloud.cloud_id.clone());
         found.backoff = Backoff::default();
@@ -268,7 +275,8 @@ impl Fleet {
         }
         found.state = InstanceState::Gone { at, end: end.clone() };
         let shares = found.shares.clone();
-        let released = shares.into_iter().map(|(payer, share)| (payer, Share { held: Usd::ZERO, ..share })).collect();
+        let released =
+            shares.into_iter().map(|(payer, share)| (payer, Share { held: Usd::ZERO, ..share })).collect();
         self.set_shares(id, &released)
     }
 
@@ -283,7 +291,9 @@ impl Fleet {
                     return illegal(format!("{id} does not fit onto {instance}"));
                 }
             }
-            Some(found) => return illegal(format!("{id} is assigned to {instance}, which is {}", found.state_name())),
+            Some(found) => {
+                return illegal(format!("{id} is assigned to {instance}, which is {}", found.state_name()));
+            }
             None => return illegal(format!("{id} is assigned to {instance}, which is unknown")),
         }
         let found = self.experiment_mut(*experiment)?;
@@ -323,7 +333,9 @@ impl Fleet {
         let id = charge.instance;
         let found = self.instances.get(&id).ok_or_else(|| unknown(&id))?;
         let gapless = match charge.class {
-            ChargeClass::Usage => charge.period.from == found.meter.through && charge.period.to == meter.through,
+            ChargeClass::Usage => {
+                charge.period.from == found.meter.through && charge.period.to == meter.through
+            }
             ChargeClass::Correction => meter.through == found.meter.through,
         };
         if !gapless {

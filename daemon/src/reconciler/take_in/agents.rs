@@ -1,7 +1,9 @@
 //! What agents say.
 
+use bursar_ledger::meter;
 use bursar_model::{
-    Attempt, AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason, Timestamp,
+    Attempt, AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason,
+    Timestamp,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
 use bursar_policies::attempt_ended;
@@ -49,6 +51,10 @@ impl<S: Store> Reconciler<S> {
                 }
                 None => {
                     info!(instance = %id, "ready");
+                    // What the boot cost is charged as such before it is over.
+                    if let Some(metered) = meter(instance, std::iter::empty(), now) {
+                        self.record(metered.into_event(), turn);
+                    }
                     self.record(Event::AgentRegistered { instance: id, at: now, token_digest }, turn);
                 }
             }
@@ -112,7 +118,10 @@ impl<S: Store> Reconciler<S> {
             ReportedState::Preparing => {}
             ReportedState::Running { age_ms } => {
                 if started.is_none() {
-                    self.record(Event::AttemptStarted { attempt: id, at: ago(*age_ms).max(assigned_at) }, turn);
+                    self.record(
+                        Event::AttemptStarted { attempt: id, at: ago(*age_ms).max(assigned_at) },
+                        turn,
+                    );
                 }
             }
             ReportedState::Ended { age_ms, ran_ms, .. } => {
@@ -194,7 +203,14 @@ impl<S: Store> Reconciler<S> {
     }
 
     /// What still ran on an instance that went away.
-    pub(super) fn lose_attempts(&mut self, id: InstanceId, at: Timestamp, interrupted: bool, now: Timestamp, turn: &mut Turn) {
+    pub(super) fn lose_attempts(
+        &mut self,
+        id: InstanceId,
+        at: Timestamp,
+        interrupted: bool,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
         let live: Vec<(AttemptId, AttemptState)> =
             self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
         for (attempt, state) in live {

@@ -43,7 +43,9 @@ impl<S: Store> Reconciler<S> {
                 self.launch_failed(id, &error, now, turn);
             }
             // The launch took effect after all: the agent registered or the listing told.
-            Err(error) => warn!(instance = %id, error = %chain(&error), "a launch that worked reported an error"),
+            Err(error) => {
+                warn!(instance = %id, error = %chain(&error), "a launch that worked reported an error")
+            }
         }
     }
 
@@ -60,7 +62,9 @@ impl<S: Store> Reconciler<S> {
         let refused_scope = match (&error.kind, error.effect) {
             // Nobody knows whether it took effect: only the same token may ask again.
             (_, EffectMay::Maybe) => None,
-            (ErrorKind::InsufficientCapacity(scope) | ErrorKind::Quota(scope), EffectMay::No) => Some(scope.clone()),
+            (ErrorKind::InsufficientCapacity(scope) | ErrorKind::Quota(scope), EffectMay::No) => {
+                Some(scope.clone())
+            }
             (ErrorKind::Auth, EffectMay::No) => Some(whole_provider),
             (ErrorKind::Invalid, EffectMay::No) => Some(Scope::of(&instance.offering.key())),
             (ErrorKind::Throttled { .. } | ErrorKind::Unavailable, EffectMay::No) => {
@@ -154,7 +158,8 @@ impl<S: Store> Reconciler<S> {
         let key = instance.offering.key();
         if is_new {
             self.record(Event::InstanceLaunched { cloud: cloud.clone(), at: now }, turn);
-            let found: Vec<Scope> = self.fleet.refused.keys().filter(|scope| **scope == Scope::of(&key)).cloned().collect();
+            let found: Vec<Scope> =
+                self.fleet.refused.keys().filter(|scope| **scope == Scope::of(&key)).cloned().collect();
             for scope in found {
                 self.record(Event::CapacityFound { scope }, turn);
             }
@@ -181,7 +186,11 @@ impl<S: Store> Reconciler<S> {
             | InstanceState::Ready { .. }
             | InstanceState::Draining { .. }
             | InstanceState::Gone { .. } => {
-                if interrupted { InstanceEnd::Interrupted } else { InstanceEnd::Vanished }
+                if interrupted {
+                    InstanceEnd::Interrupted
+                } else {
+                    InstanceEnd::Vanished
+                }
             }
         };
         if let Some(metered) = meter(instance, std::iter::empty(), at) {
@@ -241,7 +250,9 @@ impl<S: Store> Reconciler<S> {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
             let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
             let through = heard.max(instance.meter.through);
-            if let Some(metered) = meter(instance, self.fleet.attempts_on(id).collect::<Vec<_>>().into_iter(), through) {
+            if let Some(metered) =
+                meter(instance, self.fleet.attempts_on(id).collect::<Vec<_>>().into_iter(), through)
+            {
                 self.record(metered.into_event(), turn);
             }
             self.record(Event::PriceChanged { instance: id, price }, turn);

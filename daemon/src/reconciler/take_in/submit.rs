@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    Account, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params, SpecId, Sweep,
-    SweepId, Timestamp,
+    Account, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params, SpecId,
+    Sweep, SweepId, Timestamp,
 };
 use bursar_store::{Store, Submission, Submitted};
 use tokio::sync::oneshot;
@@ -52,11 +52,15 @@ impl<S: Store> Reconciler<S> {
             SubmitContent::Experiments(experiments) => {
                 let mut ids = Vec::with_capacity(experiments.len());
                 for new in experiments {
-                    let account = Account { project: new.spec.project.clone(), user: user.clone(), sweep: None };
+                    let account =
+                        Account { project: new.spec.project.clone(), user: user.clone(), sweep: None };
                     let budget = new.spec.budget;
                     let id = self.queue(new.name, new.spec_id, new.spec, account, Params::new(), now, turn);
                     if budget.is_some() {
-                        self.record(Event::BudgetLimited { key: BudgetKey::Experiment(id), limit: budget }, turn);
+                        self.record(
+                            Event::BudgetLimited { key: BudgetKey::Experiment(id), limit: budget },
+                            turn,
+                        );
                     }
                     ids.push(id);
                 }
@@ -89,7 +93,10 @@ impl<S: Store> Reconciler<S> {
                     let budget = new.spec.budget;
                     let trial = self.queue(name, new.spec_id, new.spec.clone(), account, params, now, turn);
                     if budget.is_some() {
-                        self.record(Event::BudgetLimited { key: BudgetKey::Experiment(trial), limit: budget }, turn);
+                        self.record(
+                            Event::BudgetLimited { key: BudgetKey::Experiment(trial), limit: budget },
+                            turn,
+                        );
                     }
                     ids.push(trial);
                 }
