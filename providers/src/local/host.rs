@@ -30,9 +30,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Longest sleep, so that a stepped clock or a suspended laptop delays nothing for longer.
 const SLEEP_MAX: Span = Span::from_secs(30);
 
-/// What every process of an instance has in its environment.
+/// The variable that every process of an instance has in its environment.
+const MARK: &str = "BURSAR_INSTANCE_ID";
+
+/// That variable with its value.
 pub(crate) fn mark(instance: InstanceId) -> String {
-    format!("BURSAR_INSTANCE_ID={instance}")
+    format!("{MARK}={instance}")
 }
 
 /// Plays the machine of the instance in this folder until it ends. At once, when another host plays it or it has ended.
@@ -155,13 +158,11 @@ async fn lock(folder: &MachineFolder) -> io::Result<Option<File>> {
 
 fn start_agent(folder: &MachineFolder, machine: &Machine) -> io::Result<Pid> {
     let log = File::options().create(true).append(true).open(folder.agent_log())?;
-    let (name, value) = ("BURSAR_INSTANCE_ID", machine.instance.to_string());
-    debug_assert_eq!(mark(machine.instance), format!("{name}={value}"));
     // Without its machine no agent runs on.
     let child = tied_to_this_thread(machine.agent.path.as_os_str())
         .args(&machine.agent.args)
         .arg(folder.agent_settings())
-        .env(name, value)
+        .env(MARK, machine.instance.to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
