@@ -5,6 +5,8 @@
 
 pub mod allocate;
 pub mod hold;
+#[cfg(test)]
+mod laws;
 pub mod meter;
 pub mod room;
 pub mod shares;

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bursar_ledger::{Metered, Room, hold, lost_work, meter, shares};
 use bursar_model::{
     Account, Attempt, AttemptEnd, AttemptState, DrainReason, Event, Experiment, ExperimentId,
-    ExperimentState, Instance, InstanceId, InstanceState, Outcome, Share, StopReason, Timestamp, Usd,
+    ExperimentState, Instance, InstanceId, InstanceState, Outcome, Share, Span, StopReason, Timestamp, Usd,
 };
 
 use crate::{Plan, PlanInput};
+
+/// Kept between the end of the longest grace and the end of the lease. Longer than the agent's own margin, so that it
+/// is the daemon that stops the work and knows why, unless it is down.
+const LANDING_MARGIN: Span = Span::from_secs(3);
 
 /// The attempts of each instance, made once a plan.
 pub(crate) type Attempts<'a> = BTreeMap<InstanceId, Vec<&'a Attempt>>;
@@ -252,13 +256,14 @@ fn extend_when_due(
         .map(|experiment| input.fleet.spec(experiment).checkpoint.grace)
         .max()
         .unwrap_or_default();
-    let land_at = instance.lease_until - grace;
+    let ahead = (grace + LANDING_MARGIN).min(input.settings.lease.divided_by(2));
+    let land_at = instance.lease_until - ahead;
     if input.now >= land_at {
         leave(input, room, plan, instance, live, DrainReason::Budget);
     } else {
         plan.wake(land_at);
         // Budgets get room when other work ends; asked again at half of what is left.
-        plan.wake(input.now + bursar_model::Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
+        plan.wake(input.now + Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
     }
     false
 }
@@ -414,8 +419,8 @@ pub fn attempt_ended(
 }
 
 /// 1 s, 2 s, 4 s … up to about 4 minutes between tries of what fails of itself.
-fn backoff_after(failures: u32) -> bursar_model::Span {
-    bursar_model::Span::from_secs(1 << failures.min(8))
+fn backoff_after(failures: u32) -> Span {
+    Span::from_secs(1 << failures.min(8))
 }
 
 /// Adds a charge that is not applied yet to an attempt's unsaved work.

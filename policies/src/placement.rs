@@ -17,7 +17,7 @@ mod queue;
 mod tests;
 
 use bursar_ledger::Room;
-use bursar_model::{BudgetKey, Event, IdGen, Outcome, Refusal, SweepId, Usd, WaitingOn};
+use bursar_model::{BudgetKey, Event, IdGen, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
 use rustc_hash::FxHashMap;
 
 use self::{
@@ -140,10 +140,15 @@ impl<'a> Placement<'a, '_> {
         let never = self.room.never(&experiment.account, experiment.id, needed);
         if let Some(short) = never.filter(|short| is_its_own(&short.key) && short.held == Usd::ZERO) {
             let why = Refusal::Budget { key: short.key, limit: short.limit, spent: short.spent, needed };
+            // What has run and cannot go on was stopped, with its checkpoint kept; only what never ran is refused.
+            let outcome = match experiment.attempts {
+                0 => Outcome::Refused { why },
+                _ => Outcome::Stopped { why: StopReason::Budget },
+            };
             self.plan.events.push(Event::ExperimentEnded {
                 experiment: experiment.id,
                 at: self.input.now,
-                outcome: Outcome::Refused { why },
+                outcome,
             });
             return self.decide(index, Fate::Placed);
         }

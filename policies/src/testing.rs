@@ -209,12 +209,12 @@ impl World {
         plan
     }
 
-    /// Time passes, and every agent is heard at the end of it.
+    /// Time passes, and every agent is heard at the end of it, unless its lease ended it before.
     pub(crate) fn pass(&mut self, span: Span) {
         self.now = self.now + span;
         for instance in self.fleet.instances.values() {
             if matches!(instance.state, InstanceState::Ready { .. } | InstanceState::Draining { .. }) {
-                self.heard.insert(instance.id, self.now);
+                self.heard.insert(instance.id, self.now.min(instance.paid_until()));
             }
         }
     }

@@ -16,9 +16,9 @@ use crate::{
     market::Firmness,
 };
 
-/// An experiment looks for a part of at most so many launches of the same plan, the newest first. More would make a
+/// An experiment looks for a part of at most so many launches of each accelerator, the newest first. More would make a
 /// plan of n different experiments cost n², and whoever overlooks a part only launches its own.
-const LAUNCHES_LOOKED_AT: usize = 16;
+const LAUNCHES_LOOKED_AT: usize = 8;
 
 /// A launch of this plan.
 #[derive(Debug)]
@@ -236,28 +236,34 @@ impl<'a> Placement<'a, '_> {
         if let Some(sweep) = self.entries[index].experiment.account.sweep {
             trials.insert(sweep, 1);
         }
-        // Those at the front that have a place already are not looked at again.
-        while let Some(first) = self.groups[group].members.front()
-            && self.entries[*first as usize].fate != Fate::Open
+        // Those at the front that are decided on are not looked at again.
+        let mut member = self.groups[group].first;
+        while let Some(at) = member
+            && self.entries[at].fate != Fate::Open
         {
-            self.groups[group].members.pop_front();
+            member = self.entries[at].next;
         }
-        for member in &self.groups[group].members {
-            if mates.len() >= places as usize {
-                break;
-            }
-            let entry = &self.entries[*member as usize];
-            if *member as usize == index || entry.fate != Fate::Open {
+        self.groups[group].first = member;
+        while let Some(at) = member
+            && mates.len() < places as usize
+        {
+            let (experiment, fate) = (self.entries[at].experiment, &self.entries[at].fate);
+            member = self.entries[at].next;
+            if at == index || *fate != Fate::Open {
                 continue;
             }
-            if let Some(sweep) = entry.experiment.account.sweep {
+            if let Some(sweep) = experiment.account.sweep {
                 let more = trials.entry(sweep).or_default();
                 if self.sweep_is_full(Some(sweep), *more).is_some() {
+                    // Full without those that were just found: so it stays for this plan.
+                    if let Some(limit) = self.sweep_is_full(Some(sweep), 0) {
+                        self.wait(at, WaitingOn::SweepParallel { limit });
+                    }
                     continue;
                 }
                 *more += 1;
             }
-            mates.push(*member as usize);
+            mates.push(at);
         }
         mates
     }

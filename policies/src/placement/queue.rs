@@ -26,6 +26,8 @@ pub(super) struct Queue<'a> {
 pub(super) struct Entry<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) group: usize,
+    /// The next of its group, in plan order.
+    pub(super) next: Option<usize>,
     pub(super) fate: Fate,
 }
 
@@ -45,8 +47,9 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Group<'a> {
     pub(super) wish: Wish<'a>,
-    /// All, in plan order; those at the front leave as they are placed.
-    pub(super) members: VecDeque<u32>,
+    /// The first that is not decided on, as far as is known; the others hang on it.
+    pub(super) first: Option<usize>,
+    last: Option<usize>,
     /// How many are not decided on yet.
     pub(super) open: u32,
     /// Places that there were before this plan, the best first; made when first asked for.
@@ -76,50 +79,56 @@ impl Group<'_> {
 
 /// Everything that waits for a place, in plan order: by priority, then by age.
 pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
-    let mut specs: FxHashMap<SpecId, &'a ExperimentSpec> = FxHashMap::default();
-    let mut waiting: Vec<(&'a Experiment, &'a ExperimentSpec)> = Vec::new();
-    for experiment in input.fleet.experiments.values() {
-        if experiment.state == ExperimentState::Queued && !experiment.cancelled {
-            let spec = *specs.entry(experiment.spec).or_insert_with(|| input.fleet.spec(experiment));
-            waiting.push((experiment, spec));
-        }
-    }
-    waiting.sort_by_key(|(experiment, spec)| (Reverse(spec.priority), experiment.queued_at, experiment.id));
-
-    let mut queue = Queue { entries: Vec::with_capacity(waiting.len()), groups: Vec::new() };
-    let mut by_spec: FxHashMap<SpecId, usize> = FxHashMap::default();
+    let PlanInput { fleet, settings, now, .. } = *input;
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> = FxHashMap::default();
     let mut by_shape: FxHashMap<Shape<'a>, usize> = FxHashMap::default();
-    for (index, (experiment, spec)) in (0_u32..).zip(waiting) {
-        // Only with a deadline do experiments of the same spec want different things.
-        let known = by_spec.get(&experiment.spec).filter(|_| spec.deadline.is_none());
-        let group = known.copied().unwrap_or_else(|| {
-            let wish = Wish::new(spec, input.settings, is_in_a_hurry(spec, experiment.queued_at, input.now));
-            let next = queue.groups.len();
-            let group = *by_shape.entry(Shape { wish, priority: spec.priority }).or_insert(next);
-            if group == next {
-                queue.groups.push(Group::new(wish));
-            }
-            by_spec.insert(experiment.spec, group);
-            group
+    let mut waiting = Vec::with_capacity(fleet.experiments.len());
+    for experiment in fleet.experiments.values() {
+        if experiment.state != ExperimentState::Queued || experiment.cancelled {
+            continue;
+        }
+        let (spec, known) = by_spec.entry(experiment.spec).or_insert_with(|| (fleet.spec(experiment), None));
+        let group = known.unwrap_or_else(|| {
+            let wish = Wish::new(spec, settings, is_in_a_hurry(spec, experiment.queued_at, now));
+            let shape = Shape { wish, priority: spec.priority };
+            *by_shape.entry(shape).or_insert_with(|| {
+                groups.push(Group::new(wish));
+                groups.len() - 1
+            })
         });
-        let fate = match experiment.not_before.filter(|until| *until > input.now) {
+        // Only with a deadline do experiments of the same spec want different things.
+        *known = Some(group).filter(|_| spec.deadline.is_none());
+        waiting.push((Reverse(spec.priority), experiment.queued_at, experiment.id, experiment, group));
+    }
+    waiting.sort_by_key(|(priority, queued_at, id, ..)| (*priority, *queued_at, *id));
+
+    let mut entries: Vec<Entry<'a>> = Vec::with_capacity(waiting.len());
+    for (.., experiment, group) in waiting {
+        let index = entries.len();
+        let fate = match experiment.not_before.filter(|until| *until > now) {
             Some(until) => Fate::Waits(WaitingOn::Backoff { until }),
             None => {
-                queue.groups[group].members.push_back(index);
-                queue.groups[group].open += 1;
+                let found = &mut groups[group];
+                match found.last.replace(index) {
+                    Some(last) => entries[last].next = Some(index),
+                    None => found.first = Some(index),
+                }
+                found.open += 1;
                 Fate::Open
             }
         };
-        queue.entries.push(Entry { experiment, group, fate });
+        entries.push(Entry { experiment, group, next: None, fate });
     }
-    queue
+    Queue { entries, groups }
 }
 
 impl<'a> Group<'a> {
     fn new(wish: Wish<'a>) -> Self {
         Self {
             wish,
-            members: VecDeque::new(),
+            first: None,
+            last: None,
             open: 0,
             places: None,
             choice: None,

@@ -1,0 +1,283 @@
+//! The laws of the ledger, over random lives of an instance: attempts come and go, leases are renewed, work is lost.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bursar_model::{
+    Accelerators, Account, Amounts, Attempt, AttemptState, Backoff, BudgetKey, CapacityType, Category,
+    ChargeClass, ExperimentId, IdGen, Instance, InstanceState, InstanceType, Meter, Offering, RunCharge,
+    Span, Timestamp, Usd, UsdPerHour,
+};
+use proptest::prelude::*;
+
+use crate::{Room, hold, lost_work, meter, shares};
+
+/// What happens to an instance.
+#[derive(Debug, Clone)]
+enum Step {
+    Assign(u32),
+    End(prop::sample::Index),
+    Lose(prop::sample::Index),
+    Checkpoint(prop::sample::Index),
+    Stop(prop::sample::Index),
+    Renew,
+    Price(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<(i64, Step)>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        3 => (1_u32..4).prop_map(Step::Assign),
+        2 => index().prop_map(Step::End),
+        1 => index().prop_map(Step::Lose),
+        1 => index().prop_map(Step::Checkpoint),
+        1 => index().prop_map(Step::Stop),
+        2 => Just(Step::Renew),
+        1 => (0_i64..3_000_000_007).prop_map(Step::Price),
+    ];
+    prop::collection::vec((0_i64..400_000, step), 1..40)
+}
+
+/// An instance with its attempts, and what was ever charged for it.
+struct Life {
+    now: Timestamp,
+    ids: IdGen,
+    instance: Instance,
+    attempts: Vec<Attempt>,
+    charged: BTreeMap<(ExperimentId, Category), Usd>,
+    through: Timestamp,
+}
+
+const LEASE: Span = Span::from_secs(600);
+const CEILING: UsdPerHour = UsdPerHour::from_nanos(3_000_000_007);
+
+fn account() -> Account {
+    Account { project: "p".into(), user: "ada".into(), sweep: None }
+}
+
+impl Life {
+    fn new() -> Self {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let mut ids = IdGen::new(1);
+        let kind = Arc::new(InstanceType {
+            name: "four".into(),
+            accelerators: Some(Accelerators { name: "T4".into(), count: 4, memory_gib: None }),
+            cpus_milli: 16_000,
+            memory_mib: 65_536,
+            disk_gib: 100,
+        });
+        let first = ids.experiment(now);
+        let wanted = [(first, &account(), amounts(1))];
+        let mut shares = shares::at_launch(&kind, &wanted);
+        hold::fill(CEILING, &kind, &mut shares, LEASE);
+        let instance = Instance {
+            id: ids.instance(now),
+            offering: Offering {
+                provider: "cloud".into(),
+                region: "r".into(),
+                zone: "z".into(),
+                instance_type: kind,
+                capacity_type: CapacityType::Spot,
+                price: Some(UsdPerHour::from_nanos(1_000_000_003)),
+                on_demand_price: Some(CEILING),
+            },
+            state: InstanceState::Ready { since: now },
+            cloud_id: None,
+            disk_gib: 10,
+            ceiling: CEILING,
+            price: UsdPerHour::from_nanos(1_000_000_003),
+            lease_until: now + LEASE,
+            drain_allowance: Span::ZERO,
+            shares,
+            meter: Meter {
+                from: Some(now),
+                through: now,
+                remainder: 0,
+                on_demand_remainder: 0,
+                cost: Usd::ZERO,
+            },
+            token_digest: None,
+            idle_since: None,
+            notice: None,
+            backoff: Backoff::default(),
+        };
+        Self { now, ids, instance, attempts: Vec::new(), charged: BTreeMap::new(), through: now }
+    }
+
+    /// Charges up to now, and looks at what must be true of every charge.
+    fn charge(&mut self) {
+        // What is not paid for is not used: by then the instance has ended itself.
+        let until = self.now.min(self.instance.paid_until());
+        let Some(metered) = meter(&self.instance, self.attempts.iter(), until) else { return };
+        let before = self.instance.held();
+        assert_eq!(metered.charge.period.from, self.through, "periods meet (L2)");
+        assert_eq!(metered.charge.class, ChargeClass::Usage);
+        self.through = metered.charge.period.to;
+        for line in &metered.charge.lines {
+            *self.charged.entry((line.payer, line.category)).or_default() += line.amount;
+            let attempt = self.attempts.iter_mut().find(|attempt| attempt.experiment == line.payer);
+            if let Some(attempt) = attempt.filter(|_| line.category == Category::Run) {
+                let (period, amount) = (metered.charge.period, line.amount);
+                attempt.unsaved.push(RunCharge { period, amount, on_demand_amount: line.on_demand_amount });
+            }
+            // One payer's part is paid out of that payer's own hold.
+            let share = &self.instance.shares[&line.payer];
+            let lines = metered.charge.lines.iter().filter(|other| other.payer == line.payer);
+            let own: Usd = lines.map(|line| line.amount).sum();
+            assert!(own + metered.held[&line.payer] <= share.held, "spent + held rises by metering");
+        }
+        let cost = metered.charge.cost();
+        self.instance.meter = metered.meter;
+        for (payer, held) in metered.held {
+            self.instance.shares.get_mut(&payer).unwrap().held = held;
+        }
+        assert!(cost + self.instance.held() <= before);
+    }
+
+    fn set_shares(&mut self, shares: BTreeMap<ExperimentId, bursar_model::Share>) {
+        let uncharged = self.instance.uncharged().span();
+        self.instance.shares = hold::with_holds(&self.instance, shares, uncharged);
+    }
+
+    fn step(&mut self, step: Step) {
+        let pick = |index: prop::sample::Index, count: usize| (count > 0).then(|| index.index(count));
+        match step {
+            Step::Assign(accelerators) => {
+                let used: u32 = self.attempts.iter().map(|attempt| attempt.amounts.accelerators).sum();
+                if used + accelerators > 4 {
+                    return;
+                }
+                let experiment = self.ids.experiment(self.now);
+                let part = amounts(accelerators);
+                let live = self.attempts.iter();
+                let shares = shares::at_assignment(&self.instance, live, experiment, &account(), part);
+                self.set_shares(shares);
+                self.attempts.push(Attempt {
+                    id: self.ids.attempt(self.now),
+                    experiment,
+                    number: 1,
+                    instance: self.instance.id,
+                    amounts: part,
+                    devices: Vec::new(),
+                    assigned_at: self.now,
+                    state: AttemptState::Running,
+                    started_at: Some(self.now),
+                    checkpoint_at: None,
+                    unsaved: Vec::new(),
+                });
+            }
+            Step::End(index) => drop(pick(index, self.attempts.len()).map(|at| self.attempts.remove(at))),
+            Step::Lose(index) => {
+                let Some(at) = pick(index, self.attempts.len()) else { return };
+                if let Some(correction) = lost_work(&self.instance, &self.attempts[at], self.now) {
+                    assert_eq!(correction.charge.cost(), Usd::ZERO, "what is lost was paid already");
+                    for line in correction.charge.lines {
+                        *self.charged.entry((line.payer, line.category)).or_default() += line.amount;
+                    }
+                }
+                self.attempts.remove(at);
+            }
+            Step::Checkpoint(index) => {
+                let Some(at) = pick(index, self.attempts.len()) else { return };
+                self.attempts[at].checkpoint_at = Some(self.now);
+            }
+            Step::Stop(index) => {
+                let Some(at) = pick(index, self.attempts.len()) else { return };
+                let why = bursar_model::StopReason::Moved;
+                self.attempts[at].state = AttemptState::Stopping { since: self.now, why };
+            }
+            Step::Renew => {
+                if self.now < self.instance.paid_until() {
+                    let shares =
+                        shares::at_renewal(&self.instance, self.attempts.iter(), |_| Some(account()));
+                    self.instance.lease_until = self.now + LEASE;
+                    self.set_shares(shares);
+                }
+            }
+            Step::Price(nanos) => self.instance.price = UsdPerHour::from_nanos(nanos),
+        }
+    }
+}
+
+fn amounts(accelerators: u32) -> Amounts {
+    Amounts { accelerators, cpus_milli: 1_000, memory_mib: 1_024 }
+}
+
+proptest! {
+    #[test]
+    fn parts_sum_to_the_cost_periods_meet_and_metering_never_raises_spent_and_held(steps in steps()) {
+        let mut life = Life::new();
+        for (wait, step) in steps {
+            life.now = life.now + Span::from_millis(wait);
+            life.charge();
+            life.step(step);
+            let charged: Usd = life.charged.values().copied().sum();
+            prop_assert_eq!(charged, life.instance.meter.cost, "L1");
+            prop_assert_eq!(life.through, life.instance.meter.through);
+            let weights: u32 = life.instance.shares.values().map(|share| share.weight).sum();
+            prop_assert_eq!(weights, 4_000, "every part has one payer");
+            let whole = life.instance.ceiling.cost_rounded_up(life.instance.uncharged().span());
+            prop_assert!(life.instance.held() >= whole, "what is paid for is held");
+            for ((payer, category), amount) in &life.charged {
+                prop_assert!(*amount >= Usd::ZERO, "{payer} is paid {amount} for {category}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_part_goes_to_its_category() {
+    let mut life = Life::new();
+    let first = *life.instance.shares.keys().next().unwrap();
+    life.step(Step::Assign(1));
+    life.step(Step::Assign(2));
+    let (one, two) = (life.attempts[0].experiment, life.attempts[1].experiment);
+    life.attempts[1].state =
+        AttemptState::Stopping { since: life.now, why: bursar_model::StopReason::Interrupted };
+    life.instance.price = UsdPerHour::from_nanos(3_600_000);
+    life.now = life.now + Span::from_secs(100);
+    life.charge();
+    let expected = [
+        ((first, Category::Idle), Usd::from_nanos(25_000)),
+        ((one, Category::Run), Usd::from_nanos(25_000)),
+        ((two, Category::Drain), Usd::from_nanos(50_000)),
+    ];
+    assert_eq!(life.charged, expected.into());
+}
+
+#[test]
+fn only_work_since_the_last_checkpoint_is_lost() {
+    let mut life = Life::new();
+    life.step(Step::Assign(3));
+    life.instance.price = UsdPerHour::from_nanos(4_800_000);
+    life.now = life.now + Span::from_secs(60);
+    life.attempts[0].checkpoint_at = Some(life.now);
+    life.now = life.now + Span::from_secs(30);
+    life.charge();
+    let correction = lost_work(&life.instance, &life.attempts[0], life.now).unwrap();
+    let lost = Usd::from_nanos(30_000);
+    let lines: Vec<_> = correction.charge.lines.iter().map(|line| (line.category, line.amount)).collect();
+    assert_eq!(lines, [(Category::Run, -lost), (Category::Lost, lost)]);
+}
+
+#[test]
+fn at_a_renewal_those_who_run_pay_for_what_nobody_uses() {
+    let mut life = Life::new();
+    life.step(Step::Assign(1));
+    life.step(Step::Assign(2));
+    let weights = |life: &Life| life.instance.shares.values().map(|share| share.weight).collect::<Vec<_>>();
+    assert_eq!(weights(&life), [1_000, 1_000, 2_000]);
+    life.step(Step::Renew);
+    assert_eq!(weights(&life), [1_333, 2_667]);
+}
+
+#[test]
+fn a_part_that_changes_hands_in_a_budget_needs_no_room_in_it() {
+    let mut life = Life::new();
+    let held = life.instance.held();
+    let limited = bursar_model::Budget { limit: Some(held + Usd::from_nanos(2_000)), spent: Usd::ZERO, held };
+    let budgets = BTreeMap::from([(BudgetKey::Project("p".into()), limited)]);
+    let mut room = Room::new(&budgets);
+    let before = life.instance.shares.clone();
+    life.step(Step::Assign(2));
+    assert_eq!(room.exchange(&before, &life.instance.shares), Ok(()));
+}
