@@ -84,6 +84,7 @@ impl Draw {
 }
 
 /// `types` machine types, variations of the 50, in `zones` zones, on-demand and spot.
+#[expect(clippy::float_arithmetic, reason = "the table has prices as price lists do")]
 fn market(types: usize, zones: usize) -> Market {
     let mut draw = Draw(7);
     let mut offerings = Vec::with_capacity(types * zones * 2);

@@ -143,7 +143,7 @@ fn candidates_of(
         .filter(|(_, offering)| subject.could_be_meant(offering))
         .map(|(index, offering)| subject.candidate(index, offering, &no_room))
         .collect();
-    ranked.sort_by(|a, b| a.0.cmp(&b.0));
+    ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(limit).map(|(_, candidate)| candidate).collect()
 }
 

@@ -1,5 +1,8 @@
 //! What becomes of the instances and attempts that there are: leases, ends, stops. Where new work goes is `placement`'s.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_ledger::{Metered, Room, hold, lost_work, meter, shares};

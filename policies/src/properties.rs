@@ -1,4 +1,5 @@
 //! What must be true of every plan, over random worlds and over what becomes of them.
+#![expect(clippy::float_arithmetic, reason = "prices are made up of tenths of a dollar")]
 
 use bursar_model::{
     AttemptEnd, BudgetKey, Event, ExperimentId, ExperimentSpec, ExperimentState, Offering, Scope, Span,
@@ -14,7 +15,7 @@ use crate::{
 /// What happens to a world between two plans.
 #[derive(Debug, Clone)]
 enum Happening {
-    Queue(ExperimentSpec, bool),
+    Queue(Box<ExperimentSpec>, bool),
     Boot,
     Pass(i64),
     End(prop::sample::Index, AttemptEnd),
@@ -67,7 +68,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         AttemptEnd::InstanceLost { interrupted: true },
     ]);
     let one = prop_oneof![
-        4 => (specs(), any::<bool>()).prop_map(|(spec, in_sweep)| Happening::Queue(spec, in_sweep)),
+        4 => (specs(), any::<bool>()).prop_map(|(spec, in_sweep)| Happening::Queue(Box::new(spec), in_sweep)),
         3 => Just(Happening::Boot),
         3 => (1_i64..400).prop_map(Happening::Pass),
         2 => (any::<prop::sample::Index>(), end).prop_map(|(index, end)| Happening::End(index, end)),
@@ -204,7 +205,7 @@ proptest! {
         if let Some(tenths) = trials {
             world.limit(BudgetKey::Sweep(sweep), f64::from(tenths) / 10.0);
         }
-        let start = queued.into_iter().map(|(spec, in_sweep)| Happening::Queue(spec, in_sweep));
+        let start = queued.into_iter().map(|(spec, in_sweep)| Happening::Queue(Box::new(spec), in_sweep));
         for happening in start {
             happen(&mut world, sweep, happening);
         }

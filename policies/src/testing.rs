@@ -33,6 +33,7 @@ pub(crate) fn cpu(name: &str, cpus: u32) -> Arc<InstanceType> {
     })
 }
 
+#[expect(clippy::float_arithmetic, reason = "tests are read more easily with prices as people write them")]
 pub(crate) fn dollars(dollars: f64) -> Usd {
     Usd::from_nanos((dollars * 1e9).round() as i64)
 }
@@ -273,7 +274,9 @@ impl World {
         let experiment = &self.fleet.experiments[&attempt.experiment];
         let live: Vec<_> = self.fleet.attempts_on(instance.id).collect();
         let retry = self.fleet.spec(experiment).retry.limit;
-        let events = attempt_ended(instance, &live, attempt, experiment, retry, self.now, end);
+        // The instance ended itself by the end of what is paid for, and the attempt with it.
+        let at = self.now.min(instance.paid_until());
+        let events = attempt_ended(instance, &live, attempt, experiment, retry, at, end);
         for event in &events {
             self.apply(event);
         }
@@ -298,14 +301,16 @@ impl World {
     /// The attempt of an experiment.
     #[track_caller]
     pub(crate) fn attempt_of(&self, experiment: ExperimentId) -> AttemptId {
-        match self.fleet.experiments[&experiment].state {
-            ExperimentState::Running { attempt } => attempt,
-            ref other => panic!("{experiment} does not run: {other:?}"),
-        }
+        let state = &self.fleet.experiments[&experiment].state;
+        let ExperimentState::Running { attempt } = state else {
+            panic!("{experiment} does not run: {state:?}")
+        };
+        *attempt
     }
 }
 
 /// A plan as people would tell it, with short names for ids in the order in which they come up.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what placement does not plan is told as it is")]
 pub(crate) fn render(plan: &Plan) -> String {
     let mut text = String::new();
     for event in &plan.events {

@@ -93,7 +93,7 @@ impl Fleet {
                 BudgetKey::Sweep(id) => self.sweeps.contains_key(id),
                 BudgetKey::Experiment(id) => self.experiments.contains_key(id),
             };
-            let live = owner_lives || budget.held.as_nanos() != 0;
+            let live = owner_lives || budget.held.as_nanos() != 0 || self.is_charged_to(&key);
             if !live {
                 self.budgets.remove(&key);
             }
@@ -104,6 +104,17 @@ impl Fleet {
             changes.refused.push((scope, now));
         }
         changes
+    }
+
+    /// Whether an instance may still charge the budget of something that is over: of one that outlives what is held
+    /// for it, the cloud's bill is entered all the same.
+    fn is_charged_to(&self, key: &BudgetKey) -> bool {
+        let mut shares = self.instances.values().flat_map(|instance| &instance.shares);
+        match key {
+            BudgetKey::Installation | BudgetKey::Project(_) => true,
+            BudgetKey::Sweep(id) => shares.any(|(_, share)| share.account.sweep == Some(*id)),
+            BudgetKey::Experiment(id) => shares.any(|(payer, _)| payer == id),
+        }
     }
 
     fn drop_spec_user(&mut self, id: SpecId) {

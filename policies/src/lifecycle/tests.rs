@@ -1,0 +1,188 @@
+//! What becomes of instances and attempts, one rule each.
+
+use bursar_model::{
+    AttemptEnd, AttemptState, BudgetKey, DrainReason, Event, ExperimentId, ExperimentState, InstanceId,
+    InstanceState, Outcome, Span, StopReason, Usd,
+};
+
+use crate::{
+    Plan,
+    testing::{World, dollars, gpu, offering, per_hour, spec, spot},
+};
+
+/// One experiment that runs on an instance at $1.00/h on-demand. The lease is 10 minutes, the allowance 2.
+fn running() -> (World, ExperimentId, InstanceId) {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    let experiment = world.queue(&spec(&["T4:1"]));
+    world.run();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    (world, experiment, instance)
+}
+
+fn stops(plan: &Plan) -> Vec<StopReason> {
+    let stop = |event: &Event| if let Event::AttemptStopping { why, .. } = event { Some(*why) } else { None };
+    plan.events.iter().filter_map(stop).collect()
+}
+
+fn state(world: &World, instance: InstanceId) -> &InstanceState {
+    &world.fleet.instances[&instance].state
+}
+
+#[test]
+fn a_lease_is_extended_once_half_of_it_is_used_and_not_before() {
+    let (mut world, _, instance) = running();
+    let due = world.fleet.instances[&instance].lease_until - Span::from_secs(300);
+    assert_eq!(world.look().wake_at, Some(due));
+    world.pass(Span::from_secs(299));
+    assert_eq!(world.step().events, []);
+    world.pass(Span::from_secs(1));
+    let _ = world.step();
+    assert_eq!(world.fleet.instances[&instance].lease_until, world.now + world.settings.lease);
+    let held = world.fleet.instances[&instance].held();
+    assert!(held >= per_hour(1.0).cost_rounded_up(Span::from_secs(720)), "{held} is held");
+}
+
+#[test]
+fn near_a_cap_work_is_told_to_stop_early_enough_to_save_itself() {
+    let (mut world, experiment, instance) = running();
+    world.limit(BudgetKey::Project("p".into()), 0.21);
+    let lease_until = world.fleet.instances[&instance].lease_until;
+    world.pass(Span::from_secs(301));
+    let plan = world.step();
+    assert_eq!(plan.events, [], "nothing is charged for a lease that is not had");
+    assert!(plan.wake_at.is_some_and(|at| at < lease_until), "{:?}", plan.wake_at);
+    world.pass(Span::from_secs(269));
+    assert_eq!(stops(&world.step()), [StopReason::Budget], "30 s, its grace, are left");
+    assert!(matches!(state(&world, instance), InstanceState::Draining { why: DrainReason::Budget, .. }));
+    world.pass(Span::from_secs(5));
+    let attempt = world.attempt_of(experiment);
+    world.end(attempt, AttemptEnd::Stopped { why: StopReason::Budget });
+    let _ = world.step();
+    assert!(matches!(state(&world, instance), InstanceState::Terminating { .. }));
+    world.sweep_up();
+    let budget = world.fleet.budgets[&BudgetKey::Project("p".into())];
+    assert_eq!(budget.held, Usd::ZERO);
+    assert!(budget.spent <= dollars(0.21));
+}
+
+#[test]
+fn an_instance_with_nothing_to_do_is_ended_after_idle_duration() {
+    let (mut world, experiment, instance) = running();
+    world.end(world.attempt_of(experiment), AttemptEnd::Exited { code: 0 });
+    world.pass(Span::from_secs(299));
+    let _ = world.step();
+    assert!(matches!(state(&world, instance), InstanceState::Ready { .. }));
+    world.pass(Span::from_secs(1));
+    let _ = world.step();
+    assert!(matches!(state(&world, instance), InstanceState::Terminating { why: DrainReason::Idle, .. }));
+}
+
+#[test]
+fn after_a_notice_work_is_told_to_save_itself_and_runs_elsewhere() {
+    let (mut world, experiment, instance) = running();
+    let gone_at = world.now + Span::from_secs(120);
+    world.apply(&Event::InstanceNoticed { instance, gone_at });
+    assert_eq!(stops(&world.step()), [StopReason::Interrupted]);
+    world.pass(Span::from_secs(10));
+    world.end(world.attempt_of(experiment), AttemptEnd::Stopped { why: StopReason::Interrupted });
+    assert_eq!(world.fleet.experiments[&experiment].state, ExperimentState::Queued);
+    let plan = world.step();
+    assert!(
+        plan.events.iter().any(|event| matches!(event, Event::InstanceIntended { .. })),
+        "it is replaced"
+    );
+}
+
+#[test]
+fn a_price_above_the_ceiling_moves_the_work() {
+    let mut world = World::new(vec![spot(&gpu("one", "T4", 1), 0.4, 1.0)]);
+    world.queue(&spec(&["T4:1"]));
+    world.run();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    for (price, expected) in [(1.0, vec![]), (1.01, vec![StopReason::Moved])] {
+        world.apply(&Event::PriceChanged { instance, price: per_hour(price) });
+        assert_eq!(stops(&world.step()), expected, "at {price}");
+    }
+}
+
+#[test]
+fn a_cancelled_experiment_stops_or_never_starts() {
+    let (mut world, running, _) = running();
+    let waiting = world.queue(&spec(&["T4:1"]));
+    for experiment in [running, waiting] {
+        world.apply(&Event::CancelRequested { experiment });
+    }
+    assert_eq!(stops(&world.step()), [StopReason::Cancelled]);
+    let ended = &world.fleet.experiments[&waiting].state;
+    assert!(matches!(ended, ExperimentState::Ended { outcome: Outcome::Cancelled, .. }), "{ended:?}");
+    assert!(matches!(
+        world.fleet.attempts[&world.attempt_of(running)].state,
+        AttemptState::Stopping { why: StopReason::Cancelled, .. }
+    ));
+}
+
+#[test]
+fn an_attempt_stops_at_its_max_duration() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    let mut short = spec(&["T4:1"]);
+    short.max_duration = Some(Span::from_secs(100));
+    world.queue(&short);
+    world.run();
+    world.pass(Span::from_secs(99));
+    assert_eq!(stops(&world.step()), []);
+    world.pass(Span::from_secs(1));
+    assert_eq!(stops(&world.step()), [StopReason::MaxDuration]);
+}
+
+#[test]
+fn a_silent_agent_is_given_up() {
+    let (mut world, _, instance) = running();
+    world.now = world.now + world.settings.silence_timeout;
+    let _ = world.step();
+    assert!(matches!(
+        state(&world, instance),
+        InstanceState::Terminating { why: DrainReason::AgentLost, .. }
+    ));
+}
+
+#[test]
+fn an_agent_that_never_comes_is_given_up_after_boot_timeout() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    world.queue(&spec(&["T4:1"]));
+    let _ = world.step();
+    world.boot();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    world.settings.boot_timeout = Span::from_secs(60);
+    world.pass(Span::from_secs(59));
+    let _ = world.step();
+    assert!(matches!(state(&world, instance), InstanceState::Booting { .. }));
+    world.pass(Span::from_secs(1));
+    let _ = world.step();
+    assert!(matches!(
+        state(&world, instance),
+        InstanceState::Terminating { why: DrainReason::AgentLost, .. }
+    ));
+}
+
+#[test]
+fn an_instance_that_outlives_what_is_held_is_charged_to_its_last_payer_though_that_is_over() {
+    let (mut world, experiment, instance) = running();
+    world.end(world.attempt_of(experiment), AttemptEnd::Exited { code: 0 });
+    let paid_until = world.fleet.instances[&instance].paid_until();
+    world.now = paid_until;
+    world.heard.insert(instance, paid_until);
+    let _ = world.step();
+    let _ = world.fleet.take_changes();
+    assert_eq!(world.fleet.instances[&instance].held(), Usd::ZERO);
+    assert!(world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));
+
+    world.now = world.now + Span::from_secs(10);
+    let charged = crate::lifecycle::charge(&world.input(), &world.fleet.instances[&instance], &[]);
+    assert!(charged.is_none(), "it was not heard since");
+    world.heard.insert(instance, world.now);
+    let charged = crate::lifecycle::charge(&world.input(), &world.fleet.instances[&instance], &[]).unwrap();
+    world.apply(&charged.into_event());
+    world.apply(&Event::InstanceGone { instance, at: world.now, end: bursar_model::InstanceEnd::Vanished });
+    let _ = world.fleet.take_changes();
+    assert!(!world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));
+}
