@@ -111,13 +111,6 @@ pub(crate) enum Command {
     /// The machine that a local instance is
     #[command(hide = true)]
     LocalHost(LocalHost),
-    /// Starts an attempt's process so that it cannot outlive its agent
-    #[command(hide = true)]
-    AgentExec {
-        /// The command
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<std::ffi::OsString>,
-    },
     /// The training run of `bursar demo`
     #[command(hide = true)]
     DemoTrain(crate::demo::train::TrainArgs),

@@ -53,7 +53,6 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         }
         Command::Agent(agent) => instance::agent(&agent),
         Command::LocalHost(host) => instance::local_host(&host),
-        Command::AgentExec { command } => instance::agent_exec(command),
         Command::DemoTrain(train) => crate::demo::train_command(&train),
     }
 }

@@ -1,7 +1,5 @@
 //! What runs on instances: the agent, the local machine that it runs on, and the start of attempts.
 
-use std::ffi::OsString;
-
 use bursar_daemon::serve::Programs;
 use bursar_providers::local::Program;
 
@@ -29,11 +27,4 @@ pub(super) fn local_host(host: &LocalHost) -> Outcome {
     super::init_logging(0, false);
     bursar_providers::local::host::run(&host.folder)?;
     Ok(OK)
-}
-
-/// `bursar agent-exec`: becomes an attempt's process, which dies with its agent.
-pub(super) fn agent_exec(command: Vec<OsString>) -> Outcome {
-    let code = bursar_agent::exec_shim(command.into_iter());
-    // Only reached where the command could not be started, which the shim has said.
-    std::process::exit(if code == std::process::ExitCode::SUCCESS { 0 } else { 127 })
 }
