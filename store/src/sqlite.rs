@@ -19,7 +19,7 @@ use std::{
 use bursar_model::TypedId;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use self::lock::StoreLock;
+use self::{lock::StoreLock, migrate::Found};
 use crate::{Commit, Loaded, Reader, Store, StoreError, Submission, Submitted};
 
 /// Nobody but ourselves writes; only a reader that recovers the log of a killed daemon can be in the way, for the
@@ -89,22 +89,31 @@ impl SqliteStore {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
 
         // Looked at before anything is set: what is not ours is left as it is.
-        migrate::check(&connection, path)?;
+        let found = migrate::check(&connection, path)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.pragma_update(None, "temp_store", "memory")?;
+        // An empty store has nothing to lose, so its schema waits for no disk: the change to WAL just after syncs the
+        // whole file once. A kill in between leaves an empty store of ours.
+        let first_epoch = match found {
+            Found::Empty => {
+                connection.pragma_update(None, "synchronous", "off")?;
+                Some(migrate::migrate_and_lead(&mut connection)?)
+            }
+            Found::Ours => None,
+        };
+        let durability = match options.durability {
+            Durability::Machine => "full",
+            Durability::Process => "off",
+        };
+        connection.pragma_update(None, "synchronous", durability)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-        connection.pragma_update(
-            None,
-            "synchronous",
-            match options.durability {
-                Durability::Machine => "full",
-                Durability::Process => "off",
-            },
-        )?;
         connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
 
-        let epoch = migrate::migrate_and_lead(&mut connection)?;
+        let epoch = match first_epoch {
+            Some(epoch) => epoch,
+            None => migrate::migrate_and_lead(&mut connection)?,
+        };
         let reader = Reader::beside(path);
         Ok(Self { connection, path: path.to_owned(), epoch, reader, _lock: lock })
     }

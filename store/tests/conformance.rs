@@ -1,5 +1,7 @@
 //! SQLite keeps the contract of the store.
 
+#![expect(clippy::unwrap_used, reason = "the helper is as much of the tests as the tests")]
+
 use bursar_store::{Durability, OpenOptions, SqliteStore, conformance};
 use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! What happens to files: whose they are, who holds them, when the disk is full, and when the daemon is killed.
 
+#![expect(clippy::unwrap_used, reason = "the helpers are as much of the tests as the tests")]
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},

@@ -16,8 +16,17 @@ const APPLICATION_ID: i64 = 0x6275_7273;
 /// The steps; a store's version is how many of them it has been through.
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
 
+/// Whose a file is that is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nobody's: it is empty, and becomes ours.
+    Empty,
+    /// Ours.
+    Ours,
+}
+
 /// Says whether the file is ours (or empty, so that it may become ours) and not from the future.
-pub(crate) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn check(connection: &Connection, path: &Path) -> Result<Found, StoreError> {
     let pragma = |name| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -29,13 +38,13 @@ pub(crate) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(|error| unopenable(path, error))?;
         let is_new = application == 0 && version == 0 && tables == 0;
-        return if is_new { Ok(()) } else { Err(StoreError::Foreign { path: path.to_owned() }) };
+        return if is_new { Ok(Found::Empty) } else { Err(StoreError::Foreign { path: path.to_owned() }) };
     }
     let known = MIGRATIONS.len() as i64;
     if version > known {
         return Err(StoreError::Newer { path: path.to_owned(), found: version, known });
     }
-    Ok(())
+    Ok(Found::Ours)
 }
 
 /// Brings a checked store to the newest version and takes the next epoch.
