@@ -1,0 +1,9 @@
+//! The whole program as its users meet it: real daemons, agents, processes, files and signals.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking, and the world of real files and clocks is what they test in"
+)]
+
+mod outcomes;
