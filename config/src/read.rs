@@ -65,8 +65,11 @@ pub fn read_config(given: Option<&Path>) -> Result<Checked<ConfigFile>, ReadErro
     let environment = environment();
     let file = find_config(given, &environment);
     let text = file.as_deref().map_or(Ok(String::new()), read_text)?;
-    let Checked { value: config, warnings } =
+    let Checked { value: mut config, warnings } =
         load_config(&text, file.as_deref(), &environment, this_machine())?;
+    // What runs elsewhere is told of places below it: experiments, in working folders of their own.
+    config.data_dir = std::path::absolute(&config.data_dir)
+        .map_err(|source| ReadError::Unreadable { path: config.data_dir.clone(), source })?;
     Ok(Checked { value: ConfigFile { file, config }, warnings })
 }
 
