@@ -7,3 +7,4 @@
 )]
 
 mod outcomes;
+mod restarts;

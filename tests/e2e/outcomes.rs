@@ -1,6 +1,6 @@
 //! What becomes of one experiment: how it ends, what it sees, what it leaves in its log.
 
-use std::{io::Read, time::Duration};
+use std::io::Read;
 
 use bursar_tests::{
     Installation, PATIENCE, Said,
@@ -83,9 +83,8 @@ fn an_experiment_sees_its_variables_and_a_working_folder_of_its_own() {
 fn two_experiments_on_one_machine_have_different_accelerators() {
     let installation = Installation::started(PAIR);
     let spec = "name: half\nresources: {accelerators: \"A100:1\"}\n\
-                run: echo device $CUDA_VISIBLE_DEVICES; until test -e ../../../../go; do sleep 0.1; done\n";
-    // The way out of the working folder: work/attempts are below the instance's.
-    let spec = spec.replace("../../../../go", &installation.path("go").display().to_string());
+                run: echo device $CUDA_VISIBLE_DEVICES; until test -e GO; do sleep 0.1; done\n";
+    let spec = spec.replace("GO", &installation.path("go").display().to_string());
     let (one, two) = (installation.submit(&spec), installation.submit(&spec));
     installation.until_logged(&one, "device");
     installation.until_logged(&two, "device");
@@ -169,8 +168,10 @@ fn a_running_experiment_is_asked_to_end_and_then_made_to() {
     let _ = installation.bursar(&["cancel", &polite, &stubborn]).with_code(0);
     let _ = installation.until_state(&polite, "cancelled");
     let _ = installation.until_state(&stubborn, "cancelled");
-    assert_eq!(installation.logs(&polite), "begun\nsaving\n");
-    assert_eq!(installation.logs(&stubborn), "begun\nno\n");
+    // In between the shell may say that its `sleep` was terminated with it.
+    let [polite, stubborn] = [installation.logs(&polite), installation.logs(&stubborn)];
+    assert!(polite.starts_with("begun\n") && polite.ends_with("saving\n"), "{polite}");
+    assert!(stubborn.starts_with("begun\n") && stubborn.ends_with("no\n"), "{stubborn}");
     installation.until_empty();
     let running = installation.running();
     assert!(running.is_empty(), "{running:?}");
@@ -189,5 +190,4 @@ fn whoever_waits_may_go_away_and_the_experiment_goes_on() {
     let _ = Said::of(waiting.wait_with_output().unwrap());
     let detail = installation.until_state("slow", "succeeded");
     assert_eq!(attempts(&detail).len(), 1);
-    assert!(Duration::from_secs(1) < PATIENCE);
 }
