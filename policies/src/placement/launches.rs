@@ -92,9 +92,16 @@ impl<'a> Placement<'a, '_> {
         let names = wanted.iter().map(|accelerator| Some(&accelerator.name));
         let none = wanted.is_empty().then_some(None);
         let open = &self.open_launches;
+        // What is nearly full is most of what is looked at: told by numbers, without comparing names.
+        let least = Amounts {
+            accelerators: wanted.iter().map(|accelerator| accelerator.count).min().unwrap_or(0),
+            cpus_milli: wish.resources.cpus_milli,
+            memory_mib: wish.resources.memory_mib,
+        };
         let found = names.chain(none).find_map(|name| {
             let newest = open.get(&name)?.iter().rev().take(LAUNCHES_LOOKED_AT);
-            newest.copied().find_map(|at| Some((at, self.launches[at].fits(&wish)?)))
+            let mut roomy = newest.copied().filter(|at| self.launches[*at].free.fits(least));
+            roomy.find_map(|at| Some((at, self.launches[at].fits(&wish)?)))
         });
         let Some((at, amounts)) = found else { return false };
 

@@ -9,7 +9,7 @@ use std::{
 use bursar_model::{
     Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, Resources, SpecId, Usd, WaitingOn,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{
     PlanInput,
@@ -82,9 +82,12 @@ impl Group<'_> {
 /// Everything that waits for a place, in plan order: by priority, then by age.
 pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
     let PlanInput { fleet, settings, now, .. } = *input;
+    // There are no more groups than specs, but for those with a deadline. Growing these again and again costs more
+    // than all the hashing.
+    let specs = fleet.specs.len();
     let mut groups: Vec<Group<'a>> = Vec::new();
-    let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> = FxHashMap::default();
-    let mut by_shape: FxHashMap<Shape<'a>, usize> = FxHashMap::default();
+    let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> = with_capacity(specs);
+    let mut by_shape: FxHashMap<Shape<'a>, usize> = with_capacity(specs);
     let mut waiting = Vec::with_capacity(fleet.experiments.len());
     for experiment in fleet.experiments.values() {
         if experiment.state != ExperimentState::Queued || experiment.cancelled {
@@ -123,6 +126,10 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
         entries.push(Entry { experiment, group, next: None, fate });
     }
     Queue { entries, groups }
+}
+
+fn with_capacity<K, V>(capacity: usize) -> FxHashMap<K, V> {
+    FxHashMap::with_capacity_and_hasher(capacity, FxBuildHasher)
 }
 
 impl<'a> Group<'a> {
