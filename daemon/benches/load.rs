@@ -4,7 +4,10 @@
 //! that speak plain HTTP over kept connections, so that the clients' own cost is small. Prints medians and 99th
 //! percentiles. `cargo bench -p bursar-daemon --bench load [-- NAME]`.
 
-#![expect(clippy::disallowed_methods, reason = "a load generator reads the real clock and starts real threads")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a load generator reads the real clock and starts real threads"
+)]
 #![expect(clippy::print_stdout, reason = "figures go to standard output")]
 #![expect(clippy::float_arithmetic, reason = "rates for people")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
@@ -114,7 +117,11 @@ fn submission(accelerators: &str, count: usize) -> String {
 fn offering() -> Offering {
     let kind = InstanceType {
         name: "v100-1".into(),
-        accelerators: Some(bursar_model::Accelerators { name: "V100".into(), count: 1, memory_gib: Some(16) }),
+        accelerators: Some(bursar_model::Accelerators {
+            name: "V100".into(),
+            count: 1,
+            memory_gib: Some(16),
+        }),
         cpus_milli: 8000,
         memory_mib: 60_000,
         disk_gib: 1000,
@@ -148,7 +155,8 @@ impl Daemon {
         let provider = Arc::new(Recording { inner: cloud.provider("bench"), asked });
         let address = runtime.block_on(async {
             let machine = Machine { cpus: 2, memory_mib: 1024 };
-            let config = load_config("", None, &BTreeMap::from([("HOME".into(), "/nowhere".into())]), machine);
+            let config =
+                load_config("", None, &BTreeMap::from([("HOME".into(), "/nowhere".into())]), machine);
             let config = Arc::new(config.unwrap().value);
             let store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
             let reader = store.reader();

@@ -98,10 +98,10 @@ async fn watch(client: &Client, sweep: SweepId) -> Result<(), Failure> {
         let found: List<InstanceView> = client.get("/v1/instances", &[]).await?;
         for instance in found.rows.iter().rev() {
             let before = instances.insert(instance.id, instance.state.clone());
-            if before.as_ref() != Some(&instance.state) {
-                if let Some(text) = told_of_instance(instance) {
-                    say(text);
-                }
+            if before.as_ref() != Some(&instance.state)
+                && let Some(text) = told_of_instance(instance)
+            {
+                say(text);
             }
         }
         let query = [("sweep", sweep.to_string()), ("limit", "100".to_owned())];
