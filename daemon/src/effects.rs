@@ -83,6 +83,10 @@ impl Effects {
         &self.surroundings
     }
 
+    pub(crate) fn provider_count(&self) -> usize {
+        self.providers.len()
+    }
+
     /// A call about this instance has come back.
     pub(crate) fn call_done(&mut self, instance: InstanceId, again_at: Option<Timestamp>) {
         self.calls.remove(&instance);

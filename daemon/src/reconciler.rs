@@ -34,6 +34,9 @@ const MESSAGES_PER_TURN: usize = 1024;
 /// made 20 ms later at the earliest, and what arrives meanwhile is stored and answered at once.
 const PLAN_REST_FACTOR: u32 = 4;
 
+/// How long a start waits for the first offerings of a provider before it plans without them.
+const FIRST_OFFERINGS_PATIENCE: Span = Span::from_secs(10);
+
 /// How long the loop rests when a commit failed. Messages wait in the inbox meanwhile.
 const STORE_REST: Span = Span::from_millis(500);
 
@@ -94,6 +97,8 @@ pub struct Reconciler<S> {
     waiters: Waiters,
     snapshot: watch::Sender<Snapshot>,
     pacing: Pacing,
+    /// The store has a newer leader.
+    deposed: bool,
 }
 
 /// When to plan.
@@ -160,6 +165,7 @@ impl<S: Store> Reconciler<S> {
             waiters: Waiters::default(),
             snapshot,
             pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
+            deposed: false,
         };
         reconciler.set_limits(limits, now).await?;
         Ok((reconciler, watcher))
@@ -167,7 +173,6 @@ impl<S: Store> Reconciler<S> {
 
     /// Runs until everybody who could send a message is gone or `stop` says so.
     pub async fn run(mut self, mut messages: Messages, mut stop: watch::Receiver<bool>) {
-        // Nothing is planned before the providers said what they offer: the first plan would only refuse.
         let mut buffer = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
             let now = self.clock.now();
@@ -184,6 +189,10 @@ impl<S: Store> Reconciler<S> {
                 () = tokio::time::sleep_until(sleep_until) => {}
             }
             if let Err(failed) = self.turn(buffer.drain(..)).await {
+                if self.deposed {
+                    error!(error = %failed, "another daemon has taken over: ending without any further effect");
+                    break;
+                }
                 error!(error = %failed, "the store took nothing; resting before the next turn");
                 tokio::time::sleep(STORE_REST.to_std()).await;
             }
@@ -200,7 +209,7 @@ impl<S: Store> Reconciler<S> {
         }
         self.pacing.due |= !turn.events.is_empty() || self.pacing.wake_at.is_some_and(|at| at <= now);
         let mut planned = None;
-        if self.pacing.due && Instant::now() >= self.pacing.rested_at {
+        if self.pacing.due && Instant::now() >= self.pacing.rested_at && self.knows_the_market(now) {
             planned = Some(self.plan(now, &mut turn));
         }
         if let Err(failed) = self.commit(now, &mut turn).await {
@@ -216,6 +225,12 @@ impl<S: Store> Reconciler<S> {
             answer(Ok(&snapshot));
         }
         Ok(())
+    }
+
+    /// Whether every provider has said what it offers, or has had its chance: a plan without would only find that
+    /// nothing is on offer.
+    fn knows_the_market(&self, now: Timestamp) -> bool {
+        self.offered.len() >= self.effects.provider_count() || now.since(self.started_at) >= FIRST_OFFERINGS_PATIENCE
     }
 
     /// Plans, applies what was planned, and answers with why the rest waits.
@@ -272,6 +287,7 @@ impl<S: Store> Reconciler<S> {
                 Ok(())
             }
             Err(failed) => {
+                self.deposed = matches!(failed, StoreError::Deposed { .. });
                 self.snapshot.send_modify(|snapshot| snapshot.failed_commits += 1);
                 let told = CommitFailed(chain(&failed));
                 match self.store.load().await {
@@ -299,7 +315,14 @@ impl<S: Store> Reconciler<S> {
         // The safety net: a turn now and then though nobody woke the loop.
         let next = next.unwrap_or(now + Span::from_secs(60)).max(now);
         let by_clock = Instant::now() + next.since(now).to_std();
-        if self.pacing.due { by_clock.min(self.pacing.rested_at) } else { by_clock }
+        if !self.pacing.due {
+            by_clock
+        } else if self.knows_the_market(now) {
+            by_clock.min(self.pacing.rested_at)
+        } else {
+            let patience_left = (self.started_at + FIRST_OFFERINGS_PATIENCE).since(now);
+            by_clock.min(Instant::now() + patience_left.to_std())
+        }
     }
 
     async fn set_limits(
