@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use bursar_config::{RawSpec, Submission as CheckedSubmission};
+use bursar_config::{RawSpec, Submission as CheckedSubmission, read::FILE_BYTES_MAX};
 use bursar_model::{Account, ExperimentId, ExperimentSpec, SpecId, SweepId, Usd, UserName, WaitingOn};
 use bursar_policies::Candidate;
 use serde::{Deserialize, Serialize};
@@ -202,7 +202,7 @@ fn check_batch(
         match checked.value {
             CheckedSubmission::Experiment { name, spec } => {
                 let (name, spec) = (Arc::<str>::from(name), Arc::new(spec));
-                let spec_id = spec_id(&spec);
+                let spec_id = spec_id(&spec)?;
                 experiments.push(NewExperiment { name: name.clone(), spec_id, spec: spec.clone() });
                 before = Some((raw, spec_id, spec, name));
             }
@@ -211,7 +211,7 @@ fn check_batch(
                 let experiment = Arc::new(experiment);
                 let sweep = NewSweep {
                     name: name.into(),
-                    spec_id: spec_id(&experiment),
+                    spec_id: spec_id(&experiment)?,
                     spec: experiment,
                     trials,
                     budget,
@@ -227,13 +227,19 @@ fn check_batch(
     Ok((SubmitContent::Experiments(experiments), warnings))
 }
 
-/// The content address of a spec.
-fn spec_id(spec: &ExperimentSpec) -> SpecId {
+/// The content address of a spec. One that would be refused in a file is refused here: every trial's attempt carries it.
+fn spec_id(spec: &ExperimentSpec) -> Result<SpecId, ApiError> {
     let json = serde_json::to_vec(spec).expect("a spec is plain data");
+    if json.len() as u64 > FILE_BYTES_MAX {
+        let detail = format!(
+            "a spec is larger than {FILE_BYTES_MAX} bytes; put data into files in the working folder"
+        );
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
+    }
     let digest: [u8; 32] = Sha256::digest(json).into();
     let mut leading = [0; 16];
     leading.copy_from_slice(&digest[..16]);
-    SpecId::from_digest(leading)
+    Ok(SpecId::from_digest(leading))
 }
 
 fn user_name(name: &str) -> Result<UserName, ApiError> {
