@@ -56,7 +56,8 @@ pub(crate) fn render(headers: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]
     let text = table.to_string();
     // Trailing blanks make copied lines ugly, and diffs too.
     text.lines()
-        .map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()))
+        .map(str::trim_end)
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect::<Vec<_>>()
         .join("\n")
 }

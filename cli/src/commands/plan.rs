@@ -64,6 +64,12 @@ pub(super) async fn explain(context: Context, named: Named) -> Outcome {
 }
 
 fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
+    if answer.candidates.is_empty() {
+        note(
+            "no machine on offer has any of the accelerators that it asks for; `bursar offers` lists what there is",
+        );
+        return Ok(());
+    }
     let shown = if all { answer.candidates.len() } else { SHOWN };
     let rows = answer
         .candidates
