@@ -6,5 +6,11 @@
     reason = "tests fail by panicking, and the world of real files and clocks is what they test in"
 )]
 
+mod books;
+mod demo;
+mod files;
+mod inputs;
+mod money;
 mod outcomes;
+mod queue;
 mod restarts;

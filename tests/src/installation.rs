@@ -58,7 +58,7 @@ impl Installation {
         let port = installation.port;
         installation.write(
             "bursar.yaml",
-            &format!("installation: test\ndata_dir: {data_dir}\nlisten: 127.0.0.1:{port}\n{configuration}"),
+            format!("installation: test\ndata_dir: {data_dir}\nlisten: 127.0.0.1:{port}\n{configuration}"),
         );
         installation
     }
