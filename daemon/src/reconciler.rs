@@ -230,7 +230,8 @@ impl<S: Store> Reconciler<S> {
     /// Whether every provider has said what it offers, or has had its chance: a plan without would only find that
     /// nothing is on offer.
     fn knows_the_market(&self, now: Timestamp) -> bool {
-        self.offered.len() >= self.effects.provider_count() || now.since(self.started_at) >= FIRST_OFFERINGS_PATIENCE
+        self.offered.len() >= self.effects.provider_count()
+            || now.since(self.started_at) >= FIRST_OFFERINGS_PATIENCE
     }
 
     /// Plans, applies what was planned, and answers with why the rest waits.

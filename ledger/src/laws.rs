@@ -50,8 +50,8 @@ struct Life {
 const LEASE: Span = Span::from_secs(600);
 const CEILING: UsdPerHour = UsdPerHour::from_nanos(3_000_000_007);
 
-fn account() -> Account {
-    Account { project: "p".into(), user: "ada".into(), sweep: None }
+fn account() -> Arc<Account> {
+    Arc::new(Account { project: "p".into(), user: "ada".into(), sweep: None })
 }
 
 impl Life {

@@ -179,7 +179,8 @@ mod tests {
         let budgets =
             BTreeMap::from([(BudgetKey::Installation, limited(10)), (BudgetKey::Experiment(b), limited(3))]);
         let mut room = Room::new(&budgets);
-        let share = |dollars| Share { account: account("p"), weight: 1, held: Usd::from_dollars(dollars) };
+        let share =
+            |dollars| Share { account: account("p").into(), weight: 1, held: Usd::from_dollars(dollars) };
         let before = BTreeMap::from([(a, share(6))]);
         room.exchange(&BTreeMap::new(), &before).unwrap();
 

@@ -4,7 +4,7 @@
 //! is paid by the experiment that used it last (or that the instance was launched for), until the next lease: from
 //! then on those who still run pay for it, because they are why the instance still is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{Account, Amounts, Attempt, ExperimentId, Instance, InstanceType, Share, Usd};
 
@@ -14,7 +14,7 @@ use crate::allocate::allocate;
 #[must_use]
 pub fn at_launch(
     kind: &InstanceType,
-    wanted: &[(ExperimentId, &Account, Amounts)],
+    wanted: &[(ExperimentId, &Arc<Account>, Amounts)],
 ) -> BTreeMap<ExperimentId, Share> {
     let mut shares = BTreeMap::new();
     let mut rest = kind.weight();
@@ -36,7 +36,7 @@ pub fn at_assignment<'a>(
     instance: &Instance,
     live: impl Iterator<Item = &'a Attempt>,
     experiment: ExperimentId,
-    account: &Account,
+    account: &Arc<Account>,
     amounts: Amounts,
 ) -> BTreeMap<ExperimentId, Share> {
     let mut shares = instance.shares.clone();
@@ -71,7 +71,7 @@ pub fn at_assignment<'a>(
 pub fn at_renewal<'a>(
     instance: &Instance,
     live: impl Iterator<Item = &'a Attempt>,
-    accounts: impl Fn(ExperimentId) -> Option<Account>,
+    accounts: impl Fn(ExperimentId) -> Option<Arc<Account>>,
 ) -> BTreeMap<ExperimentId, Share> {
     let kind = &instance.offering.instance_type;
     let used = used_weights(kind, live);
@@ -101,7 +101,7 @@ pub(crate) fn used_weights<'a>(
     live.map(|attempt| (attempt.experiment, kind.weight_of(attempt.amounts))).collect()
 }
 
-fn add(shares: &mut BTreeMap<ExperimentId, Share>, payer: ExperimentId, account: &Account, weight: u32) {
+fn add(shares: &mut BTreeMap<ExperimentId, Share>, payer: ExperimentId, account: &Arc<Account>, weight: u32) {
     shares
         .entry(payer)
         .or_insert_with(|| Share { account: account.clone(), weight: 0, held: Usd::ZERO })

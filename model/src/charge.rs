@@ -1,6 +1,6 @@
 //! Charges: what an instance cost over a period, and who pays which part of it for what.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +77,7 @@ pub struct ChargeLine {
     /// The experiment that caused it.
     pub payer: ExperimentId,
     /// Whose money that is.
-    pub account: Account,
+    pub account: Arc<Account>,
     /// What for.
     pub category: Category,
     /// How much.

@@ -22,7 +22,7 @@ pub struct Experiment {
     /// What people call it; not unique.
     pub name: Arc<str>,
     /// Who pays, at every level above.
-    pub account: Account,
+    pub account: Arc<Account>,
     /// Its spec, kept once for all equal ones.
     pub spec: SpecId,
     /// Its parameters, where it is a trial of a sweep.

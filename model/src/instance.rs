@@ -1,6 +1,6 @@
 //! Instances: ours from the intent to the end, and the cloud's record of them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ pub struct Instance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Whose money it is.
-    pub account: Account,
+    pub account: Arc<Account>,
     /// The part, out of `InstanceType::weight` (or of the sum of all weights, where that is more).
     pub weight: u32,
     /// What is held in each budget above the payer.

@@ -201,7 +201,7 @@ fn now() -> Timestamp {
 /// A fleet with nothing but a queue: `count` experiments of these shapes, each of its own length.
 fn queued(count: usize, shapes: &[ExperimentSpec]) -> Fleet {
     let (mut fleet, mut ids, mut draw) = (Fleet::default(), IdGen::new(1), Draw(3));
-    let account = Account { project: "p".into(), user: "ada".into(), sweep: None };
+    let account = Arc::new(Account { project: "p".into(), user: "ada".into(), sweep: None });
     for index in 0..count {
         let shape = if shapes.len() == count { index } else { draw.below(shapes.len() as u64) as usize };
         let minutes = 10 + draw.below(40) as i64;

@@ -356,10 +356,10 @@ fn changes<'m>(
     instance: &'m Instance,
     metered: &'m Metered,
 ) -> impl Iterator<Item = (&'m Account, ExperimentId, Usd)> {
-    let charged = metered.charge.lines.iter().map(|line| (&line.account, line.payer, line.amount));
+    let charged = metered.charge.lines.iter().map(|line| (&*line.account, line.payer, line.amount));
     let held = instance.shares.iter().filter_map(|(payer, share)| {
         let after = metered.held.get(payer)?;
-        Some((&share.account, *payer, *after - share.held))
+        Some((&*share.account, *payer, *after - share.held))
     });
     charged.chain(held)
 }

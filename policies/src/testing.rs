@@ -169,7 +169,7 @@ impl World {
         let experiment = Experiment {
             id,
             name: "x".into(),
-            account: Account { project: spec.project.clone(), user: "ada".into(), sweep },
+            account: Arc::new(Account { project: spec.project.clone(), user: "ada".into(), sweep }),
             spec: spec_id,
             params: Params::new(),
             queued_at: self.now,

@@ -212,6 +212,9 @@ impl Fleet {
         if *state != ExperimentState::Queued {
             return illegal(format!("{id} is queued while {}", experiment.state_name()));
         }
+        if account.sweep.is_some_and(|sweep| !self.sweeps.contains_key(&sweep)) {
+            return illegal(format!("{id} is a trial of an unknown sweep"));
+        }
         let Some(live) = self.specs.get_mut(spec) else {
             return illegal(format!("{id} is queued without its spec {spec}"));
         };
@@ -221,10 +224,6 @@ impl Fleet {
         live.users += 1;
         vacant.insert(experiment.clone());
         self.touched.experiments.insert(*id);
-        if account.sweep.is_some_and(|sweep| !self.sweeps.contains_key(&sweep)) {
-            self.experiments.remove(id);
-            return illegal(format!("{id} is a trial of an unknown sweep"));
-        }
         Ok(())
     }
 

@@ -47,8 +47,10 @@ impl Fleet {
         let mut changes = Changes::default();
 
         for id in touched.specs {
-            if let Some(live) = self.specs.get(&id) {
-                changes.specs.push((id, live.spec.clone()));
+            let Some(live) = self.specs.get(&id) else { continue };
+            changes.specs.push((id, live.spec.clone()));
+            if live.users == 0 {
+                self.specs.remove(&id);
             }
         }
         for id in touched.sweeps {

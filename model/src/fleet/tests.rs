@@ -19,8 +19,8 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000) + Span::from_secs(secs)
 }
 
-fn account() -> Account {
-    Account { project: "p".into(), user: "ada".into(), sweep: None }
+fn account() -> Arc<Account> {
+    Arc::new(Account { project: "p".into(), user: "ada".into(), sweep: None })
 }
 
 impl Course {

@@ -1,6 +1,6 @@
 //! New instances: which, for whom, and what is held for them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_ledger::{Short, hold, shares};
 use bursar_model::{
@@ -34,7 +34,7 @@ pub(super) struct Launch<'a> {
     shares: BTreeMap<ExperimentId, Share>,
 }
 
-type Payer<'a> = (ExperimentId, &'a Account, Amounts);
+type Payer<'a> = (ExperimentId, &'a Arc<Account>, Amounts);
 
 /// Launches with room left, by their accelerator.
 pub(super) type OpenLaunches<'a> = FxHashMap<Option<&'a AcceleratorName>, Vec<usize>>;

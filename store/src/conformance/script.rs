@@ -71,7 +71,7 @@ impl Script {
             ]),
             None => BTreeMap::new(),
         };
-        let account = Account { project: "vision".into(), user: "ada".into(), sweep };
+        let account = Arc::new(Account { project: "vision".into(), user: "ada".into(), sweep });
         let experiment = Experiment {
             id,
             name: name.into(),

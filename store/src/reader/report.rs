@@ -141,8 +141,9 @@ impl Reader {
                 };
                 let place = row.get::<_, Option<i64>>(3)?.and_then(|number| places.get(&number));
                 let category = rows::category(row, 4)?;
-                let of_account =
-                    |of: fn(&bursar_model::Account) -> String| account.as_ref().map_or_else(String::new, of);
+                let of_account = |of: fn(&bursar_model::Account) -> String| {
+                    account.as_deref().map_or_else(String::new, of)
+                };
                 let of_place = |index: usize| place.map_or_else(String::new, |place| place[index].clone());
                 let key = |dimension: &Dimension| -> rusqlite::Result<String> {
                     Ok(match dimension {

@@ -105,7 +105,7 @@ mod tests {
         fn shares_of_time_sum_up_to_the_period(millis in 0_i64..100_000_000, amounts in prop::collection::vec(0_i64..1_000_000, 1..8)) {
             let line = |amount: &i64| ChargeLine {
                 payer: TypedId::from_u64(1),
-                account: Account { project: "p".into(), user: "u".into(), sweep: None },
+                account: std::sync::Arc::new(Account { project: "p".into(), user: "u".into(), sweep: None }),
                 category: Category::Run,
                 amount: Usd::from_nanos(*amount),
                 on_demand_amount: Usd::from_nanos(*amount),

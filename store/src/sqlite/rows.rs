@@ -29,7 +29,7 @@ const QUEUED: &str = "queued";
 /// Accounts by their number, each read once and its names shared by all that have them.
 pub(crate) struct Accounts<'c> {
     connection: &'c Connection,
-    known: FxHashMap<i64, Account>,
+    known: FxHashMap<i64, Arc<Account>>,
     projects: FxHashMap<Box<str>, ProjectName>,
     users: FxHashMap<Box<str>, UserName>,
 }
@@ -44,18 +44,18 @@ impl<'c> Accounts<'c> {
         }
     }
 
-    pub(crate) fn get(&mut self, number: i64) -> rusqlite::Result<Account> {
+    pub(crate) fn get(&mut self, number: i64) -> rusqlite::Result<Arc<Account>> {
         if let Some(account) = self.known.get(&number) {
             return Ok(account.clone());
         }
         let mut statement =
             self.connection.prepare_cached("SELECT project, user, sweep FROM accounts WHERE id = ?1")?;
         let account = statement.query_row([number], |row| {
-            Ok(Account {
+            Ok(Arc::new(Account {
                 project: shared(&mut self.projects, row.get_ref(0)?.as_str()?),
                 user: shared(&mut self.users, row.get_ref(1)?.as_str()?),
                 sweep: row.get::<_, Option<i64>>(2)?.map(id),
-            })
+            }))
         })?;
         self.known.insert(number, account.clone());
         Ok(account)

@@ -149,6 +149,8 @@ impl<S: Store> Reconciler<S> {
         let news: std::collections::BTreeMap<String, f64> = report
             .metrics
             .iter()
+            // JSON has no way to write the others down.
+            .filter(|(_, value)| value.is_finite())
             .filter(|(name, value)| experiment.metrics.get(*name) != Some(value))
             .map(|(name, value)| (name.clone(), *value))
             .collect();

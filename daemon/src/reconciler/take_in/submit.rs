@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bursar_model::{
     Account, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params, SpecId,
-    Sweep, SweepId, Timestamp,
+    Sweep, SweepId, Timestamp, UserName,
 };
 use bursar_store::{Store, Submission, Submitted};
 use tokio::sync::oneshot;
@@ -51,9 +51,13 @@ impl<S: Store> Reconciler<S> {
         let accepted = match content {
             SubmitContent::Experiments(experiments) => {
                 let mut ids = Vec::with_capacity(experiments.len());
+                let mut account: Option<Arc<Account>> = None;
                 for new in experiments {
-                    let account =
-                        Account { project: new.spec.project.clone(), user: user.clone(), sweep: None };
+                    // Most batches are for one project: its experiments share one account.
+                    let account = match &account {
+                        Some(known) if known.project == new.spec.project => known.clone(),
+                        _ => account.insert(account_of(&new.spec, &user, None)).clone(),
+                    };
                     let budget = new.spec.budget;
                     let id = self.queue(new.name, new.spec_id, new.spec, account, Params::new(), now, turn);
                     if budget.is_some() {
@@ -85,13 +89,13 @@ impl<S: Store> Reconciler<S> {
                 if new.budget.is_some() {
                     self.record(Event::BudgetLimited { key: BudgetKey::Sweep(id), limit: new.budget }, turn);
                 }
+                let account = account_of(&new.spec, &user, Some(id));
                 let mut ids = Vec::with_capacity(new.trials.len());
                 for (index, params) in new.trials.into_iter().enumerate() {
                     let name: Arc<str> = format!("{}-{}", new.name, index + 1).into();
-                    let account =
-                        Account { project: new.spec.project.clone(), user: user.clone(), sweep: Some(id) };
                     let budget = new.spec.budget;
-                    let trial = self.queue(name, new.spec_id, new.spec.clone(), account, params, now, turn);
+                    let trial =
+                        self.queue(name, new.spec_id, new.spec.clone(), account.clone(), params, now, turn);
                     if budget.is_some() {
                         self.record(
                             Event::BudgetLimited { key: BudgetKey::Experiment(trial), limit: budget },
@@ -119,7 +123,7 @@ impl<S: Store> Reconciler<S> {
         name: Arc<str>,
         spec_id: SpecId,
         spec: Arc<ExperimentSpec>,
-        account: Account,
+        account: Arc<Account>,
         params: Params,
         now: Timestamp,
         turn: &mut Turn,
@@ -146,6 +150,10 @@ impl<S: Store> Reconciler<S> {
         self.record(Event::ExperimentQueued { experiment }, turn);
         id
     }
+}
+
+fn account_of(spec: &ExperimentSpec, user: &UserName, sweep: Option<SweepId>) -> Arc<Account> {
+    Arc::new(Account { project: spec.project.clone(), user: user.clone(), sweep })
 }
 
 fn repeated(became: Submitted) -> Accepted {
