@@ -112,6 +112,17 @@ fn what_is_not_said_has_its_documented_default() {
 }
 
 #[test]
+fn a_grace_that_is_not_said_fits_what_the_daemon_holds_for_it() {
+    let config = config_of("policy: {drain_allowance: 5s}").unwrap().value;
+    let read = |text: &str| load_spec(text, "e.yaml", Path::new("/"), Some(&config));
+    let Submission::Experiment { spec, .. } = read("run: x").unwrap().value.submission else {
+        panic!("no sweep")
+    };
+    assert_eq!(spec.checkpoint.grace, Span::from_secs(5));
+    assert!(read("run: x\ncheckpoint: {grace: 6s}").is_err());
+}
+
+#[test]
 fn numbers_stay_as_they_were_written_where_text_will_do() {
     let spec =
         experiment("run: x\nenvs: {VERSION: 1.10, DEBUG: yes, COUNTRY: NO}\nbudget: 1234567.123456789");

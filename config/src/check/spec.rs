@@ -288,11 +288,12 @@ fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {
 fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Config>) -> CheckpointSpec {
     let RawCheckpoint { interval, grace } = raw;
     let interval = interval.and_then(|text| words::some_span(report, "checkpoint.interval", &text));
-    let grace = grace
-        .and_then(|text| words::span(report, "checkpoint.grace", &text))
-        .unwrap_or(CheckpointSpec::GRACE);
     // What runs on after the lease is paid out of the drain allowance and out of nothing else.
-    if let Some(allowance) = config.map(|config| config.policy.drain_allowance)
+    let allowance = config.map(|config| config.policy.drain_allowance);
+    let written = grace.and_then(|text| words::span(report, "checkpoint.grace", &text));
+    let default = allowance.map_or(CheckpointSpec::GRACE, |allowance| CheckpointSpec::GRACE.min(allowance));
+    let grace = written.unwrap_or(default);
+    if let Some(allowance) = allowance
         && grace > allowance
     {
         let message = format!("a grace of {grace} is longer than what is held for it here");

@@ -131,7 +131,8 @@ pub struct RawCheckpoint {
     /// How often it saves, such as `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    /// How long it may take from SIGTERM to its end before it is killed. Default `30s`.
+    /// How long it may take from SIGTERM to its end before it is killed. Default `30s`, or the daemon's
+    /// `drain_allowance` where that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<String>,
 }
