@@ -139,6 +139,9 @@ fn an_experiment_whose_project_is_spent_waits_or_is_refused_but_never_overspends
     installation.until_logged(&first, "begun");
     let reason = installation.until_waiting(&second, "budget");
     assert!(reason.starts_with("project tiny's budget has no room: "), "{reason}");
+    let explained = installation.bursar(&["explain", &second]).with_code(0).stdout;
+    assert!(explained.contains("local/local-a/dear/on-demand"), "{explained}");
+    assert!(explained.contains("project tiny's budget has no room for its hold"), "{explained}");
     let _ = installation.until_state(&first, "succeeded");
     // Held money came back: there was room on the machine of the first, or for one launch more.
     let over = until("the second is over", Duration::from_secs(20), || {
