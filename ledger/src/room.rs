@@ -26,6 +26,8 @@ struct Limited<'a> {
     spent: Usd,
     /// What is held, this plan included. Charges that the plan makes count here too: what matters is the sum.
     held: Usd,
+    /// What new launches leave alone, so that what runs can have its next lease.
+    kept: Usd,
 }
 
 /// The budget that has no room.
@@ -39,6 +41,8 @@ pub struct Short {
     pub spent: Usd,
     /// What is held, this plan included.
     pub held: Usd,
+    /// What is kept for the next leases of what runs.
+    pub kept: Usd,
 }
 
 impl<'a> Room<'a> {
@@ -49,7 +53,13 @@ impl<'a> Room<'a> {
         for (key, budget) in budgets {
             let Some(limit) = budget.limit else { continue };
             let index = room.limited.len();
-            room.limited.push(Limited { key, limit, spent: budget.spent, held: budget.held });
+            room.limited.push(Limited {
+                key,
+                limit,
+                spent: budget.spent,
+                held: budget.held,
+                kept: Usd::ZERO,
+            });
             match key {
                 BudgetKey::Installation => room.installation = Some(index),
                 BudgetKey::Project(name) => drop(room.projects.insert(name, index)),
@@ -60,10 +70,16 @@ impl<'a> Room<'a> {
         room
     }
 
-    /// The narrowest of the budgets above an experiment that cannot take `amount` more, if any.
+    /// Whether no budget has a limit, so that nothing is ever short.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.limited.is_empty()
+    }
+
+    /// The narrowest of the budgets above an experiment that cannot take `amount` more for something new, if any.
     #[must_use]
     pub fn short(&self, account: &Account, experiment: ExperimentId, amount: Usd) -> Option<Short> {
-        let short = |budget: &&Limited<'_>| budget.left() < amount;
+        let short = |budget: &&Limited<'_>| budget.left_for_new() < amount;
         self.above(account, experiment).filter(short).last().map(Limited::short)
     }
 
@@ -75,10 +91,18 @@ impl<'a> Room<'a> {
         self.above(account, experiment).filter(never).last().map(Limited::short)
     }
 
-    /// The most that every budget above an experiment can still take; `Usd::MAX` where none has a limit.
+    /// The most that every budget above an experiment can still take for something new; `Usd::MAX` where none has a
+    /// limit.
     #[must_use]
     pub fn left(&self, account: &Account, experiment: ExperimentId) -> Usd {
-        self.above(account, experiment).map(Limited::left).min().unwrap_or(Usd::MAX)
+        self.above(account, experiment).map(Limited::left_for_new).min().unwrap_or(Usd::MAX)
+    }
+
+    /// Keeps `amount` in every budget above the experiment from what is new. What runs may still take it.
+    pub fn keep(&mut self, account: &Account, experiment: ExperimentId, amount: Usd) {
+        for index in self.indices(account, experiment).into_iter().flatten() {
+            self.limited[index].kept += amount;
+        }
     }
 
     /// Takes `amount` (negative gives back) in every budget above the experiment.
@@ -97,14 +121,15 @@ impl<'a> Room<'a> {
         before: &BTreeMap<ExperimentId, Share>,
         after: &BTreeMap<ExperimentId, Share>,
     ) -> Result<(), (ExperimentId, Short)> {
-        if self.limited.is_empty() {
+        if self.is_unlimited() {
             return Ok(());
         }
         for (payer, share) in before {
             self.take(&share.account, *payer, -share.held);
         }
         for (taken, (payer, share)) in after.iter().enumerate() {
-            if let Some(short) = self.short(&share.account, *payer, share.held) {
+            let short = |budget: &&Limited<'_>| budget.left() < share.held;
+            if let Some(short) = self.above(&share.account, *payer).filter(short).last().map(Limited::short) {
                 for (payer, share) in after.iter().take(taken) {
                     self.take(&share.account, *payer, -share.held);
                 }
@@ -140,8 +165,18 @@ impl Limited<'_> {
         self.limit.saturating_sub(self.spent).saturating_sub(self.held)
     }
 
+    fn left_for_new(&self) -> Usd {
+        self.left().saturating_sub(self.kept)
+    }
+
     fn short(&self) -> Short {
-        Short { key: self.key.clone(), limit: self.limit, spent: self.spent, held: self.held }
+        Short {
+            key: self.key.clone(),
+            limit: self.limit,
+            spent: self.spent,
+            held: self.held,
+            kept: self.kept,
+        }
     }
 }
 

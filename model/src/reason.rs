@@ -30,6 +30,8 @@ pub enum WaitingOn {
         spent: Usd,
         /// What leases that run hold of it.
         held: Usd,
+        /// What is kept for the next leases of what runs.
+        kept: Usd,
         /// What the cheapest launch has to hold.
         needed: Usd,
     },
@@ -78,14 +80,13 @@ impl fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Instance { instance } => write!(f, "{instance} is on its way"),
-            Self::Budget { key, limit, spent, held, needed } => write!(
-                f,
-                "{key} has no room: {} spent and {} held of {}, a launch must hold {}",
-                spent.rounded(),
-                held.rounded(),
-                limit.rounded(),
-                needed.rounded()
-            ),
+            Self::Budget { key, limit, spent, held, kept, needed } => {
+                write!(f, "{key} has no room: {} spent and {} held", spent.rounded(), held.rounded())?;
+                if *kept > Usd::ZERO {
+                    write!(f, " and {} kept for what runs", kept.rounded())?;
+                }
+                write!(f, " of {}, a launch must hold {}", limit.rounded(), needed.rounded())
+            }
             Self::SweepParallel { limit } => {
                 write!(f, "its sweep runs {limit} trials at once (max_parallel)")
             }

@@ -1,6 +1,6 @@
 //! The table behind `bursar plan` and `bursar explain`: every offering that could be meant, and why it is chosen or not.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use bursar_ledger::{Room, Short};
 use bursar_model::{
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     PlanInput,
     choice::{Choice, Means, View, Wish, too_small},
+    lifecycle::keep_for_renewals,
     market::{Firmness, known_price},
 };
 
@@ -128,7 +129,8 @@ fn candidates_of(
     let queued_at = input.fleet.experiments.get(&experiment).map_or(input.now, |known| known.queued_at);
     let wish = Wish::new(spec, input.settings, crate::choice::is_in_a_hurry(spec, queued_at, input.now));
     let view = View::new(input.market, input.fleet, input.now);
-    let room = Room::new(&input.fleet.budgets);
+    let mut room = Room::new(&input.fleet.budgets);
+    keep_for_renewals(input, &BTreeSet::new(), &mut room);
     let held_for = input.settings.lease + input.settings.drain_allowance;
     let means = Means { left: room.left(account, experiment).min(own_budget), held_for };
     let chosen = view.choose(&wish, 1, means);

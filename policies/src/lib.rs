@@ -100,6 +100,7 @@ pub fn plan(input: &PlanInput<'_>, ids: &mut IdGen) -> Plan {
     let mut plan = Plan::default();
     let mut room = bursar_ledger::Room::new(&input.fleet.budgets);
     let lifecycle = lifecycle::plan_lifecycle(input, &mut room, &mut plan);
+    lifecycle::keep_for_renewals(input, &lifecycle.leaving, &mut room);
     placement::plan_placement(input, &lifecycle, &mut room, ids, &mut plan);
     plan
 }

@@ -57,6 +57,33 @@ pub(crate) fn plan_lifecycle<'a>(
     lifecycle
 }
 
+/// Keeps in the room what each instance that works, or is about to, needs for its next lease. Otherwise a launch would
+/// take the money with which running work could go on, and stop it in the middle.
+pub(crate) fn keep_for_renewals(input: &PlanInput<'_>, leaving: &BTreeSet<InstanceId>, room: &mut Room<'_>) {
+    if room.is_unlimited() {
+        return;
+    }
+    for instance in input.fleet.instances.values() {
+        let works = match instance.state {
+            InstanceState::Intended { .. } | InstanceState::Booting { .. } => true,
+            InstanceState::Ready { .. } => instance.idle_since.is_none(),
+            InstanceState::Draining { .. }
+            | InstanceState::Terminating { .. }
+            | InstanceState::Gone { .. } => false,
+        };
+        if !works || leaving.contains(&instance.id) {
+            continue;
+        }
+        let renewed_at = (instance.lease_until - input.settings.lease.divided_by(2)).max(input.now);
+        let paid_until = renewed_at + input.settings.lease + instance.drain_allowance;
+        let uncharged = paid_until.since(instance.meter.through);
+        for (payer, share) in hold::with_holds(instance, instance.shares.clone(), uncharged) {
+            let held = instance.shares.get(&payer).map_or(Usd::ZERO, |share| share.held);
+            room.keep(&share.account, payer, share.held.saturating_sub(held).max(Usd::ZERO));
+        }
+    }
+}
+
 /// Experiments that were cancelled while they wait are over.
 fn end_cancelled(input: &PlanInput<'_>, plan: &mut Plan) {
     for experiment in input.fleet.experiments.values() {

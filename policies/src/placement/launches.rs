@@ -284,8 +284,8 @@ impl<'a> Placement<'a, '_> {
 
     /// No budget pays for a launch: for this experiment, and for those of the group under the same budget.
     fn short_of_budget(&mut self, index: usize, short: Short, needed: Usd) {
-        let Short { key, limit, spent, held } = short;
-        let reason = WaitingOn::Budget { key: key.clone(), limit, spent, held, needed };
+        let Short { key, limit, spent, held, kept } = short;
+        let reason = WaitingOn::Budget { key: key.clone(), limit, spent, held, kept, needed };
         let group = self.entries[index].group;
         self.groups[group].short.insert(key, (reason.clone(), needed));
         self.lack_budget(index, reason, needed);

@@ -225,3 +225,31 @@ fn an_experiment_without_accelerators_keeps_off_dear_machines() {
     let plan = world.step();
     assert!(render(&plan).contains("launch ins1 as cloud/r1a/cpu"), "{}", render(&plan));
 }
+
+#[test]
+fn a_launch_leaves_what_runs_the_money_for_its_next_lease() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    // A lease with its allowance holds 0.20: room for two of them, and not for a third lease.
+    world.limit(BudgetKey::Installation, 0.45);
+    let first = world.queue(&spec(&["T4:1"]));
+    world.run();
+    world.pass(Span::from_secs(200));
+    world.queue(&spec(&["T4:1"]));
+    let plan = world.step();
+    assert!(
+        !plan.events.iter().any(|event| matches!(event, Event::InstanceIntended { .. })),
+        "{}",
+        render(&plan)
+    );
+    insta::assert_snapshot!(render(&plan));
+    for _ in 0..3 {
+        world.pass(Span::from_secs(150));
+        let plan = world.step();
+        assert!(
+            !plan.events.iter().any(|event| matches!(event, Event::AttemptStopping { .. })),
+            "{}",
+            render(&plan)
+        );
+    }
+    assert!(matches!(world.fleet.experiments[&first].state, ExperimentState::Running { .. }));
+}
