@@ -7,6 +7,7 @@
 )]
 
 mod books;
+mod commands;
 mod demo;
 mod files;
 mod inputs;

@@ -153,3 +153,21 @@ fn an_experiment_whose_project_is_spent_waits_or_is_refused_but_never_overspends
     installation.until_empty();
     assert_at_rest(&installation, "after a small budget");
 }
+
+#[test]
+fn work_that_an_interruption_loses_is_a_cost_of_its_own() {
+    let installation = Installation::started(
+        "policy: {lease: 20s, drain_allowance: 30s, idle_duration: 300ms, heartbeat: 500ms, observe_interval: 300ms}\n\
+         providers:\n  local:\n    type: local\n    interruptions: [1500ms]\n    types:\n      \
+         small: {cpus: 1, memory: 2, spot: 36, on_demand: 72, notice: 500ms}\n",
+    );
+    let id = installation.submit("name: careless\nspot_policy: spot\nrun: exec sleep 2\n");
+    let detail = installation.until_state(&id, "succeeded");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
+    installation.until_empty();
+    let parts = installation.json(&["show", &id])["cost_by_category"].clone();
+    // A cent a second: all of the first attempt, and the second.
+    assert!((10_000_000..25_000_000).contains(&nanos(&parts["lost"])), "{parts}");
+    assert!((20_000_000..25_000_000).contains(&nanos(&parts["run"])), "{parts}");
+    assert_at_rest(&installation, "after an interruption");
+}
