@@ -53,6 +53,8 @@ pub(crate) struct Effects {
     inbox: Inbox,
     calls: BTreeSet<InstanceId>,
     call_again_at: BTreeMap<InstanceId, Timestamp>,
+    /// Launches that were asked for without an answer that says what came of it.
+    unknown: BTreeSet<InstanceId>,
     watches: BTreeMap<ProviderName, Watch>,
 }
 
@@ -63,6 +65,8 @@ struct Watch {
     listed_at: Option<Timestamp>,
     asking: bool,
     asked_at: Option<Timestamp>,
+    /// What its listings lack, and since when.
+    missing: BTreeMap<InstanceId, Timestamp>,
 }
 
 impl Effects {
@@ -75,6 +79,7 @@ impl Effects {
             inbox,
             calls: BTreeSet::new(),
             call_again_at: BTreeMap::new(),
+            unknown: BTreeSet::new(),
             watches,
         }
     }
@@ -94,6 +99,34 @@ impl Effects {
             Some(at) => self.call_again_at.insert(instance, at),
             None => self.call_again_at.remove(&instance),
         };
+    }
+
+    /// A launch may have taken effect though its answer did not come.
+    pub(crate) fn launch_unknown(&mut self, instance: InstanceId) {
+        self.unknown.insert(instance);
+    }
+
+    /// Whether a launch may have taken effect unheard.
+    pub(crate) fn is_launch_unknown(&self, instance: InstanceId) -> bool {
+        self.unknown.contains(&instance)
+    }
+
+    /// A listing lacks these. Answers with those that all listings have lacked for at least so long: a single one may
+    /// be old.
+    pub(crate) fn missing_for(
+        &mut self,
+        provider: &ProviderName,
+        lacks: &BTreeSet<InstanceId>,
+        asked_at: Timestamp,
+        least: Span,
+    ) -> Vec<InstanceId> {
+        let Some(watch) = self.watches.get_mut(provider) else { return Vec::new() };
+        watch.missing.retain(|instance, _| lacks.contains(instance));
+        for instance in lacks {
+            watch.missing.entry(*instance).or_insert(asked_at);
+        }
+        let long = watch.missing.iter().filter(|(_, since)| asked_at.since(**since) >= least);
+        long.map(|(instance, _)| *instance).collect()
     }
 
     /// A provider has answered what it has.
@@ -123,6 +156,7 @@ impl Effects {
         let mut next: Option<Timestamp> = None;
         let mut wake = |at: Timestamp| next = Some(next.map_or(at, |before| before.min(at)));
         let mut busy: BTreeMap<&ProviderName, bool> = BTreeMap::new();
+        self.unknown.retain(|id| fleet.instances.contains_key(id));
 
         for instance in fleet.instances.values() {
             let is_busy = busy.entry(&instance.offering.provider).or_default();

@@ -106,12 +106,8 @@ fn plan_instance(
     live: &[&Attempt],
 ) -> bool {
     match instance.state {
-        InstanceState::Intended { .. } => {
-            if let Some(not_before) = instance.backoff.not_before {
-                plan.wake(not_before);
-            }
-            true
-        }
+        // The next call is due at its back-off, whatever is planned.
+        InstanceState::Intended { .. } => true,
         InstanceState::Booting { at } => {
             let give_up = at + input.settings.boot_timeout;
             if input.now >= give_up {
@@ -139,13 +135,7 @@ fn plan_instance(
             }
             false
         }
-        InstanceState::Terminating { .. } => {
-            if let Some(not_before) = instance.backoff.not_before {
-                plan.wake(not_before);
-            }
-            false
-        }
-        InstanceState::Gone { .. } => false,
+        InstanceState::Terminating { .. } | InstanceState::Gone { .. } => false,
     }
 }
 
@@ -392,7 +382,11 @@ fn changes<'m>(
 }
 
 /// An instance is charged until it was last heard and no further: should it have ended since, there is nothing to mend.
+/// Before the cloud said since when it bills, nothing is charged and all of it is held.
 pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Timestamp {
+    if instance.meter.from.is_none() {
+        return instance.meter.through;
+    }
     let heard = input.heard.get(&instance.id).copied().unwrap_or(instance.meter.through);
     heard.min(input.now).max(instance.meter.through)
 }

@@ -1,1 +1,30 @@
-//! Under construction.
+//! The whole daemon on virtual time, against a cloud that misbehaves by seed.
+//!
+//! `World` runs the real reconciler, its effects and the real SQLite store on one thread whose clock is tokio's paused
+//! one. Around it stand a cloud (`SimCloud`) with prices, capacity, interruptions and a bill of its own, and the agents
+//! of its machines, which speak the agents' protocol to the reconciler's inbox. The daemon can be killed at any commit
+//! or moment; cloud and agents go on. After every commit all invariants are checked against what was committed *and*
+//! against what the cloud knows; what is wrong is collected, not panicked on, so that a run tells all of it.
+//!
+//! The same seed gives the same journal, byte for byte: nothing here or in the daemon may ask the machine's clock, a
+//! random source or a hash map's order.
+
+mod agent;
+mod chance;
+mod chaos;
+mod clock;
+mod cloud;
+mod ground;
+mod market;
+mod witness;
+mod world;
+
+pub use self::{
+    chance::Chance,
+    chaos::{ChaosReport, chaos},
+    clock::SimClock,
+    cloud::SimCloud,
+    market::{Interruptions, SimOffering, small_market},
+    witness::Side,
+    world::{Job, Scenario, World},
+};

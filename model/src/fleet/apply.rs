@@ -80,10 +80,6 @@ impl Fleet {
                         return illegal(format!("{instance} registers while {}", found.state_name()));
                     }
                 }
-                if found.meter.from.is_none() {
-                    found.meter.from = Some(*at);
-                    found.meter.through = *at;
-                }
                 found.token_digest = Some(token_digest.clone());
                 Ok(())
             }

@@ -1,11 +1,13 @@
 //! What providers answer.
 
+use std::collections::BTreeSet;
+
 use bursar_ledger::meter;
 use bursar_model::{
     Backoff, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId, InstanceState,
     Offering, ProviderName, Scope, Span, Timestamp,
 };
-use bursar_providers::{EffectMay, ErrorKind, ProviderError};
+use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, ProviderError};
 use bursar_store::Store;
 use tracing::{info, warn};
 
@@ -52,6 +54,14 @@ impl<S: Store> Reconciler<S> {
     fn launch_failed(&mut self, id: InstanceId, error: &ProviderError, now: Timestamp, turn: &mut Turn) {
         let Some(instance) = self.fleet.instances.get(&id) else { return };
         let failures = instance.backoff.failures + 1;
+        if error.effect == EffectMay::Maybe {
+            self.effects.launch_unknown(id);
+        }
+        // An earlier call may have worked unheard, in this life of the daemon or in one before. Then a refusal of the
+        // call, as against one of the launch, settles nothing: giving up would forget what may run (O3).
+        let intended_before =
+            matches!(instance.state, InstanceState::Intended { at } if at <= self.started_at);
+        let may_exist = intended_before || self.effects.is_launch_unknown(id);
         let whole_provider = Scope {
             provider: instance.offering.provider.clone(),
             region: None,
@@ -65,8 +75,13 @@ impl<S: Store> Reconciler<S> {
             (ErrorKind::InsufficientCapacity(scope) | ErrorKind::Quota(scope), EffectMay::No) => {
                 Some(scope.clone())
             }
-            (ErrorKind::Auth, EffectMay::No) => Some(whole_provider),
             (ErrorKind::Invalid, EffectMay::No) => Some(Scope::of(&instance.offering.key())),
+            (ErrorKind::Auth | ErrorKind::Throttled { .. } | ErrorKind::Unavailable, EffectMay::No)
+                if may_exist =>
+            {
+                None
+            }
+            (ErrorKind::Auth, EffectMay::No) => Some(whole_provider),
             (ErrorKind::Throttled { .. } | ErrorKind::Unavailable, EffectMay::No) => {
                 (failures >= LAUNCH_TRIES).then_some(whole_provider)
             }
@@ -135,18 +150,22 @@ impl<S: Store> Reconciler<S> {
         }
         self.orphans.retain(|id, _| clouds.iter().any(|cloud| cloud.instance == *id));
 
-        let missing: Vec<(InstanceId, Timestamp)> = self
+        let lacks: BTreeSet<InstanceId> = self
             .fleet
             .instances
             .values()
             .filter(|instance| instance.offering.provider == *provider && is_missed(instance, asked_at))
             .filter(|instance| !clouds.iter().any(|cloud| cloud.instance == instance.id))
-            .map(|instance| (instance.id, instance.meter.through))
+            .map(|instance| instance.id)
             .collect();
-        for (id, last_known) in missing {
+        for id in self.effects.missing_for(provider, &lacks, asked_at, LISTING_LAG) {
+            let Some(instance) = self.fleet.instances.get(&id) else { continue };
             warn!(instance = %id, "the provider does not have it any more");
-            let heard = self.heard.get(&id).copied().unwrap_or(last_known);
-            self.gone(id, heard.max(last_known), false, now, turn);
+            // It lived until it was heard, and no longer than it was paid for. In between nobody knows: what was over
+            // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
+            let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
+            let latest = instance.paid_until().min(asked_at - LIST_KEEPS_ENDED);
+            self.gone(id, latest.max(heard), false, now, turn);
         }
     }
 

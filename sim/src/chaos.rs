@@ -1,0 +1,208 @@
+//! Everything at once: work comes in, and whatever can go wrong does, by seed. Then the faults stop, and all must end
+//! well.
+
+use bursar_model::{BudgetKey, ExperimentId, InstanceId, Scope, Span, SpotPolicy, Timestamp, Usd, Violation};
+use bursar_providers::{
+    ErrorKind,
+    faulty::{Call, Fault},
+};
+
+use crate::{
+    chance::Chance,
+    witness::Side,
+    world::{Job, Scenario, World},
+};
+
+/// How long faults go on. Long enough for leases, interruptions and outages to meet.
+const FAULTS_FOR: Span = Span::from_hours(5);
+
+/// After the faults everything is over by then: the longest work, a few interruptions, the longest back-off.
+const SETTLES_WITHIN: Span = Span::from_hours(48);
+
+/// More work than this is not submitted: the market has room for about a dozen at once.
+const EXPERIMENTS_MAX: usize = 12;
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct ChaosReport {
+    /// The seed that repeats it.
+    pub seed: u64,
+    /// Commits of all lives.
+    pub commits: u64,
+    /// How often the daemon was killed.
+    pub crashes: u32,
+    /// How many faults were sent.
+    pub faults: u32,
+    /// Machines that were launched.
+    pub machines: usize,
+    /// From the first moment to the last.
+    pub virtual_time: Span,
+    /// What was wrong. Empty when all is well.
+    pub findings: Vec<Violation>,
+    /// All that happened.
+    pub journal: String,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn chaos(seed: u64) -> ChaosReport {
+    let mut chance = Chance::new(seed).child(1);
+    // Half of the worlds have less money than work.
+    let limit = chance.per_mille(500).then(|| Usd::from_dollars(2 + chance.below(12) as i64));
+    let scenario = Scenario { limits: vec![(BudgetKey::Installation, limit)], ..Scenario::default() };
+    let mut run = Run {
+        world: World::new(seed, scenario),
+        chance,
+        submitted: Vec::new(),
+        next_name: 0,
+        crashes: 0,
+        faults: 0,
+        restart_at: None,
+    };
+    let began = run.world.now();
+    while run.world.now() < began + FAULTS_FOR && run.world.findings().is_empty() {
+        run.step();
+    }
+    if run.world.findings().is_empty() {
+        run.world.settle(SETTLES_WITHIN);
+    }
+    let world = &run.world;
+    ChaosReport {
+        seed,
+        commits: world.commits(),
+        crashes: run.crashes,
+        faults: run.faults,
+        machines: world.with_cloud(|cloud| cloud.launched().len()),
+        virtual_time: world.now().since(began),
+        findings: world.findings(),
+        journal: world.journal().unwrap_or_default(),
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    world: World,
+    chance: Chance,
+    submitted: Vec<ExperimentId>,
+    next_name: usize,
+    crashes: u32,
+    faults: u32,
+    restart_at: Option<Timestamp>,
+}
+
+impl Run {
+    fn step(&mut self) {
+        let pause = self.chance.span(Span::from_millis(1), Span::from_secs(240));
+        if !self.world.run_for(pause) {
+            self.died();
+        }
+        if self.world.is_up() || self.restart_at.is_none_or(|at| at <= self.world.now()) {
+            self.world.restart();
+            self.restart_at = None;
+        }
+        match self.chance.below(16) {
+            0..=3 => self.submit(),
+            4 => {
+                self.world.crash();
+                self.died();
+            }
+            5 => {
+                let side = if self.chance.per_mille(500) { Side::Before } else { Side::After };
+                let commit = self.world.commits() + 1 + self.chance.below(20);
+                self.world.crash_at_commit(commit, side);
+            }
+            6..=9 => self.call_fault(),
+            10 => {
+                let until = self.later(Span::from_secs(2400));
+                self.world.with_cloud(|cloud| cloud.go_down(until));
+            }
+            11 => {
+                let until = self.later(Span::from_secs(1800));
+                let market = Scenario::default().market;
+                if let Some(of) = self.chance.pick(&market) {
+                    let scope = Scope::of(&of.offering.key());
+                    self.world.with_cloud(|cloud| cloud.sell_out(&scope, until));
+                }
+            }
+            12 => {
+                let notice = [None, Some(Span::from_secs(30)), Some(Span::from_secs(120))];
+                let notice = self.chance.pick(&notice).copied().flatten();
+                if let Some(instance) = self.some_machine() {
+                    self.world.with_cloud(|cloud| cloud.interrupt(instance, notice));
+                }
+            }
+            13 => {
+                let span = self.chance.span(Span::from_secs(5), Span::from_secs(1500));
+                if let Some(instance) = self.some_machine() {
+                    self.world.cut_off(instance, span);
+                }
+            }
+            14 => self.world.refuse_commits(1 + self.chance.below(3) as u32),
+            _ => {
+                if let Some(experiment) = self.chance.pick(&self.submitted).copied() {
+                    self.world.cancel(experiment);
+                }
+            }
+        }
+        self.faults += 1;
+    }
+
+    fn died(&mut self) {
+        self.crashes += 1;
+        // Now and then it stays away for longer than a lease.
+        let most = if self.chance.per_mille(200) { 5400 } else { 300 };
+        self.restart_at = Some(self.later(Span::from_secs(most)));
+    }
+
+    fn submit(&mut self) {
+        if self.next_name >= EXPERIMENTS_MAX {
+            return;
+        }
+        let duration = self.chance.span(Span::from_secs(60), Span::from_secs(9000));
+        let mut job = Job::lasting(duration);
+        job.exit_code = i32::from(self.chance.per_mille(100));
+        let mut spec = job.spec();
+        let policies = [SpotPolicy::Auto, SpotPolicy::Spot, SpotPolicy::OnDemand];
+        spec.spot_policy = self.chance.pick(&policies).copied().unwrap_or_default();
+        spec.budget = self.chance.per_mille(200).then_some(Usd::from_dollars(1));
+        spec.max_duration = self.chance.per_mille(100).then_some(Span::from_secs(3600));
+        spec.priority = self.chance.below(3) as i32;
+        // Submitted again under the same key where the daemon died over it.
+        if let Some(experiment) = self.world.submit(&format!("e{}", self.next_name), spec) {
+            self.submitted.push(experiment);
+            self.next_name += 1;
+        }
+    }
+
+    fn call_fault(&mut self) {
+        let call = [Call::Launch, Call::Launch, Call::Terminate, Call::List, Call::Offerings];
+        let call = self.chance.pick(&call).copied().unwrap_or(Call::Launch);
+        let delay = self.chance.span(Span::from_millis(1), Span::from_secs(20));
+        let retry_after = Some(Span::from_secs(10));
+        let mut faults = vec![
+            Fault::Refuse(ErrorKind::Throttled { retry_after }),
+            Fault::Refuse(ErrorKind::Unavailable),
+            Fault::Refuse(ErrorKind::Auth),
+            Fault::LoseRequest,
+            Fault::LoseReply,
+            Fault::Delay(delay),
+        ];
+        if matches!(call, Call::List | Call::Offerings) {
+            faults.push(Fault::Stale);
+        }
+        for _ in 0..=self.chance.below(4) {
+            if let Some(fault) = self.chance.pick(&faults).cloned() {
+                self.world.faults().inject(call, fault);
+            }
+        }
+    }
+
+    fn some_machine(&mut self) -> Option<InstanceId> {
+        let running = self.world.with_cloud(|cloud| cloud.running());
+        self.chance.pick(&running).copied()
+    }
+
+    fn later(&mut self, most: Span) -> Timestamp {
+        self.world.now() + self.chance.span(Span::from_secs(1), most)
+    }
+}

@@ -1,0 +1,175 @@
+//! What the simulated cloud sells, and at what price at what time.
+
+use std::sync::Arc;
+
+use bursar_model::{
+    Accelerators, CapacityType, InstanceType, Offering, Period, ProviderName, Span, Timestamp, Usd,
+    UsdPerHour,
+};
+
+use crate::chance::Chance;
+
+/// A price stands for so long: spot prices move a few times an hour.
+const PRICE_STEP: Span = Span::from_secs(600);
+
+/// One thing that the cloud sells.
+#[derive(Debug, Clone)]
+pub struct SimOffering {
+    /// What it is; its price is the first of the series.
+    pub offering: Offering,
+    /// How many can run at once.
+    pub capacity: u32,
+    /// By how much the price may move at each step; 0 keeps it fixed.
+    pub swing_per_mille: u32,
+    /// How the cloud takes machines back, if it does.
+    pub interruptions: Option<Interruptions>,
+}
+
+/// How the cloud takes machines back.
+#[derive(Debug, Clone, Copy)]
+pub struct Interruptions {
+    /// A machine lives so long on average.
+    pub every: Span,
+    /// How long before the end it is told, if at all.
+    pub notice: Option<Span>,
+}
+
+/// The price of an offering over time: a seeded walk between half of the first price and the on-demand price.
+#[derive(Debug)]
+pub(crate) struct Prices {
+    began: Timestamp,
+    steps: Vec<UsdPerHour>,
+    floor: i64,
+    cap: i64,
+    swing_per_mille: u32,
+    chance: Chance,
+}
+
+impl Prices {
+    pub(crate) fn new(of: &SimOffering, began: Timestamp, chance: Chance) -> Self {
+        let first = of.offering.price.unwrap_or_default();
+        // A spot price above on-demand is what no cloud asks: so the default ceiling is never passed unseen.
+        let cap = of.offering.on_demand_price.unwrap_or(first).as_nanos();
+        Self {
+            began,
+            steps: vec![first],
+            floor: first.as_nanos() / 2,
+            cap,
+            swing_per_mille: of.swing_per_mille,
+            chance,
+        }
+    }
+
+    pub(crate) fn at(&mut self, at: Timestamp) -> UsdPerHour {
+        let index = self.step_of(at);
+        self.step(index)
+    }
+
+    /// What a machine cost over a period, by the cloud's own reckoning: each step at its price, rounded down once.
+    pub(crate) fn cost(&mut self, period: Period) -> Usd {
+        let (mut cost, mut remainder, mut from) = (Usd::ZERO, 0, period.from);
+        let last = self.step_of(period.to);
+        for index in self.step_of(period.from)..=last {
+            let step_ends = self.began + PRICE_STEP.times(index as i64 + 1);
+            let to = if index == last { period.to } else { step_ends };
+            let (part, rest) = self.step(index).cost_with_remainder(Period::new(from, to).span(), remainder);
+            (cost, remainder, from) = (cost + part, rest, to);
+        }
+        cost
+    }
+
+    /// What a reader of old prices may be wrong by over a period, at most. How old they may be depends on how long the
+    /// reader was dead or the cloud was down, so any earlier price counts.
+    pub(crate) fn doubt(&mut self, period: Period) -> Usd {
+        let prices: Vec<i64> =
+            (0..=self.step_of(period.to)).map(|index| self.step(index).as_nanos()).collect();
+        let (low, high) = (prices.iter().min().copied(), prices.iter().max().copied());
+        let spread = UsdPerHour::from_nanos(high.unwrap_or_default() - low.unwrap_or_default());
+        spread.cost_rounded_up(period.span())
+    }
+
+    fn step_of(&self, at: Timestamp) -> usize {
+        if self.swing_per_mille == 0 {
+            return 0;
+        }
+        (at.since(self.began).as_millis() / PRICE_STEP.as_millis()) as usize
+    }
+
+    fn step(&mut self, index: usize) -> UsdPerHour {
+        while self.steps.len() <= index {
+            let last = self.steps.last().copied().unwrap_or_default().as_nanos();
+            let swing = i64::from(self.swing_per_mille);
+            let moved = 1000 - swing + self.chance.below(2 * swing as u64 + 1) as i64;
+            let next = (last / 1000 * moved).clamp(self.floor.min(self.cap), self.cap);
+            self.steps.push(UsdPerHour::from_nanos(next));
+        }
+        self.steps[index]
+    }
+}
+
+/// A cloud in two zones with machines of 1 and 4 accelerators: on-demand at fixed prices, spot at moving ones that the
+/// cloud takes back after an hour or two, in one zone with two minutes of notice, in the other with none or 30 s.
+#[must_use]
+pub fn small_market(provider: &ProviderName) -> Vec<SimOffering> {
+    let mut offerings = Vec::new();
+    for (name, count, on_demand_cents, spot_cents) in [("g1", 1, 100, 35), ("g4", 4, 380, 130)] {
+        let instance_type = Arc::new(InstanceType {
+            name: name.into(),
+            accelerators: Some(Accelerators { name: "T4".into(), count, memory_gib: Some(16) }),
+            cpus_milli: 8_000 * count,
+            memory_mib: 32_768 * u64::from(count),
+            disk_gib: 1_000,
+        });
+        for (zone, notice_secs) in [("z1", Some(120)), ("z2", (count == 1).then_some(30))] {
+            let on_demand_price = cents(on_demand_cents);
+            let offering = |capacity_type, price| Offering {
+                provider: provider.clone(),
+                region: "r".into(),
+                zone: zone.into(),
+                instance_type: instance_type.clone(),
+                capacity_type,
+                price: Some(price),
+                on_demand_price: Some(on_demand_price),
+            };
+            offerings.push(SimOffering {
+                offering: offering(CapacityType::OnDemand, on_demand_price),
+                capacity: 3,
+                swing_per_mille: 0,
+                interruptions: None,
+            });
+            offerings.push(SimOffering {
+                offering: offering(CapacityType::Spot, cents(spot_cents)),
+                capacity: 2,
+                swing_per_mille: 200,
+                interruptions: Some(Interruptions {
+                    every: Span::from_secs(5400),
+                    notice: notice_secs.map(Span::from_secs),
+                }),
+            });
+        }
+    }
+    offerings
+}
+
+fn cents(cents: i64) -> UsdPerHour {
+    UsdPerHour::from_nanos(cents * 10_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bill_of_a_whole_is_that_of_its_parts_to_the_rounding() {
+        let began = Timestamp::from_millis(1_800_000_000_000);
+        for of in small_market(&"cloud".into()) {
+            let mut prices = Prices::new(&of, began, Chance::new(7));
+            let at = |secs| began + Span::from_secs(secs);
+            let whole = prices.cost(Period::new(at(17), at(9_000)));
+            let parts =
+                prices.cost(Period::new(at(17), at(4_001))) + prices.cost(Period::new(at(4_001), at(9_000)));
+            assert!((whole - parts).as_nanos().abs() <= 1, "{whole:?} {parts:?}");
+            assert!(prices.at(at(9_000)) <= of.offering.on_demand_price.unwrap());
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A store with a witness: it keeps the real store, fails or stops where it is told to, and after every commit holds
+//! what was committed against itself, against the journal and against the cloud.
+//!
+//! The witness applies the journal to a fleet of its own. The store's rows come from the reconciler's memory. So when
+//! both agree after every commit, memory, journal and tables say the same (S1), and no hook in the daemon is needed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bursar_model::{Clock, Event, Fleet, Instance, InstanceId, InvariantId, Span, Timestamp, Usd, invariant};
+use bursar_providers::LIST_KEEPS_ENDED;
+use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
+use tokio::sync::Notify;
+
+use crate::{clock::SimClock, cloud::SimCloud, ground::Ground};
+
+/// A ledger rounds each price period down, as the cloud does, but at other moments.
+const ROUNDING: Usd = Usd::from_nanos(1_000);
+
+/// On which side of a commit the daemon dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Nothing of it was stored.
+    Before,
+    /// It is durable, and nobody heard.
+    After,
+}
+
+/// What was committed so far, and what is to happen at the next commits. Copies are the same witness.
+#[derive(Debug, Clone)]
+pub(crate) struct Witness {
+    state: Arc<Mutex<State>>,
+    crashed: Arc<Notify>,
+    cloud: SimCloud,
+    ground: Ground,
+    clock: SimClock,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    fleet: Fleet,
+    closed: BTreeMap<InstanceId, Closed>,
+    commits: u64,
+    crash_at: Option<(u64, Side)>,
+    refusals: u32,
+}
+
+/// What the ledger says of an instance that is gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Closed {
+    pub(crate) booked: Usd,
+    /// By how much that may be above the bill.
+    pub(crate) excess_max: Usd,
+}
+
+/// The store as the reconciler has it.
+#[derive(Debug)]
+pub(crate) struct WitnessStore {
+    inner: SqliteStore,
+    witness: Witness,
+}
+
+impl Witness {
+    pub(crate) fn new(cloud: SimCloud, ground: Ground, clock: SimClock) -> Self {
+        Self { state: Arc::default(), crashed: Arc::new(Notify::new()), cloud, ground, clock }
+    }
+
+    pub(crate) fn watch(&self, inner: SqliteStore) -> WitnessStore {
+        WitnessStore { inner, witness: self.clone() }
+    }
+
+    /// The daemon dies at the commit of this number, counted from 1 over all its lives.
+    pub(crate) fn crash_at(&self, commit: u64, side: Side) {
+        self.state().crash_at = Some((commit, side));
+    }
+
+    /// Waits until the daemon has died at a commit.
+    pub(crate) async fn crashed(&self) {
+        self.crashed.notified().await;
+    }
+
+    /// The next so many commits find the disk full.
+    pub(crate) fn refuse_commits(&self, count: u32) {
+        self.state().refusals += count;
+    }
+
+    pub(crate) fn commits(&self) -> u64 {
+        self.state().commits
+    }
+
+    /// The state as committed.
+    pub(crate) fn fleet(&self) -> Fleet {
+        self.state().fleet.clone()
+    }
+
+    /// The ledger's word on all that is gone.
+    pub(crate) fn closed(&self) -> BTreeMap<InstanceId, Closed> {
+        self.state().closed.clone()
+    }
+
+    /// Holds what the cloud does against what was committed. To be called at any time.
+    pub(crate) fn compare_with_cloud(&self) {
+        let state = self.state();
+        for id in self.cloud.running() {
+            let Some(instance) = state.fleet.instances.get(&id) else {
+                self.ground.report(InvariantId::O1, format!("{id} runs and is forgotten"));
+                continue;
+            };
+            let (billed, doubt) = self.cloud.bill(id);
+            let set_aside = instance.meter.cost + instance.held();
+            if billed > set_aside + doubt + ROUNDING {
+                let now = self.clock.now();
+                self.ground.report(
+                    InvariantId::B1,
+                    format!("{id} is billed {billed} at {now}, {set_aside} is charged or held for it"),
+                );
+            }
+        }
+    }
+
+    /// Whether the daemon dies here.
+    async fn pass(&self, number: u64, side: Side) {
+        if self.state().crash_at.take_if(|at| *at == (number, side)).is_some() {
+            self.crashed.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn see(&self, commit: &Commit, stored: &Fleet) {
+        let mut state = self.state();
+        for event in &commit.events {
+            if let Err(illegal) = state.fleet.apply(event) {
+                self.ground.report(InvariantId::S2, illegal.to_string());
+            }
+            if let Event::InstanceIntended { instance } = event {
+                self.ground.intend(instance.id);
+            }
+            if let Event::InstanceGone { instance, .. } = event {
+                if self.cloud.running().contains(instance) {
+                    self.ground.report(InvariantId::O3, format!("{instance} is forgotten and runs"));
+                }
+                let closed = state.fleet.instances.get(instance).map(|found| self.close(found, commit.at));
+                state.closed.extend(closed.map(|closed| (*instance, closed)));
+            }
+        }
+        // What is over leaves the fleet with the changes, as it leaves the reconciler's.
+        let _ = state.fleet.take_changes();
+        if state.fleet != *stored {
+            self.ground.report(InvariantId::S1, differences(&state.fleet, stored));
+        }
+        for violation in invariant::check(stored) {
+            self.ground.report(violation.invariant, violation.detail);
+        }
+        drop(state);
+        self.compare_with_cloud();
+    }
+
+    /// What the ledger says of an instance that is gone. When the cloud no longer listed its end, the ledger counts
+    /// all that was paid for: more than the bill, never less.
+    fn close(&self, instance: &Instance, now: Timestamp) -> Closed {
+        let unlisted = |ended: &Timestamp| now.since(*ended) >= LIST_KEEPS_ENDED;
+        let ended = self.cloud.ended(instance.id).filter(unlisted);
+        let unseen = ended.map_or(Span::ZERO, |ended| instance.paid_until().since(ended));
+        Closed { booked: instance.meter.cost, excess_max: instance.ceiling.cost_rounded_up(unseen) }
+    }
+
+    /// Every change is a single step, so that a panic elsewhere leaves nothing half-done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for WitnessStore {
+    async fn load(&mut self) -> Result<Loaded, StoreError> {
+        let loaded = self.inner.load().await?;
+        let state = self.witness.state();
+        if state.fleet != loaded.fleet {
+            self.witness.ground.report(InvariantId::S1, differences(&state.fleet, &loaded.fleet));
+        }
+        drop(state);
+        Ok(loaded)
+    }
+
+    async fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        let (number, refused) = {
+            let mut state = self.witness.state();
+            let refused = state.refusals > 0;
+            state.refusals = state.refusals.saturating_sub(1);
+            state.commits += u64::from(!refused);
+            (state.commits, refused)
+        };
+        if refused {
+            return Err(StoreError::Full);
+        }
+        self.witness.pass(number, Side::Before).await;
+        self.inner.commit(commit).await?;
+        let stored = self.inner.load().await?;
+        self.witness.see(commit, &stored.fleet);
+        self.witness.pass(number, Side::After).await;
+        Ok(())
+    }
+
+    async fn submission(&mut self, key: &str) -> Result<Option<Submission>, StoreError> {
+        self.inner.submission(key).await
+    }
+
+    fn reader(&self) -> Reader {
+        self.inner.reader()
+    }
+}
+
+/// The first part in which two fleets differ.
+fn differences(journal: &Fleet, stored: &Fleet) -> String {
+    let parts = [
+        ("specs", journal.specs == stored.specs),
+        ("sweeps", journal.sweeps == stored.sweeps),
+        ("experiments", journal.experiments == stored.experiments),
+        ("attempts", journal.attempts == stored.attempts),
+        ("instances", journal.instances == stored.instances),
+        ("budgets", journal.budgets == stored.budgets),
+        ("refused", journal.refused == stored.refused),
+    ];
+    let names: Vec<&str> = parts.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    format!("the journal and the tables differ in {}", names.join(", "))
+}

@@ -1,0 +1,526 @@
+//! A world: one daemon, one cloud, its machines, and time that goes by when it is told to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bursar_daemon::{
+    effects::Surroundings,
+    inbox::{
+        Accepted, CancelTarget, Inbox, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest, inbox,
+    },
+    reconciler::{Parts, Reconciler, Snapshot},
+    secrets::InstallationKey,
+};
+use bursar_model::{
+    Accelerators, BudgetKey, CheckpointSpec, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId,
+    Outcome, Params, ProviderName, Resources, Retry, Span, SpecId, SpotPolicy, Timestamp, Usd, UserName,
+    Violation, WaitingOn, agent_api::Work,
+};
+use bursar_policies::Settings;
+use bursar_providers::{Provider, faulty::FaultyProvider};
+use bursar_store::{Durability, OpenOptions, Reader, SqliteStore, StoreError};
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+
+use crate::{
+    chance::Chance,
+    clock::SimClock,
+    cloud::SimCloud,
+    ground::Ground,
+    market::{SimOffering, small_market},
+    witness::{Closed, Side, Witness},
+};
+
+/// The cloud is held against what was committed at least so often, whatever the daemon does.
+const COMPARE_EVERY: Span = Span::from_secs(30);
+
+/// Two bills of the same instance-seconds may differ by the rounding of each of their price periods.
+const ROUNDING: Usd = Usd::from_nanos(1_000);
+
+/// Pages of the journal that are read; a world writes far fewer events.
+const JOURNAL_PAGES_MAX: usize = 10_000;
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// When it begins.
+    pub epoch: Timestamp,
+    /// What the cloud sells.
+    pub market: Vec<SimOffering>,
+    /// How the daemon plans.
+    pub settings: Settings,
+    /// The limits of the configured budgets.
+    pub limits: Vec<(BudgetKey, Option<Usd>)>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            epoch: Timestamp::from_millis(1_790_000_000_000),
+            market: small_market(&provider_name()),
+            settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
+            limits: Vec::new(),
+        }
+    }
+}
+
+/// What an experiment of a world does: time goes by, and it saves now and then. Travels in its environment, so that
+/// the trials of a sweep can differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// From start to end without interruption.
+    pub duration: Span,
+    /// How often it saves.
+    pub save_every: Span,
+    /// What it exits with.
+    pub exit_code: i32,
+}
+
+impl Job {
+    const DURATION: &str = "JOB_DURATION_MS";
+    const SAVE_EVERY: &str = "JOB_SAVE_EVERY_MS";
+    const EXIT_CODE: &str = "JOB_EXIT_CODE";
+
+    /// Succeeds after so long, saving every five minutes.
+    #[must_use]
+    pub const fn lasting(duration: Span) -> Self {
+        Self { duration, save_every: Span::from_secs(300), exit_code: 0 }
+    }
+
+    /// A spec for it that wants one accelerator.
+    #[must_use]
+    pub fn spec(self) -> ExperimentSpec {
+        let envs = [
+            (Self::DURATION, self.duration.as_millis()),
+            (Self::SAVE_EVERY, self.save_every.as_millis()),
+            (Self::EXIT_CODE, i64::from(self.exit_code)),
+        ];
+        ExperimentSpec {
+            project: "p".into(),
+            resources: Resources {
+                accelerators: vec![Accelerators { name: "T4".into(), count: 1, memory_gib: None }],
+                cpus_milli: 4_000,
+                memory_mib: 8_192,
+                disk_gib: 50,
+            },
+            image: None,
+            workdir: None,
+            setup: None,
+            run: "work".to_owned(),
+            envs: envs.map(|(name, value)| (name.to_owned(), value.to_string())).into(),
+            secrets: BTreeMap::new(),
+            spot_policy: SpotPolicy::Auto,
+            max_price: None,
+            deadline: None,
+            budget: None,
+            priority: 0,
+            retry: Retry { limit: 1 },
+            max_duration: None,
+            checkpoint: CheckpointSpec { interval: Some(self.save_every), grace: CheckpointSpec::GRACE },
+            estimate: None,
+            num_nodes: 1,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn of(work: &Work) -> Self {
+        let number = |name| work.envs.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_i64);
+        Self {
+            duration: Span::from_millis(number(Self::DURATION)),
+            save_every: Span::from_millis(number(Self::SAVE_EVERY)),
+            exit_code: number(Self::EXIT_CODE) as i32,
+        }
+    }
+}
+
+/// A daemon with its surroundings on virtual time.
+#[derive(Debug)]
+pub struct World {
+    // Dropped first, and with it all tasks that hold what is below.
+    runtime: Runtime,
+    daemon: Option<Daemon>,
+    lives: u64,
+    seed: u64,
+    scenario: Scenario,
+    clock: SimClock,
+    ground: Ground,
+    cloud: SimCloud,
+    faults: Arc<FaultyProvider>,
+    witness: Witness,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Daemon {
+    inbox: Inbox,
+    snapshot: watch::Receiver<Snapshot>,
+    task: JoinHandle<()>,
+    // The loop ends when nobody could stop it any more.
+    _stop: watch::Sender<bool>,
+}
+
+impl World {
+    /// A world with its daemon running.
+    ///
+    /// # Panics
+    /// When there is no room for a runtime and a temporary file.
+    #[must_use]
+    pub fn new(seed: u64, scenario: Scenario) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without IO needs nothing that could fail");
+        let entered = runtime.enter();
+        let clock = SimClock::starting_at(scenario.epoch);
+        drop(entered);
+        let ground = Ground::default();
+        let chance = Chance::new(seed);
+        let cloud = runtime.block_on(async {
+            SimCloud::new(provider_name(), scenario.market.clone(), clock, ground.clone(), &chance)
+        });
+        let mut world = Self {
+            daemon: None,
+            lives: 0,
+            seed,
+            witness: Witness::new(cloud.clone(), ground.clone(), clock),
+            faults: Arc::new(FaultyProvider::new(Arc::new(cloud.clone()))),
+            clock,
+            ground,
+            cloud,
+            scenario,
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            runtime,
+        };
+        world.restart();
+        world
+    }
+
+    /// The time in it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let _entered = self.runtime.enter();
+        self.clock.now()
+    }
+
+    /// Its cloud. Changes that run tasks are made between two stretches of time.
+    pub fn with_cloud<T>(&self, change: impl FnOnce(&SimCloud) -> T) -> T {
+        let _entered = self.runtime.enter();
+        change(&self.cloud)
+    }
+
+    /// The script of what goes wrong with calls to the cloud.
+    #[must_use]
+    pub fn faults(&self) -> &FaultyProvider {
+        &self.faults
+    }
+
+    /// Whether the daemon runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// How many commits there were.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.witness.commits()
+    }
+
+    /// Starts the daemon on the store as it is, where it does not run. Every life has its own ids, as in production.
+    pub fn restart(&mut self) {
+        if self.daemon.is_some() {
+            return;
+        }
+        self.lives += 1;
+        let options = OpenOptions { durability: Durability::Process };
+        let store = SqliteStore::open(&self.folder.path().join("bursar.db"), options)
+            .expect("the last life's lock ended with it");
+        let (inbox, messages) = inbox();
+        let provider: Arc<dyn Provider> = self.faults.clone();
+        let parts = Parts {
+            store: self.witness.watch(store),
+            providers: vec![provider],
+            clock: Arc::new(self.clock),
+            seed: Chance::new(self.seed).child(self.lives).below(u64::MAX),
+            settings: self.scenario.settings.clone(),
+            heartbeat: Span::from_secs(30),
+            orphan_grace: Span::from_secs(60),
+            surroundings: Surroundings {
+                installation: "sim".to_owned(),
+                daemon_url: "http://daemon".to_owned(),
+                key: InstallationKey::from_bytes([7; 32]),
+                observe_interval: Span::from_secs(30),
+                observe_interval_busy: Span::from_secs(5),
+            },
+            limits: self.scenario.limits.clone(),
+        };
+        let witness = self.witness.clone();
+        let started = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = witness.crashed() => None,
+                started = Reconciler::start(parts, inbox.clone()) => started.ok(),
+            }
+        });
+        // It may die, or find the disk full, while it starts.
+        let Some((reconciler, snapshot)) = started else { return };
+        let (stop, stopped) = watch::channel(false);
+        let task = self.runtime.spawn(reconciler.run(messages, stopped));
+        self.ground.connect(Some(inbox.clone()));
+        self.daemon = Some(Daemon { inbox, snapshot, task, _stop: stop });
+    }
+
+    /// Kills the daemon. Cloud and machines go on.
+    pub fn crash(&mut self) {
+        let Some(Daemon { task, .. }) = self.daemon.take() else { return };
+        self.ground.connect(None);
+        self.cloud.cut_connections();
+        task.abort();
+        // It ends as cancelled, and the store's lock with it.
+        let ended = self.runtime.block_on(task);
+        if let Err(error) = ended.as_ref()
+            && error.is_panic()
+        {
+            self.ground.report(InvariantId::S2, format!("the daemon panicked: {error}"));
+        }
+    }
+
+    /// Kills the daemon at the commit of this number, counted from 1 over all its lives.
+    pub fn crash_at_commit(&self, number: u64, side: Side) {
+        self.witness.crash_at(number, side);
+    }
+
+    /// The next so many commits find the disk full.
+    pub fn refuse_commits(&self, count: u32) {
+        self.witness.refuse_commits(count);
+    }
+
+    /// Nothing passes between a machine and the daemon for so long.
+    pub fn cut_off(&self, instance: InstanceId, span: Span) {
+        self.ground.cut_off(instance, self.now() + span);
+    }
+
+    /// Lets time go by. False when the daemon died at a commit meanwhile; then it is that moment.
+    pub fn run_for(&mut self, span: Span) -> bool {
+        let until = self.now() + span;
+        let (clock, witness) = (self.clock, self.witness.clone());
+        let ground = self.ground.clone();
+        let limit = self.scenario.limits.iter().find(|(key, _)| *key == BudgetKey::Installation);
+        let limit = limit.and_then(|(_, limit)| *limit);
+        let cloud = self.cloud.clone();
+        let died = self.runtime.block_on(async {
+            while clock.now() < until {
+                let next = (clock.now() + COMPARE_EVERY).min(until);
+                tokio::select! {
+                    biased;
+                    () = witness.crashed() => return true,
+                    () = tokio::time::sleep_until(clock.instant(next)) => {}
+                }
+                witness.compare_with_cloud();
+                let (bill, doubt) = cloud.whole_bill();
+                if limit.is_some_and(|limit| bill > limit + doubt + ROUNDING) {
+                    ground.report(InvariantId::B1, format!("the cloud wants {bill} of a limit of {limit:?}"));
+                }
+            }
+            false
+        });
+        if died || self.daemon.as_ref().is_some_and(|daemon| daemon.task.is_finished()) {
+            self.crash();
+            return false;
+        }
+        true
+    }
+
+    /// Submits an experiment by a key. `None` when the daemon is down, dies or does not store it: submit again then.
+    pub fn submit(&mut self, name: &str, spec: ExperimentSpec) -> Option<ExperimentId> {
+        let spec_id = spec_id(&spec);
+        let new = NewExperiment { name: name.into(), spec_id, spec: Arc::new(spec) };
+        let accepted = self.send(name, SubmitContent::Experiments(vec![new]))?;
+        accepted.experiments.first().copied()
+    }
+
+    /// Submits a sweep of this spec by a key, one trial for each job.
+    pub fn submit_sweep(
+        &mut self,
+        name: &str,
+        spec: ExperimentSpec,
+        jobs: &[Job],
+        budget: Option<Usd>,
+        max_parallel: Option<u32>,
+    ) -> Option<Accepted> {
+        let spec_id = spec_id(&spec);
+        let trial = |job: &Job| -> Params {
+            let envs = job.spec().envs.into_iter();
+            envs.map(|(name, value)| (name, bursar_model::ParamValue::Text(value))).collect()
+        };
+        let trials = jobs.iter().map(trial).collect();
+        let sweep =
+            NewSweep { name: name.into(), spec_id, spec: Arc::new(spec), trials, budget, max_parallel };
+        self.send(name, SubmitContent::Sweep(sweep))
+    }
+
+    /// Cancels an experiment. False when the daemon is down.
+    pub fn cancel(&mut self, experiment: ExperimentId) -> bool {
+        let target = CancelTarget::Experiment(experiment);
+        self.ask(|reply| Message::Cancel { target, reply }).is_some()
+    }
+
+    fn send(&mut self, key: &str, content: SubmitContent) -> Option<Accepted> {
+        let mut digest = [0; 32];
+        digest.iter_mut().zip(key.bytes()).for_each(|(to, from)| *to = from);
+        let request =
+            SubmitRequest { key: Some((key.to_owned(), digest)), user: UserName::new("someone"), content };
+        self.ask(|reply| Message::Submit { request: Box::new(request), reply })?.ok()
+    }
+
+    fn ask<T>(&mut self, message: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Message) -> Option<T> {
+        let inbox = self.daemon.as_ref()?.inbox.clone();
+        let witness = self.witness.clone();
+        let answered = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = witness.crashed() => None,
+                answer = inbox.ask(message) => Some(answer.ok()),
+            }
+        });
+        if answered.is_none() {
+            self.crash();
+        }
+        answered.flatten()
+    }
+
+    /// How an experiment ended, if it has.
+    #[must_use]
+    pub fn outcome(&self, experiment: ExperimentId) -> Option<Outcome> {
+        match self.reader().experiment(experiment).ok()??.experiment.state {
+            bursar_model::ExperimentState::Ended { outcome, .. } => Some(outcome),
+            bursar_model::ExperimentState::Queued | bursar_model::ExperimentState::Running { .. } => None,
+        }
+    }
+
+    /// How often the work of an experiment came to its end on some machine.
+    #[must_use]
+    pub fn finished(&self, experiment: ExperimentId) -> u32 {
+        self.ground.finished(experiment)
+    }
+
+    /// Runs until everything is over, and judges what is left. Nothing may go wrong any more.
+    pub fn settle(&mut self, within: Span) {
+        let until = self.now() + within;
+        while !self.is_settled() && self.now() < until {
+            self.restart();
+            self.run_for(Span::from_secs(60));
+        }
+        if !self.is_settled() {
+            let fleet = self.witness.fleet();
+            let waiting = self.daemon.as_ref().map(|daemon| daemon.snapshot.borrow().waiting.clone());
+            let experiments: Vec<_> = fleet.experiments.values().map(|e| (e.id, e.state_name())).collect();
+            let instances: Vec<_> = fleet.instances.values().map(|i| (i.id, i.state_name())).collect();
+            self.ground.report(
+                InvariantId::E2,
+                format!("not over: {experiments:?} {instances:?}, waiting: {waiting:?}"),
+            );
+            return;
+        }
+        self.judge_the_books();
+        // Planning again changes nothing: an hour of looking brings no event.
+        let before = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
+        self.run_for(Span::from_hours(1));
+        let after = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
+        if before != after {
+            self.ground.report(InvariantId::E2, format!("{} events after all was over", after - before));
+        }
+    }
+
+    /// Nothing runs, and what is not over waits for somebody to raise a budget that outlives it.
+    fn is_settled(&self) -> bool {
+        let fleet = self.witness.fleet();
+        let Some(daemon) = &self.daemon else { return false };
+        let waiting = daemon.snapshot.borrow().waiting.clone();
+        let waits_for_money = |experiment| {
+            matches!(
+                waiting.get(experiment),
+                Some(WaitingOn::Budget { key: BudgetKey::Installation | BudgetKey::Project(_), .. })
+            )
+        };
+        fleet.experiments.keys().all(waits_for_money)
+            && fleet.instances.is_empty()
+            && self.with_cloud(|cloud| cloud.running().is_empty())
+    }
+
+    /// Every instance that was launched is in the books, with what the cloud wants for it.
+    fn judge_the_books(&self) {
+        let closed = self.witness.closed();
+        for instance in self.cloud.launched() {
+            let (bill, doubt) = self.with_cloud(|cloud| cloud.bill(instance));
+            let Some(Closed { booked, excess_max }) = closed.get(&instance).copied() else {
+                self.ground.report(InvariantId::O1, format!("{instance} ran and is in no book"));
+                continue;
+            };
+            let doubt = doubt + ROUNDING;
+            if booked > bill + doubt + excess_max || booked < bill - doubt {
+                self.ground.report(
+                    InvariantId::L1,
+                    format!("{instance} costs {bill} by the cloud and {booked} by the books, doubt {doubt}"),
+                );
+            }
+        }
+        match self.reader().integrity() {
+            Ok(integrity) if integrity.is_sound() => {}
+            found => self.ground.report(InvariantId::L1, format!("{found:?}")),
+        }
+    }
+
+    /// What was found wrong so far. Empty when all is well.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Violation> {
+        self.ground.findings()
+    }
+
+    /// The journal as text, one event a line: the same for the same seed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn journal(&self) -> Result<String, StoreError> {
+        let reader = self.reader();
+        let mut text = String::new();
+        let mut after = 0;
+        for _ in 0..JOURNAL_PAGES_MAX {
+            let page = reader.events(after, 1000)?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for entry in &page {
+                let event = serde_json::to_string(&entry.event).expect("events are JSON in the store too");
+                text.push_str(&format!("{} {} {event}\n", entry.seq, entry.at));
+            }
+        }
+        Ok(text)
+    }
+
+    /// Answers questions about everything that was committed.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.folder.path().join("bursar.db")).expect("the store was made at the start")
+    }
+
+    /// The state as committed.
+    #[must_use]
+    pub fn fleet(&self) -> bursar_model::Fleet {
+        self.witness.fleet()
+    }
+}
+
+fn provider_name() -> ProviderName {
+    ProviderName::new("cloud")
+}
+
+/// Equal specs are one, different ones are not: all that the daemon asks of an id.
+fn spec_id(spec: &ExperimentSpec) -> SpecId {
+    let text = serde_json::to_string(spec).expect("a spec is plain data");
+    let mix =
+        |salt: u64| text.bytes().fold(salt, |hash, byte| bursar_model::id::split_mix(hash ^ u64::from(byte)));
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&mix(1).to_be_bytes());
+    bytes[8..].copy_from_slice(&mix(2).to_be_bytes());
+    SpecId::from_digest(bytes)
+}

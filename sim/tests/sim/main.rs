@@ -1,0 +1,4 @@
+//! The whole daemon on virtual time.
+
+mod chaos;
+mod scenarios;

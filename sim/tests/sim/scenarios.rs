@@ -1,0 +1,286 @@
+//! One thing that goes wrong at a time.
+
+use bursar_model::{
+    AttemptEnd, Category, ExperimentId, IdGen, InstanceEnd, InstanceId, InstanceState, Outcome, Span,
+    SpotPolicy, StopReason, Usd,
+};
+use bursar_providers::{
+    ErrorKind,
+    faulty::{Call, Fault},
+};
+use bursar_sim::{Job, Scenario, Side, World};
+use bursar_store::InstanceFilter;
+
+const DAY: Span = Span::from_hours(24);
+
+fn minutes(minutes: i64) -> Span {
+    Span::from_secs(minutes * 60)
+}
+
+fn world() -> World {
+    World::new(1, Scenario::default())
+}
+
+/// On-demand, so that the cloud takes nothing back of itself.
+fn firm(job: Job) -> bursar_model::ExperimentSpec {
+    bursar_model::ExperimentSpec { spot_policy: SpotPolicy::OnDemand, ..job.spec() }
+}
+
+fn submit(world: &mut World, name: &str, spec: bursar_model::ExperimentSpec) -> ExperimentId {
+    world.submit(name, spec).expect("the daemon is up")
+}
+
+fn settle(mut world: World) -> World {
+    world.settle(DAY);
+    assert_eq!(world.findings(), []);
+    world
+}
+
+fn instances(world: &World) -> Vec<bursar_model::Instance> {
+    world.reader().instances(&InstanceFilter::default(), None, 100).unwrap().rows
+}
+
+fn the_only_machine(world: &World) -> InstanceId {
+    match world.with_cloud(|cloud| cloud.running())[..] {
+        [only] => only,
+        ref others => panic!("{others:?} run"),
+    }
+}
+
+#[test]
+fn an_experiment_runs_to_its_end_and_costs_what_the_cloud_wants() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(90))));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.finished(experiment), 1);
+    let (bill, _) = world.with_cloud(|cloud| cloud.whole_bill());
+    let booked: Usd = instances(&world).iter().map(|instance| instance.meter.cost).sum();
+    assert_eq!(booked, bill);
+}
+
+#[test]
+fn an_interrupted_attempt_goes_on_elsewhere_from_its_checkpoint() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(42));
+    let machine = the_only_machine(&world);
+    world.with_cloud(|cloud| cloud.interrupt(machine, Some(Span::from_secs(120))));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    let attempts = world.reader().attempts_of(experiment).unwrap();
+    assert_eq!(attempts.len(), 2);
+    assert_ne!(attempts[0].instance, attempts[1].instance);
+    let ran = |attempt: &bursar_model::Attempt| match &attempt.state {
+        bursar_model::AttemptState::Ended { at, .. } => at.since(attempt.started_at.unwrap()),
+        other => panic!("{other:?}"),
+    };
+    // It saved within its grace, so nothing was done twice.
+    let all = ran(&attempts[0]) + ran(&attempts[1]);
+    assert!(all.as_millis() < minutes(61).as_millis(), "{all}");
+}
+
+#[test]
+fn an_interruption_without_notice_costs_the_work_since_the_last_checkpoint() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(42));
+    let machine = the_only_machine(&world);
+    world.with_cloud(|cloud| cloud.interrupt(machine, None));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    let attempts = world.reader().attempts_of(experiment).unwrap();
+    assert!(
+        matches!(
+            &attempts[0].state,
+            bursar_model::AttemptState::Ended { end: AttemptEnd::InstanceLost { interrupted: true }, .. }
+        ),
+        "{:?}",
+        attempts[0].state
+    );
+    let lost = world
+        .journal()
+        .unwrap()
+        .lines()
+        .any(|line| line.contains(&format!("\"category\":\"{}\"", Category::Lost)));
+    assert!(lost);
+}
+
+#[test]
+fn a_lost_launch_reply_makes_no_second_instance() {
+    let mut world = world();
+    world.faults().inject(Call::Launch, Fault::LoseReply);
+    world.faults().inject(Call::Launch, Fault::LoseRequest);
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1);
+}
+
+#[test]
+fn a_launch_that_may_have_worked_is_not_given_up_because_later_calls_are_refused() {
+    for refusal in [ErrorKind::Throttled { retry_after: None }, ErrorKind::Unavailable, ErrorKind::Auth] {
+        let mut world = world();
+        world.faults().inject(Call::Launch, Fault::LoseReply);
+        for _ in 0..3 {
+            world.faults().inject(Call::Launch, Fault::Refuse(refusal.clone()));
+        }
+        submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+        let world = settle(world);
+        assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1, "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_refused_launch_costs_nothing_and_the_experiment_goes_elsewhere() {
+    let mut world = world();
+    let market = Scenario::default().market;
+    let scope = bursar_model::Scope::of(&market[0].offering.key());
+    let until = world.now() + DAY;
+    world.with_cloud(|cloud| cloud.sell_out(&scope, until));
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    let refused =
+        |state: &InstanceState| matches!(state, InstanceState::Gone { end: InstanceEnd::Refused { .. }, .. });
+    let instances = instances(&world);
+    assert!(instances.iter().filter(|i| refused(&i.state)).all(|i| i.meter.cost == Usd::ZERO));
+    assert!(instances.iter().any(|i| !refused(&i.state)));
+}
+
+#[test]
+fn the_daemon_may_die_at_any_commit() {
+    let commits = {
+        let mut world = world();
+        submit(&mut world, "one", firm(Job::lasting(minutes(7))));
+        settle(world).commits()
+    };
+    assert!(commits > 10, "{commits}");
+    for commit in 1..=commits {
+        for side in [Side::Before, Side::After] {
+            let mut world = world();
+            world.crash_at_commit(commit, side);
+            let spec = firm(Job::lasting(minutes(7)));
+            let experiment = world.submit("one", spec.clone());
+            let experiment = experiment.unwrap_or_else(|| {
+                world.restart();
+                world.submit("one", spec).expect("the same key finds what was stored")
+            });
+            world.settle(DAY);
+            assert_eq!(world.findings(), [], "at commit {commit}, {side:?}");
+            assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded), "at commit {commit}, {side:?}");
+            assert_eq!(world.finished(experiment), 1, "at commit {commit}, {side:?}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_never_comes_back_costs_no_more_than_the_lease() {
+    let mut world = world();
+    submit(&mut world, "one", firm(Job::lasting(DAY)));
+    world.run_for(minutes(60));
+    let machine = the_only_machine(&world);
+    let paid_until = world.fleet().instances[&machine].paid_until();
+    world.crash();
+    world.run_for(DAY);
+    let ended = world.with_cloud(|cloud| cloud.ended(machine)).expect("it powered itself off");
+    assert!(ended <= paid_until, "{ended} {paid_until}");
+    assert_eq!(world.findings(), []);
+}
+
+#[test]
+fn a_budget_is_kept_though_the_daemon_dies_and_comes_back() {
+    let limit = Some(Usd::from_dollars(2));
+    let mut world = world();
+    let spec = firm(Job::lasting(Span::from_hours(9)));
+    let spec = bursar_model::ExperimentSpec { budget: limit, ..spec };
+    let experiment = submit(&mut world, "long", spec);
+    for _ in 0..4 {
+        world.run_for(minutes(20));
+        world.crash();
+        world.run_for(minutes(5));
+        world.restart();
+    }
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Stopped { why: StopReason::Budget }));
+    let (bill, doubt) = world.with_cloud(|cloud| cloud.whole_bill());
+    assert!(bill <= Usd::from_dollars(2) + doubt, "{bill}");
+    assert!(bill > Usd::from_nanos(1_500_000_000), "most of the budget was used: {bill}");
+}
+
+#[test]
+fn work_goes_on_while_the_cloud_does_not_answer() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(Span::from_hours(5))));
+    world.run_for(minutes(30));
+    let until = world.now() + Span::from_hours(3);
+    world.with_cloud(|cloud| cloud.go_down(until));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.reader().attempts_of(experiment).unwrap().len(), 1);
+}
+
+#[test]
+fn a_machine_that_is_cut_off_ends_by_its_lease_and_its_work_goes_on_elsewhere() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(20));
+    let machine = the_only_machine(&world);
+    world.cut_off(machine, DAY);
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.reader().attempts_of(experiment).unwrap().len(), 2);
+}
+
+#[test]
+fn one_old_listing_makes_nobody_forget_a_machine() {
+    let mut world = world();
+    submit(&mut world, "one", firm(Job::lasting(minutes(20))));
+    world.run_for(minutes(5));
+    // The cloud answers as before the launch, once.
+    submit(&mut world, "two", firm(Job::lasting(minutes(60))));
+    world.run_for(Span::from_millis(1500));
+    let list_failed = Fault::Refuse(ErrorKind::Unavailable);
+    for _ in 0..60 {
+        world.faults().inject(Call::List, list_failed.clone());
+    }
+    world.run_for(minutes(8));
+    world.faults().inject(Call::List, Fault::Stale);
+    let world = settle(world);
+    assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 2);
+}
+
+#[test]
+fn a_machine_that_nobody_knows_is_ended_after_the_grace() {
+    let mut world = world();
+    world.run_for(minutes(10));
+    let stray = IdGen::new(99).instance(world.now());
+    world.with_cloud(|cloud| cloud.add_stray(stray));
+    world.run_for(minutes(12));
+    assert!(world.with_cloud(|cloud| cloud.ended(stray)).is_some());
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    for _ in 0..6 {
+        world.run_for(minutes(2));
+        world.refuse_commits(3);
+    }
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.finished(experiment), 1);
+}
+
+#[test]
+fn a_sweep_shares_machines_and_runs_each_trial_once() {
+    let mut world = world();
+    let jobs: Vec<Job> = (1..=8).map(|number| Job::lasting(minutes(10 * number))).collect();
+    let sweep = world.submit_sweep("sweep", firm(jobs[0]), &jobs, None, Some(4)).unwrap();
+    let world = settle(world);
+    for trial in sweep.experiments {
+        assert_eq!(world.outcome(trial), Some(Outcome::Succeeded));
+        assert_eq!(world.finished(trial), 1);
+    }
+}
