@@ -34,7 +34,8 @@ fn page() -> String {
 
 fn section(page: &mut String, title: &str, schema: &Value) {
     let about = text(schema, "description");
-    write!(page, "\n## {title}\n\n{about}\n\n| key | what it is |\n| --- | --- |\n").unwrap();
+    write!(page, "\n## {title}\n\n{about}\n\n| key | what it is |\n| --- | --- |\n")
+        .expect("a string takes all that is written");
     keys(page, "", schema);
 }
 
@@ -60,7 +61,7 @@ fn keys(page: &mut String, prefix: &str, schema: &Value) {
 
 fn row(page: &mut String, path: &str, schema: &Value) {
     let about = text(schema, "description").replace('\n', " ").replace('|', "\\|");
-    writeln!(page, "| `{path}` | {about} |").unwrap();
+    writeln!(page, "| `{path}` | {about} |").expect("a string takes all that is written");
 }
 
 fn text(schema: &Value, key: &str) -> String {
