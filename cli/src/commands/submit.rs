@@ -38,7 +38,8 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
     let several = specs.len() > 1;
     let mut answers = Vec::new();
     for (index, spec) in specs.into_iter().enumerate() {
-        let name = spec.name.clone().unwrap_or_default();
+        let unnamed = if spec.sweep.is_some() { "sweep" } else { "experiment" };
+        let name = spec.name.clone().unwrap_or_else(|| unnamed.to_owned());
         let key = submit.key.as_ref().map(|key| if several { format!("{key}/{index}") } else { key.clone() });
         let batch = SubmitBatch { user: user(), specs: vec![spec] };
         let answer: SubmitAnswer = context.client.post("/v1/experiments", &batch, key.as_deref()).await?;
