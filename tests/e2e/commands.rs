@@ -81,11 +81,11 @@ fn lists_show_what_is_asked_for_the_newest_first() {
         let rows = installation.json(arguments);
         rows.as_array().unwrap().iter().map(|row| text(&row["id"]).to_owned()).collect()
     };
-    assert_eq!(ids(&["ls"]), [second.clone(), first.clone()]);
-    assert_eq!(ids(&["ls", "-n", "1"]), [second.clone()]);
-    assert_eq!(ids(&["ls", "--state", "failed"]), [second.clone()]);
-    assert_eq!(ids(&["ls", "--project", "lab"]), [first.clone()]);
-    assert_eq!(ids(&["ls", "alph"]), [first]);
+    assert_eq!(ids(&["ls"]), [&*second, &first]);
+    assert_eq!(ids(&["ls", "-n", "1"]), [&*second]);
+    assert_eq!(ids(&["ls", "--state", "failed"]), [&*second]);
+    assert_eq!(ids(&["ls", "--project", "lab"]), [&*first]);
+    assert_eq!(ids(&["ls", "alph"]), [&*first]);
     assert_eq!(ids(&["ls", "--live"]), Vec::<String>::new());
     let empty = installation.bursar(&["ls", "--live"]).with_code(0);
     assert!(empty.stdout.is_empty() && empty.stderr.contains("no experiments"), "only data goes to stdout");
@@ -134,7 +134,7 @@ fn without_a_configuration_this_machine_runs_experiments() {
     let bare = Bare::start();
     std::fs::write(bare.home.path().join("e.yaml"), "run: echo hello\n").unwrap();
     let said = bare.bursar(&["submit", "--wait", "e.yaml"]).with_code(0);
-    assert!(said.stdout.contains("experiment"), "{said:?}");
+    assert!(said.stdout.contains("  experiment"), "{said:?}");
     assert_eq!(bare.bursar(&["logs", "experiment"]).stdout, "hello\n");
     assert!(bare.home.path().join(".local/state/bursar/bursar.db").exists());
 }
