@@ -435,7 +435,9 @@ pub fn attempt_ended(
         events.push(correction.into_event());
     }
     let not_before = failed.then(|| at + backoff_after(experiment.failures));
-    events.push(Event::AttemptEnded { attempt: attempt.id, at, end, failed, not_before });
+    // An instance may have been gone, unseen, when it was given the attempt: it costs nothing from its end on.
+    let ended_at = at.max(attempt.assigned_at);
+    events.push(Event::AttemptEnded { attempt: attempt.id, at: ended_at, end, failed, not_before });
     if let Some(outcome) = outcome {
         events.push(Event::ExperimentEnded { experiment: experiment.id, at, outcome });
     }

@@ -1,8 +1,8 @@
 //! One thing that goes wrong at a time.
 
 use bursar_model::{
-    AttemptEnd, Category, ExperimentId, IdGen, InstanceEnd, InstanceId, InstanceState, Outcome, Span,
-    SpotPolicy, StopReason, Usd,
+    Attempt, AttemptEnd, AttemptState, Category, ExperimentId, ExperimentSpec, IdGen, Instance, InstanceEnd,
+    InstanceId, InstanceState, Outcome, Scope, Span, SpotPolicy, StopReason, Usd,
 };
 use bursar_providers::{
     ErrorKind,
@@ -22,11 +22,11 @@ fn world() -> World {
 }
 
 /// On-demand, so that the cloud takes nothing back of itself.
-fn firm(job: Job) -> bursar_model::ExperimentSpec {
-    bursar_model::ExperimentSpec { spot_policy: SpotPolicy::OnDemand, ..job.spec() }
+fn firm(job: Job) -> ExperimentSpec {
+    ExperimentSpec { spot_policy: SpotPolicy::OnDemand, ..job.spec() }
 }
 
-fn submit(world: &mut World, name: &str, spec: bursar_model::ExperimentSpec) -> ExperimentId {
+fn submit(world: &mut World, name: &str, spec: ExperimentSpec) -> ExperimentId {
     world.submit(name, spec).expect("the daemon is up")
 }
 
@@ -36,8 +36,8 @@ fn settle(mut world: World) -> World {
     world
 }
 
-fn instances(world: &World) -> Vec<bursar_model::Instance> {
-    world.reader().instances(&InstanceFilter::default(), None, 100).unwrap().rows
+fn instances(world: &World) -> Vec<Instance> {
+    world.reader().instances(&InstanceFilter::default(), None, 100).expect("the store reads").rows
 }
 
 fn the_only_machine(world: &World) -> InstanceId {
@@ -71,9 +71,9 @@ fn an_interrupted_attempt_goes_on_elsewhere_from_its_checkpoint() {
     let attempts = world.reader().attempts_of(experiment).unwrap();
     assert_eq!(attempts.len(), 2);
     assert_ne!(attempts[0].instance, attempts[1].instance);
-    let ran = |attempt: &bursar_model::Attempt| match &attempt.state {
-        bursar_model::AttemptState::Ended { at, .. } => at.since(attempt.started_at.unwrap()),
-        other => panic!("{other:?}"),
+    let ran = |attempt: &Attempt| {
+        let AttemptState::Ended { at, .. } = &attempt.state else { panic!("{:?}", attempt.state) };
+        at.since(attempt.started_at.expect("it ran"))
     };
     // It saved within its grace, so nothing was done twice.
     let all = ran(&attempts[0]) + ran(&attempts[1]);
@@ -93,7 +93,7 @@ fn an_interruption_without_notice_costs_the_work_since_the_last_checkpoint() {
     assert!(
         matches!(
             &attempts[0].state,
-            bursar_model::AttemptState::Ended { end: AttemptEnd::InstanceLost { interrupted: true }, .. }
+            AttemptState::Ended { end: AttemptEnd::InstanceLost { interrupted: true }, .. }
         ),
         "{:?}",
         attempts[0].state
@@ -135,7 +135,7 @@ fn a_launch_that_may_have_worked_is_not_given_up_because_later_calls_are_refused
 fn a_refused_launch_costs_nothing_and_the_experiment_goes_elsewhere() {
     let mut world = world();
     let market = Scenario::default().market;
-    let scope = bursar_model::Scope::of(&market[0].offering.key());
+    let scope = Scope::of(&market[0].offering.key());
     let until = world.now() + DAY;
     world.with_cloud(|cloud| cloud.sell_out(&scope, until));
     let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(30))));
@@ -193,7 +193,7 @@ fn a_budget_is_kept_though_the_daemon_dies_and_comes_back() {
     let limit = Some(Usd::from_dollars(2));
     let mut world = world();
     let spec = firm(Job::lasting(Span::from_hours(9)));
-    let spec = bursar_model::ExperimentSpec { budget: limit, ..spec };
+    let spec = ExperimentSpec { budget: limit, ..spec };
     let experiment = submit(&mut world, "long", spec);
     for _ in 0..4 {
         world.run_for(minutes(20));

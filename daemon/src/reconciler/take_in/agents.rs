@@ -174,7 +174,7 @@ impl<S: Store> Reconciler<S> {
         let live: Vec<&Attempt> = self.fleet.attempts_on(instance.id).collect();
         let retry_limit = self.fleet.spec(experiment).retry.limit;
         // Not before what is charged already, not after now: ages are the agent's word.
-        let at = at.min(now).max(instance.meter.through).max(attempt.assigned_at);
+        let at = at.min(now).max(instance.meter.through);
         info!(experiment = %experiment.id, attempt = %id, %end, "attempt ended");
         for event in attempt_ended(instance, &live, attempt, experiment, retry_limit, at, end) {
             self.record(event, turn);
