@@ -30,6 +30,7 @@ use bursar_daemon::{
     logs::Logs,
     reconciler::{Parts, Reconciler},
     secrets::InstallationKey,
+    serve::keep_log_short,
 };
 use bursar_model::{
     CapacityType, CloudId, CloudInstance, InstanceId, InstanceType, Offering, ProviderName, Span, UsdPerHour,
@@ -59,7 +60,7 @@ fn main() {
 /// Experiments that wait for an accelerator that nobody offers: what is measured is taking them in.
 fn throughput(name: &str, clients: usize, requests: usize, per_request: usize) {
     let daemon = Daemon::start(Vec::new());
-    let body = submission("NONE:1", per_request);
+    let body = submission("H100:1", per_request);
     let began = Instant::now();
     let threads: Vec<_> = (0..clients)
         .map(|_| {
@@ -160,6 +161,7 @@ impl Daemon {
             let config = Arc::new(config.unwrap().value);
             let store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
             let reader = store.reader();
+            let checkpointer = store.checkpointer();
             let (sender, messages) = inbox();
             let parts = Parts {
                 store,
@@ -183,6 +185,7 @@ impl Daemon {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let mut offered = snapshot.clone();
+            tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
             let api = Api { inbox: sender, snapshot, reader, logs, config, clock };
             tokio::spawn(axum::serve(listener, router(api)).into_future());
             let (_never, stop) = tokio::sync::watch::channel(false);

@@ -9,9 +9,9 @@ use bursar_providers::{
     Provider,
     local::{LocalProvider, LocalSettings, LocalType, Program},
 };
-use bursar_store::{OpenOptions, SqliteStore, Store, StoreError};
+use bursar_store::{Checkpointer, OpenOptions, SqliteStore, Store, StoreError};
 use tokio::{net::TcpListener, sync::watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     clock::SystemClock,
@@ -19,7 +19,7 @@ use crate::{
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
-    reconciler::{Parts, Reconciler},
+    reconciler::{Parts, Reconciler, Snapshot, chain},
     secrets::InstallationKey,
 };
 
@@ -75,6 +75,7 @@ pub async fn serve(
     // The store first: its lock is what keeps a second daemon out.
     let store = SqliteStore::open(&store_path(&config), OpenOptions::default())?;
     let reader = store.reader();
+    let checkpointer = store.checkpointer();
     let key_path = data_dir.join("installation.key");
     let key = InstallationKey::load_or_create(&key_path).map_err(unusable(key_path))?;
     let logs = Logs::new(&data_dir.join("logs")).map_err(unusable(data_dir.join("logs")))?;
@@ -104,6 +105,8 @@ pub async fn serve(
     };
     let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
 
+    tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
+
     let api = Api { inbox: sender, snapshot, reader, logs, config: Arc::new(config), clock };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
@@ -121,6 +124,20 @@ pub async fn serve(
     }
     info!("stopped; instances go on until their leases end");
     Ok(())
+}
+
+/// Copies the store's log back now and then, on a thread of its own, for as long as there are commits.
+pub async fn keep_log_short(checkpointer: Checkpointer, mut snapshot: watch::Receiver<Snapshot>) {
+    let mut copied_at = 0;
+    // Ends with the reconciler, which holds the other end.
+    while snapshot.wait_for(|now| now.commits >= copied_at + Checkpointer::COMMITS).await.is_ok() {
+        copied_at = snapshot.borrow().commits;
+        let checkpointer = checkpointer.clone();
+        let done = tokio::task::spawn_blocking(move || checkpointer.run()).await;
+        if let Ok(Err(error)) = done {
+            warn!(error = %chain(&error), "the log could not be copied back; the next commits will do it");
+        }
+    }
 }
 
 /// Where the store of a configuration is.

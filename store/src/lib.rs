@@ -16,7 +16,7 @@ pub use self::{
         ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceFilter,
         Integrity, JournalEntry, Page, Reader, ReportFilter, ReportQuery, ReportRow, SweepFilter, SweepRow,
     },
-    sqlite::{Durability, OpenOptions, SqliteStore},
+    sqlite::{Checkpointer, Durability, OpenOptions, SqliteStore},
 };
 
 /// Durable state, written by one daemon at a time.

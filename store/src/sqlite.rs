@@ -5,6 +5,7 @@
 //! run ahead of an answer that comes from another thread.
 
 mod charges;
+mod checkpoint;
 pub(crate) mod load;
 mod lock;
 mod migrate;
@@ -19,6 +20,7 @@ use std::{
 use bursar_model::TypedId;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+pub use self::checkpoint::Checkpointer;
 use self::{lock::StoreLock, migrate::Found};
 use crate::{Commit, Loaded, Reader, Store, StoreError, Submission, Submitted};
 
@@ -33,9 +35,9 @@ const WRITER_CACHE_KIB: i64 = 2000;
 /// KiB of pages for each reading connection: enough for the inner pages of every tree.
 pub(crate) const READER_CACHE_KIB: i64 = 1000;
 
-/// Pages in the log at which the commit that passes it copies them back into the file. Bounds both the recovery
-/// after a kill (it reads the log once) and how long that one commit takes (docs/performance.md has the figures).
-const CHECKPOINT_PAGES: i64 = 1000;
+/// Pages in the log at which the commit that passes it copies them back into the file, where the `Checkpointer` has not
+/// done so before. Bounds the recovery after a kill, which reads the log once.
+const CHECKPOINT_PAGES: i64 = 8000;
 
 /// Bytes that the log may keep on disk after a reader that stayed long let it grow.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
@@ -122,6 +124,12 @@ impl SqliteStore {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What keeps its log short beside the commits.
+    #[must_use]
+    pub fn checkpointer(&self) -> Checkpointer {
+        Checkpointer::new(&self.path)
     }
 
     /// The file may not grow beyond so many bytes from now on; `None` lifts it. What does not fit any more is
