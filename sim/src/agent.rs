@@ -19,7 +19,7 @@ use bursar_model::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use crate::{clock::SimClock, cloud::SimCloud, ground::Ground, world::Job};
+use crate::{clock::SimClock, cloud::SimCloud, ground::Ground, job::Job};
 
 /// From the order to run until `run` runs.
 const PREPARING: Span = Span::from_secs(3);

@@ -9,12 +9,13 @@ use bursar_providers::{
 
 use crate::{
     chance::Chance,
+    job::Job,
     witness::Side,
-    world::{Job, Scenario, World},
+    world::{Scenario, World},
 };
 
 /// How long faults go on. Long enough for leases, interruptions and outages to meet.
-const FAULTS_FOR: Span = Span::from_hours(5);
+const FAULTS_FOR: Span = Span::from_hours(3);
 
 /// After the faults everything is over by then: the longest work, a few interruptions, the longest back-off.
 const SETTLES_WITHIN: Span = Span::from_hours(48);
@@ -101,7 +102,7 @@ impl Run {
             self.restart_at = None;
         }
         match self.chance.below(16) {
-            0..=3 => self.submit(),
+            0..=3 => return self.submit(),
             4 => {
                 self.world.crash();
                 self.died();

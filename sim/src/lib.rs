@@ -15,6 +15,7 @@ mod chaos;
 mod clock;
 mod cloud;
 mod ground;
+mod job;
 mod market;
 mod witness;
 mod world;
@@ -24,7 +25,8 @@ pub use self::{
     chaos::{ChaosReport, chaos},
     clock::SimClock,
     cloud::SimCloud,
+    job::Job,
     market::{Interruptions, SimOffering, small_market},
     witness::Side,
-    world::{Job, Scenario, World},
+    world::{Scenario, World},
 };

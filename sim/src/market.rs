@@ -78,11 +78,10 @@ impl Prices {
         cost
     }
 
-    /// What a reader of old prices may be wrong by over a period, at most. How old they may be depends on how long the
-    /// reader was dead or the cloud was down, so any earlier price counts.
-    pub(crate) fn doubt(&mut self, period: Period) -> Usd {
-        let prices: Vec<i64> =
-            (0..=self.step_of(period.to)).map(|index| self.step(index).as_nanos()).collect();
+    /// What the ledger may be wrong by over a period, at most. It learns prices late, the later the longer it was dead
+    /// or the cloud was down, and charges what nobody vouched for at the newest, so that any price may have counted.
+    pub(crate) fn doubt(&self, period: Period) -> Usd {
+        let prices: Vec<i64> = self.steps.iter().map(|price| price.as_nanos()).collect();
         let (low, high) = (prices.iter().min().copied(), prices.iter().max().copied());
         let spread = UsdPerHour::from_nanos(high.unwrap_or_default() - low.unwrap_or_default());
         spread.cost_rounded_up(period.span())
