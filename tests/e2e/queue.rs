@@ -153,9 +153,11 @@ fn an_interrupted_attempt_is_resumed_from_its_checkpoint_on_another_machine() {
     let id = installation.submit(
         "name: steps\ncheckpoint: {grace: 1s}\nrun: |\n  saved=$BURSAR_CHECKPOINT_DIR/step\n  \
          step=$(cat $saved 2>/dev/null || echo 0)\n  echo from $step\n  \
-         trap 'test -e $BURSAR_NOTICE_FILE && echo noticed; exit 1' TERM\n  \
-         while [ $step -lt 12 ]; do sleep 0.2; step=$((step+1)); echo $step > $saved.tmp; mv $saved.tmp $saved; \
-         echo step $step; done\n",
+         trap 'told=yes' TERM\n  \
+         while [ $step -lt 12 ] && [ -z $told ]; do\n    sleep 0.2; step=$((step+1)); echo $step > $saved.tmp\n    \
+         mv $saved.tmp $saved || mv $saved.tmp $saved # The first may have been told to end.\n    \
+         echo step $step\n  done\n  \
+         test -e $BURSAR_NOTICE_FILE && echo noticed\n  [ $step = 12 ]\n",
     );
     let detail = installation.until_state(&id, "succeeded");
     let attempts = detail["attempts"].as_array().unwrap();

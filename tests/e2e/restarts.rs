@@ -88,10 +88,11 @@ fn a_daemon_killed_at_twenty_moments_of_a_sweep_loses_nothing_and_runs_nothing_t
     let run = format!(
         "name: storm\nproject: lab\ncheckpoint: {{grace: 1s}}\nestimate: {{duration: 2s}}\n\
          run: |\n  runs={runs}\n  say() {{ echo \"$1 $BURSAR_EXPERIMENT_ID $BURSAR_ATTEMPT_ID $$\" >> $runs; }}\n  \
-         trap 'say stop; exit 143' TERM\n  say start\n  done=$BURSAR_CHECKPOINT_DIR/done\n  \
+         trap 'told=yes' TERM\n  say start\n  done=$BURSAR_CHECKPOINT_DIR/done\n  \
          i=$(cat $done 2>/dev/null || echo 0)\n  \
-         while [ $i -lt 8 ]; do sleep 0.2; i=$((i+1)); echo $i > $done.tmp; mv $done.tmp $done; echo step $i; done\n  \
-         say stop\nsweep:\n  matrix: {{x: 0..28}}\n  max_parallel: 5\n",
+         while [ $i -lt 8 ] && [ -z $told ]; do\n    sleep 0.2; i=$((i+1)); echo step $i; echo $i > $done.tmp\n    \
+         mv $done.tmp $done || mv $done.tmp $done # The first may have been told to end.\n  done\n  \
+         say stop\n  [ $i = 8 ]\nsweep:\n  matrix: {{x: 0..28}}\n  max_parallel: 5\n",
         runs = runs.display(),
     );
     let sweep = installation.sweep(&run);
