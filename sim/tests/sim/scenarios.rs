@@ -132,6 +132,19 @@ fn a_launch_that_may_have_worked_is_not_given_up_because_later_calls_are_refused
 }
 
 #[test]
+fn an_agent_quicker_than_the_answer_to_its_launch_makes_no_boot_free_of_charge() {
+    let mut world = world();
+    world.faults().inject(Call::Launch, Fault::LoseReply);
+    submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    world.run_for(Span::from_millis(900));
+    let until = world.now() + minutes(8);
+    world.with_cloud(|cloud| cloud.go_down(until));
+    // The books are held against the bill.
+    let world = settle(world);
+    assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1);
+}
+
+#[test]
 fn a_refused_launch_costs_nothing_and_the_experiment_goes_elsewhere() {
     let mut world = world();
     let market = Scenario::default().market;
