@@ -2,9 +2,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Account, Amounts, Attempt, AttemptEnd, AttemptState, Backoff, BudgetKey, CapacityType, Category, Charge,
-    ChargeClass, ChargeLine, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
-    Instance, InstanceEnd, InstanceState, InstanceType, Meter, Offering, Outcome, Period, Retry, Share, Span,
-    SpecId, SpotPolicy, Timestamp, Usd, UsdPerHour, invariant,
+    ChargeClass, ChargeLine, CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec,
+    ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceState, InstanceType, Meter, Offering,
+    Outcome, Period, Retry, Share, Span, SpecId, SpotPolicy, Timestamp, Usd, UsdPerHour, invariant,
 };
 
 const SPEC: SpecId = SpecId::from_digest([1; 16]);
@@ -160,7 +160,14 @@ fn a_charge_moves_money_from_held_to_spent_and_must_meet_the_last_one() {
     let mut course = Course::new();
     let experiment = course.queue();
     let instance = course.launch(experiment);
-    course.apply(Event::AgentRegistered { instance: instance.id, at: at(5), token_digest: "d".into() });
+    let cloud = CloudInstance {
+        cloud_id: "i-1".into(),
+        instance: instance.id,
+        state: CloudState::Running,
+        launched_at: at(5),
+        notice: None,
+    };
+    course.apply(Event::InstanceLaunched { cloud, at: at(6) });
     let charge = |from, to, dollars| {
         let amount = Usd::from_dollars(dollars);
         let line = ChargeLine {
