@@ -348,7 +348,10 @@ impl Agent {
             let known = self.attempts.get_mut(&order.attempt);
             match (&order.action, known) {
                 (Action::Run { .. }, Some(_)) => {}
-                (Action::Run { work }, None) => {
+                // Work comes with the first order only; without it the attempt is one that this agent has reported, in an
+                // answer that crossed its forgetting.
+                (Action::Run { work: None }, None) => {}
+                (Action::Run { work: Some(work) }, None) => {
                     let attempt = Attempt::new(&order, (**work).clone(), &self.settings);
                     self.begin(attempt);
                 }

@@ -12,8 +12,8 @@ use std::{
 };
 
 use bursar_model::{
-    Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering, ProviderName,
-    Span, Timestamp, WaitingOn,
+    BudgetKey, Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering,
+    ProviderName, RefusedScope, Scope, Span, Timestamp, Usd, WaitingOn,
 };
 use bursar_policies::{Market, Plan, PlanInput, Settings, plan};
 use bursar_providers::Provider;
@@ -60,7 +60,7 @@ pub struct Parts<S> {
     /// What effects need to know.
     pub surroundings: Surroundings,
     /// The limits of the configured budgets.
-    pub limits: Vec<(bursar_model::BudgetKey, Option<bursar_model::Usd>)>,
+    pub limits: Vec<(BudgetKey, Option<Usd>)>,
 }
 
 /// What others may see of the loop without asking it.
@@ -72,8 +72,14 @@ pub struct Snapshot {
     pub waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>,
     /// What is on offer.
     pub market: Arc<Market>,
+    /// What was refused lately.
+    pub refused: Arc<BTreeMap<Scope, RefusedScope>>,
     /// Instances of ours that nobody knew, so far.
     pub orphans: u64,
+    /// Those of them that are still there.
+    pub orphans_left: usize,
+    /// When the newest of them was told.
+    pub orphan_at: Option<Timestamp>,
     /// Turns whose commit failed, so far.
     pub failed_commits: u64,
 }
@@ -92,13 +98,24 @@ pub struct Reconciler<S> {
     started_at: Timestamp,
     heard: BTreeMap<InstanceId, Timestamp>,
     offered: BTreeMap<ProviderName, Vec<Offering>>,
-    orphans: BTreeMap<InstanceId, Timestamp>,
+    orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     effects: Effects,
     waiters: Waiters,
     snapshot: watch::Sender<Snapshot>,
     pacing: Pacing,
     /// The store has a newer leader.
     deposed: bool,
+    /// The state is not that of the store: nothing is done on it before it was loaded again.
+    stale: bool,
+}
+
+/// An instance of ours at a provider that we do not know.
+#[derive(Debug)]
+struct Orphan {
+    /// When it was first seen.
+    since: Timestamp,
+    /// It was counted.
+    told: bool,
 }
 
 /// When to plan.
@@ -147,7 +164,8 @@ impl<S: Store> Reconciler<S> {
         let now = clock.now();
         let mut ids = IdGen::new(seed);
         ids.start_after(loaded.highest_id);
-        let (snapshot, watcher) = watch::channel(Snapshot::default());
+        let refused = Arc::new(loaded.fleet.refused.clone());
+        let (snapshot, watcher) = watch::channel(Snapshot { refused, ..Snapshot::default() });
         let mut reconciler = Self {
             store,
             epoch: loaded.epoch,
@@ -166,6 +184,7 @@ impl<S: Store> Reconciler<S> {
             snapshot,
             pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
             deposed: false,
+            stale: false,
         };
         reconciler.set_limits(limits, now).await?;
         Ok((reconciler, watcher))
@@ -175,6 +194,16 @@ impl<S: Store> Reconciler<S> {
     pub async fn run(mut self, mut messages: Messages, mut stop: watch::Receiver<bool>) {
         let mut buffer = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
+            if self.stale {
+                self.reload().await;
+                if self.stale {
+                    tokio::select! {
+                        biased;
+                        _ = stop.changed() => break,
+                        () = tokio::time::sleep(STORE_REST.to_std()) => continue,
+                    }
+                }
+            }
             let now = self.clock.now();
             let effects_at = self.effects.start_due(&self.fleet, now);
             let sleep_until = self.sleep_until(now, effects_at);
@@ -252,7 +281,6 @@ impl<S: Store> Reconciler<S> {
         self.pacing.due = !events.is_empty();
         self.pacing.rested_at = Instant::now() + began.elapsed() * PLAN_REST_FACTOR;
         for event in events {
-            log_decision(&event);
             self.record(event, turn);
         }
         waiting
@@ -282,7 +310,13 @@ impl<S: Store> Reconciler<S> {
         };
         match self.store.commit(&commit).await {
             Ok(()) => {
-                self.snapshot.send_modify(|snapshot| snapshot.commits += 1);
+                commit.events.iter().for_each(log_decision);
+                self.snapshot.send_modify(|snapshot| {
+                    snapshot.commits += 1;
+                    if !commit.changes.refused.is_empty() {
+                        snapshot.refused = Arc::new(self.fleet.refused.clone());
+                    }
+                });
                 self.waiters.answer(&self.fleet, &changed, now, self.heartbeat);
                 self.heard.retain(|instance, _| self.fleet.instances.contains_key(instance));
                 Ok(())
@@ -291,13 +325,22 @@ impl<S: Store> Reconciler<S> {
                 self.deposed = matches!(failed, StoreError::Deposed { .. });
                 self.snapshot.send_modify(|snapshot| snapshot.failed_commits += 1);
                 let told = CommitFailed(chain(&failed));
-                match self.store.load().await {
-                    Ok(loaded) => self.fleet = loaded.fleet,
-                    Err(unreadable) => error!(error = %chain(&unreadable), "the store cannot be read again"),
-                }
-                self.pacing.due = true;
+                self.stale = true;
+                self.reload().await;
                 Err(told)
             }
+        }
+    }
+
+    /// Takes the state from the store again, after a commit that failed.
+    async fn reload(&mut self) {
+        match self.store.load().await {
+            Ok(loaded) => {
+                self.fleet = loaded.fleet;
+                self.stale = false;
+                self.pacing.due = true;
+            }
+            Err(unreadable) => error!(error = %chain(&unreadable), "the store cannot be read again"),
         }
     }
 
@@ -328,11 +371,15 @@ impl<S: Store> Reconciler<S> {
 
     async fn set_limits(
         &mut self,
-        limits: Vec<(bursar_model::BudgetKey, Option<bursar_model::Usd>)>,
+        limits: Vec<(BudgetKey, Option<Usd>)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut turn = Turn::default();
-        for (key, limit) in limits {
+        // A project that is not in the configuration any more has no limit there.
+        let dropped = self.fleet.budgets.keys().filter(|key| matches!(key, BudgetKey::Project(_)));
+        let dropped: Vec<_> =
+            dropped.filter(|key| !limits.iter().any(|(named, _)| named == *key)).cloned().collect();
+        for (key, limit) in limits.into_iter().chain(dropped.into_iter().map(|key| (key, None))) {
             if self.fleet.budgets.get(&key).is_none_or(|budget| budget.limit != limit) {
                 self.record(Event::BudgetLimited { key, limit }, &mut turn);
             }
@@ -386,22 +433,22 @@ fn log_decision(event: &Event) {
         Event::InstanceTerminating { instance, why, .. } => info!(%instance, %why, "terminating"),
         Event::ExperimentEnded { experiment, outcome, .. } => info!(%experiment, %outcome, "ended"),
         Event::CapacityRefused { scope, until, .. } => warn!(%scope, %until, "refused"),
+        Event::AttemptEnded { attempt, end, .. } => info!(%attempt, %end, "attempt ended"),
+        Event::AgentRegistered { instance, .. } => info!(%instance, "ready"),
+        Event::InstanceNoticed { instance, gone_at } => warn!(%instance, %gone_at, "the cloud takes it back"),
+        Event::InstanceGone { instance, end, .. } => info!(%instance, ?end, "gone"),
         Event::SpecAdded { .. }
         | Event::SweepQueued { .. }
         | Event::ExperimentQueued { .. }
         | Event::CancelRequested { .. }
         | Event::BudgetLimited { .. }
         | Event::InstanceLaunched { .. }
-        | Event::AgentRegistered { .. }
-        | Event::InstanceNoticed { .. }
         | Event::CallFailed { .. }
         | Event::LeaseExtended { .. }
         | Event::PriceChanged { .. }
-        | Event::InstanceGone { .. }
         | Event::AttemptStarted { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
-        | Event::AttemptEnded { .. }
         | Event::Charged { .. }
         | Event::CapacityFound { .. } => {}
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bursar_model::{
-    AttemptState, Fleet, InstanceId, InstanceState, Span, Timestamp,
+    AttemptId, AttemptState, Fleet, InstanceId, InstanceState, Span, Timestamp,
     agent_api::{Action, AttemptOrder, SyncReply, Work},
 };
 use rustc_hash::FxHasher;
@@ -25,6 +25,8 @@ pub(crate) struct Waiters {
 
 #[derive(Debug)]
 struct Waiter {
+    /// The attempts that the agent has reported.
+    known: BTreeSet<AttemptId>,
     version: u64,
     deadline: Timestamp,
     reply: oneshot::Sender<AgentAnswer>,
@@ -36,11 +38,12 @@ impl Waiters {
     pub(crate) fn hold(
         &mut self,
         instance: InstanceId,
+        known: BTreeSet<AttemptId>,
         version: u64,
         deadline: Timestamp,
         reply: oneshot::Sender<AgentAnswer>,
     ) {
-        if let Some(before) = self.waiting.insert(instance, Waiter { version, deadline, reply }) {
+        if let Some(before) = self.waiting.insert(instance, Waiter { known, version, deadline, reply }) {
             self.deadlines.remove(&(before.deadline, instance));
         }
         self.deadlines.insert((deadline, instance));
@@ -76,7 +79,7 @@ impl Waiters {
         let candidates: BTreeSet<InstanceId> = due.chain(changed.iter().copied()).chain(fresh).collect();
         for instance in candidates {
             let Some(waiter) = self.waiting.get(&instance) else { continue };
-            let answer = orders(fleet, instance, now, heartbeat);
+            let answer = orders(fleet, instance, &waiter.known, now, heartbeat);
             let news = match &answer {
                 AgentAnswer::Orders { reply, .. } => reply.version != waiter.version,
                 AgentAnswer::Unauthorized | AgentAnswer::NotStored(_) => true,
@@ -92,8 +95,15 @@ impl Waiters {
     }
 }
 
-/// What an instance's agent is to do now.
-pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: Span) -> AgentAnswer {
+/// What an instance's agent is to do now. Work, with its secrets, goes out only for attempts that the agent does not know
+/// yet: what it knows it has, and a secret that can no longer be read must not disturb it.
+pub(crate) fn orders(
+    fleet: &Fleet,
+    id: InstanceId,
+    known: &BTreeSet<AttemptId>,
+    now: Timestamp,
+    heartbeat: Span,
+) -> AgentAnswer {
     let mut reply = SyncReply {
         lease_remaining_ms: 0,
         heartbeat_ms: heartbeat.as_millis() as u64,
@@ -102,8 +112,10 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
         version: 0,
     };
     let mut secrets = BTreeMap::new();
+    let mut lease_until = now;
     if let Some(instance) = fleet.instances.get(&id) {
-        reply.lease_remaining_ms = instance.lease_until.since(now).as_millis() as u64;
+        lease_until = instance.lease_until;
+        reply.lease_remaining_ms = lease_until.since(now).as_millis() as u64;
         // Machines end by the provider's hand, once, with what they run told to stop before.
         reply.power_off = matches!(instance.state, InstanceState::Gone { .. });
         for attempt in fleet.attempts_on(id) {
@@ -111,6 +123,9 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
             let spec = fleet.spec(experiment);
             let grace_ms = spec.checkpoint.grace.as_millis() as u64;
             let action = match attempt.state {
+                AttemptState::Assigned | AttemptState::Running if known.contains(&attempt.id) => {
+                    Action::Run { work: None }
+                }
                 AttemptState::Assigned | AttemptState::Running => {
                     let mut envs = spec.envs.clone();
                     envs.extend(
@@ -120,7 +135,7 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
                         secrets.insert(attempt.id, spec.secrets.clone());
                     }
                     Action::Run {
-                        work: Box::new(Work {
+                        work: Some(Box::new(Work {
                             name: experiment.name.to_string(),
                             setup: spec.setup.clone(),
                             run: spec.run.clone(),
@@ -128,7 +143,7 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
                             workdir: spec.workdir.clone(),
                             devices: attempt.devices.clone(),
                             grace_ms,
-                        }),
+                        })),
                     }
                 }
                 AttemptState::Stopping { why, .. } => Action::Stop { why, grace_ms },
@@ -142,13 +157,15 @@ pub(crate) fn orders(fleet: &Fleet, id: InstanceId, now: Timestamp, heartbeat: S
             });
         }
     }
-    reply.version = version_of(&reply);
+    reply.version = version_of(&reply, lease_until);
     AgentAnswer::Orders { reply: Box::new(reply), secrets }
 }
 
-/// Differs when the orders do. The work of an attempt never changes, so its id stands for it.
-fn version_of(reply: &SyncReply) -> u64 {
+/// Differs when the orders do, or the lease. The work of an attempt never changes, so its id stands for it. A longer lease
+/// is news: an agent that heard of it late would begin to stop its work in vain.
+fn version_of(reply: &SyncReply, lease_until: Timestamp) -> u64 {
     let mut hasher = FxHasher::default();
+    lease_until.as_millis().hash(&mut hasher);
     reply.power_off.hash(&mut hasher);
     for order in &reply.attempts {
         bursar_model::TypedId::as_u64(order.attempt).hash(&mut hasher);

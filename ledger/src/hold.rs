@@ -6,28 +6,56 @@
 
 use std::collections::BTreeMap;
 
-use bursar_model::{ExperimentId, Instance, InstanceType, Share, Span, Usd, UsdPerHour};
+use bursar_model::{
+    CapacityType, ExperimentId, Instance, InstanceType, Offering, Share, Span, Usd, UsdPerHour,
+};
 
 /// Kept on top of each share's hold while any is left. Splitting a charge rounds each part by less than one
 /// nano-dollar; a thousand charges within one lease are far more than there ever are.
 const ROUNDING: Usd = Usd::from_nanos(1_000);
 
-/// What a launch must hold in all: the worst price for the whole of its first lease.
-#[must_use]
-pub fn launch_hold(ceiling: UsdPerHour, lease: Span, drain_allowance: Span) -> Usd {
-    ceiling.cost_rounded_up(lease + drain_allowance) + ROUNDING
+/// What an instance may come to cost at worst.
+///
+/// Up to its ceiling while it works. A spot price that passes the ceiling has the instance drained; until that is over
+/// it costs what it costs, and no spot price is above the on-demand price of the same machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorstCase {
+    ceiling: UsdPerHour,
+    while_draining: UsdPerHour,
+    drain_allowance: Span,
 }
 
-/// What each share of an instance must hold so that all of `uncharged` is paid for at the ceiling.
-#[must_use]
-pub fn holds(
-    ceiling: UsdPerHour,
-    uncharged: Span,
-    shares: &BTreeMap<ExperimentId, Share>,
-    total_weight: u32,
-) -> BTreeMap<ExperimentId, Usd> {
-    let whole = ceiling.cost_rounded_up(uncharged);
-    shares.iter().map(|(payer, share)| (*payer, part_of(whole, share.weight, total_weight))).collect()
+impl WorstCase {
+    /// Of an instance of this offering that is drained above `ceiling`.
+    #[must_use]
+    pub fn of(offering: &Offering, ceiling: UsdPerHour, drain_allowance: Span) -> Self {
+        let while_draining = match offering.capacity_type {
+            CapacityType::Spot => offering.on_demand_price.map_or(ceiling, |price| price.max(ceiling)),
+            // These prices are agreed on at the launch.
+            CapacityType::OnDemand | CapacityType::Reserved => ceiling,
+        };
+        Self { ceiling, while_draining, drain_allowance }
+    }
+
+    /// Of this instance.
+    #[must_use]
+    pub fn of_instance(instance: &Instance) -> Self {
+        Self::of(&instance.offering, instance.ceiling, instance.drain_allowance)
+    }
+
+    /// The highest price that is ever in force.
+    #[must_use]
+    pub fn price(self) -> UsdPerHour {
+        self.while_draining
+    }
+
+    /// What so much time costs at worst, the drain at its end included. Rounded up.
+    #[must_use]
+    pub fn cost(self, time: Span) -> Usd {
+        let drain = time.min(self.drain_allowance);
+        let working = time.saturating_sub(drain);
+        self.ceiling.cost_rounded_up(working).saturating_add(self.while_draining.cost_rounded_up(drain))
+    }
 }
 
 /// The part of a hold that one share takes, rounded up.
@@ -48,20 +76,20 @@ pub fn with_holds(
     mut shares: BTreeMap<ExperimentId, Share>,
     uncharged: Span,
 ) -> BTreeMap<ExperimentId, Share> {
-    fill(instance.ceiling, &instance.offering.instance_type, &mut shares, uncharged);
+    fill(WorstCase::of_instance(instance), &instance.offering.instance_type, &mut shares, uncharged);
     shares
 }
 
-/// Makes the holds of all shares of an instance of this type for so much time at the ceiling.
+/// Makes the holds of all shares of an instance of this type for so much time.
 pub fn fill(
-    ceiling: UsdPerHour,
+    worst: WorstCase,
     kind: &InstanceType,
     shares: &mut BTreeMap<ExperimentId, Share>,
     uncharged: Span,
 ) {
     let sum: u32 = shares.values().map(|share| share.weight).sum();
     let total = sum.max(kind.weight());
-    let whole = ceiling.cost_rounded_up(uncharged);
+    let whole = worst.cost(uncharged);
     for share in shares.values_mut() {
         share.held = part_of(whole, share.weight, total);
     }

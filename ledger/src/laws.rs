@@ -67,9 +67,8 @@ impl Life {
         });
         let first = ids.experiment(now);
         let wanted = [(first, &account(), amounts(1))];
-        let mut shares = shares::at_launch(&kind, &wanted);
-        hold::fill(CEILING, &kind, &mut shares, LEASE);
-        let instance = Instance {
+        let shares = shares::at_launch(&kind, &wanted);
+        let mut instance = Instance {
             id: ids.instance(now),
             offering: Offering {
                 provider: "cloud".into(),
@@ -100,6 +99,7 @@ impl Life {
             notice: None,
             backoff: Backoff::default(),
         };
+        instance.shares = hold::with_holds(&instance, instance.shares.clone(), LEASE);
         Self { now, ids, instance, attempts: Vec::new(), charged: BTreeMap::new(), through: now }
     }
 

@@ -13,7 +13,7 @@ pub mod shares;
 
 pub use self::{
     allocate::allocate,
-    hold::{holds, launch_hold},
+    hold::WorstCase,
     meter::{Metered, lost_work, meter},
     room::{Room, Short},
 };

@@ -7,7 +7,7 @@ use bursar_model::{
     InstanceState, Meter, Period, Timestamp, Usd,
 };
 
-use crate::{allocate::allocate, hold::holds, shares::used_weights};
+use crate::{allocate::allocate, hold::with_holds, shares::used_weights};
 
 /// A charge with what becomes of the meter and the holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +71,8 @@ pub fn meter<'a>(
         cost: instance.meter.cost + cost,
     };
     let uncharged = instance.paid_until().since(meter.through);
-    let held = holds(instance.ceiling, uncharged, &instance.shares, instance.total_weight());
+    let shares = with_holds(instance, instance.shares.clone(), uncharged);
+    let held = shares.into_iter().map(|(payer, share)| (payer, share.held)).collect();
     let charge = Charge {
         instance: instance.id,
         period,

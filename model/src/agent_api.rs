@@ -113,8 +113,9 @@ pub struct AttemptOrder {
 pub enum Action {
     /// Start it, unless it was started.
     Run {
-        /// The work. Sent until the attempt is reported as anything but unknown.
-        work: Box<Work>,
+        /// The work. Sent until the agent reports the attempt: from then on it has it, and its secrets with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<Box<Work>>,
     },
     /// SIGTERM, and SIGKILL after the grace.
     Stop {

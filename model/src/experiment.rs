@@ -36,6 +36,10 @@ pub struct Experiment {
     pub attempts: u32,
     /// Attempts that failed of themselves.
     pub failures: u32,
+    /// Attempts in a row whose instance was lost under them, with nothing saved and though no cloud took it back. Whose
+    /// count is not 0 may be the cause, and gets instances of its own.
+    #[serde(default)]
+    pub losses: u32,
     /// When it may be tried again after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -183,8 +187,10 @@ pub enum AttemptState {
 pub enum StopReason {
     /// Somebody cancelled the experiment.
     Cancelled,
-    /// A budget above it cannot pay for more.
+    /// Its own or its sweep's budget cannot pay for more.
     Budget,
+    /// A wider budget cannot pay for more now: it waits for one that can.
+    Unfunded,
     /// It ran for its `max_duration`.
     MaxDuration,
     /// The price passed the ceiling, or the instance goes for another reason: it will run elsewhere.
@@ -198,7 +204,7 @@ impl StopReason {
     #[must_use]
     pub fn requeues(self) -> bool {
         match self {
-            Self::Moved | Self::Interrupted => true,
+            Self::Moved | Self::Interrupted | Self::Unfunded => true,
             Self::Cancelled | Self::Budget | Self::MaxDuration => false,
         }
     }
@@ -209,6 +215,7 @@ impl fmt::Display for StopReason {
         f.pad(match self {
             Self::Cancelled => "cancelled",
             Self::Budget => "budget exhausted",
+            Self::Unfunded => "no budget for another lease",
             Self::MaxDuration => "max_duration reached",
             Self::Moved => "moved to another instance",
             Self::Interrupted => "interrupted by the cloud",
@@ -362,7 +369,7 @@ impl Attempt {
     const UNSAVED_MAX: usize = 32;
 
     /// Notes what was charged as `run`.
-    pub(crate) fn ran(&mut self, charge: RunCharge) {
+    pub fn ran(&mut self, charge: RunCharge) {
         self.unsaved.push(charge);
         if self.unsaved.len() > Self::UNSAVED_MAX {
             let oldest = self.unsaved.remove(0);

@@ -223,6 +223,7 @@ fn queued(count: usize, shapes: &[ExperimentSpec]) -> Fleet {
             state: ExperimentState::Queued,
             attempts: 0,
             failures: 0,
+            losses: 0,
             not_before: None,
             checkpoint_at: None,
             metrics: BTreeMap::new(),

@@ -128,7 +128,7 @@ fn candidates_of(
 ) -> Vec<Candidate> {
     let queued_at = input.fleet.experiments.get(&experiment).map_or(input.now, |known| known.queued_at);
     let wish = Wish::new(spec, input.settings, crate::choice::is_in_a_hurry(spec, queued_at, input.now));
-    let view = View::new(input.market, input.fleet, input.now);
+    let view = View::new(input);
     let mut room = Room::new(&input.fleet.budgets);
     keep_for_renewals(input, &BTreeSet::new(), &mut room);
     let held_for = input.settings.lease + input.settings.drain_allowance;

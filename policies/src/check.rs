@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bursar_ledger::WorstCase;
 use bursar_model::{
     Attempt, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
     Instance, InstanceState, InvariantId, Resources, SpotPolicy, UsdPerHour, Violation, invariant,
@@ -102,7 +103,7 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
     {
         wrong("is not paid for one lease");
     }
-    let whole = instance.ceiling.cost_rounded_up(instance.uncharged().span());
+    let whole = WorstCase::of_instance(instance).cost(instance.uncharged().span());
     if instance.held() < whole {
         wrong("holds less than it may come to cost");
     }

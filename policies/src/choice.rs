@@ -6,15 +6,15 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use bursar_ledger::hold;
+use bursar_ledger::{WorstCase, hold};
 use bursar_model::{
-    AcceleratorName, Amounts, CapacityType, ExperimentSpec, Fleet, InstanceType, Offering, Resources, Scope,
-    Span, SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
+    AcceleratorName, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering, Resources, Scope, Span,
+    SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Settings,
+    PlanInput, Settings,
     market::{Firmness, Kind, Market, Row, known_price},
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct View<'a> {
     pub(crate) market: &'a Market,
     refused: Vec<(&'a Scope, Timestamp)>,
+    drain_allowance: Span,
     /// The cheapest offering of a type that was not refused: asked for by every shape, worked out once.
     open: RefCell<FxHashMap<(u32, Firmness), Option<u32>>>,
 }
@@ -148,12 +149,13 @@ impl<'a> Wish<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(market: &'a Market, fleet: &'a Fleet, now: Timestamp) -> Self {
+    pub(crate) fn new(input: &PlanInput<'a>) -> Self {
+        let PlanInput { market, fleet, now, settings, .. } = *input;
         let active = |(scope, refused): (&'a Scope, &bursar_model::RefusedScope)| {
             (refused.until > now).then_some((scope, refused.until))
         };
         let refused = fleet.refused.iter().filter_map(active).collect();
-        Self { market, refused, open: RefCell::default() }
+        Self { market, refused, drain_allowance: settings.drain_allowance, open: RefCell::default() }
     }
 
     /// Until when an offering is left alone, if it is.
@@ -254,7 +256,9 @@ impl<'a> View<'a> {
         let part = kind.weight_of(choice.amounts);
         let others = part.saturating_mul(choice.places.min(mates).max(1) - 1);
         let total = kind.weight().max(others.saturating_add(part));
-        hold::part_of(choice.ceiling.cost_rounded_up(held_for), total - others, total)
+        let worst =
+            WorstCase::of(self.market.offering(choice.offering), choice.ceiling, self.drain_allowance);
+        hold::part_of(worst.cost(held_for), total - others, total)
     }
 
     /// The least that a launch for one experiment alone has to hold, on whatever may ever be asked for.

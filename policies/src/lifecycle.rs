@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_ledger::{Metered, Room, hold, lost_work, meter, shares};
 use bursar_model::{
-    Account, Attempt, AttemptEnd, AttemptState, DrainReason, Event, Experiment, ExperimentId,
-    ExperimentState, Instance, InstanceId, InstanceState, Outcome, Share, Span, StopReason, Timestamp, Usd,
+    Account, Attempt, AttemptEnd, AttemptState, BudgetKey, Category, DrainReason, Event, Experiment,
+    ExperimentId, ExperimentState, Instance, InstanceId, InstanceState, Outcome, RunCharge, Share, Span,
+    StopReason, Timestamp, Usd,
 };
 
 use crate::{Plan, PlanInput};
@@ -16,6 +17,10 @@ use crate::{Plan, PlanInput};
 /// Kept between the end of the longest grace and the end of the lease. Longer than the agent's own margin, so that it
 /// is the daemon that stops the work and knows why, unless it is down.
 const LANDING_MARGIN: Span = Span::from_secs(3);
+
+/// After so many instances in a row that were lost under it, with nothing saved, an experiment has failed: most likely it
+/// is what kills them.
+const LOSSES_MAX: u32 = 5;
 
 /// The attempts of each instance, made once a plan.
 pub(crate) type Attempts<'a> = BTreeMap<InstanceId, Vec<&'a Attempt>>;
@@ -74,7 +79,7 @@ pub(crate) fn keep_for_renewals(input: &PlanInput<'_>, leaving: &BTreeSet<Instan
         if !works || leaving.contains(&instance.id) {
             continue;
         }
-        let renewed_at = (instance.lease_until - input.settings.lease.divided_by(2)).max(input.now);
+        let renewed_at = (instance.lease_until - renewal_ahead(input)).max(input.now);
         let paid_until = renewed_at + input.settings.lease + instance.drain_allowance;
         let uncharged = paid_until.since(instance.meter.through);
         for (payer, share) in hold::with_holds(instance, instance.shares.clone(), uncharged) {
@@ -106,12 +111,24 @@ fn plan_instance(
     live: &[&Attempt],
 ) -> bool {
     match instance.state {
-        // The next call is due at its back-off, whatever is planned.
-        InstanceState::Intended { .. } => true,
+        InstanceState::Intended { .. } => {
+            // The next call is due at its back-off, whatever is planned. Past its lease nothing pays for what the launch
+            // would make, so that from then on its end is asked for instead.
+            if input.now >= instance.lease_until || is_unneeded(input, instance) {
+                end(input, room, plan, instance, live, DrainReason::Unneeded);
+                return false;
+            }
+            plan.wake(instance.lease_until);
+            true
+        }
         InstanceState::Booting { at } => {
             let give_up = at + input.settings.boot_timeout;
             if input.now >= give_up {
                 end(input, room, plan, instance, live, DrainReason::AgentLost);
+                return false;
+            }
+            if is_unneeded(input, instance) {
+                end(input, room, plan, instance, live, DrainReason::Unneeded);
                 return false;
             }
             plan.wake(give_up);
@@ -137,6 +154,18 @@ fn plan_instance(
         }
         InstanceState::Terminating { .. } | InstanceState::Gone { .. } => false,
     }
+}
+
+/// Whether everybody for whom an instance was launched is over before it is ready.
+fn is_unneeded(input: &PlanInput<'_>, instance: &Instance) -> bool {
+    let is_over = |payer: &ExperimentId| {
+        input
+            .fleet
+            .experiments
+            .get(payer)
+            .is_none_or(|experiment| experiment.is_ended() || experiment.cancelled)
+    };
+    instance.shares.keys().all(is_over)
 }
 
 /// Why a ready instance should go, if it should.
@@ -188,8 +217,8 @@ fn leave(
     plan.events.push(Event::InstanceDraining { instance: instance.id, at: input.now, why });
     let stop = match why {
         DrainReason::Interrupted => StopReason::Interrupted,
-        DrainReason::Budget => StopReason::Budget,
-        DrainReason::Idle
+        DrainReason::Budget
+        | DrainReason::Idle
         | DrainReason::Ceiling
         | DrainReason::AgentLost
         | DrainReason::Unneeded
@@ -236,7 +265,7 @@ fn reason_to_stop(
         return Some(StopReason::Cancelled);
     }
     let limit = input.fleet.spec(experiment).max_duration?;
-    let until = attempt.started_at? + limit;
+    let until = attempt.assigned_at + limit;
     if input.now >= until {
         return Some(StopReason::MaxDuration);
     }
@@ -252,8 +281,9 @@ fn may_stop(attempt: &Attempt, why: StopReason) -> bool {
     }
 }
 
-/// Extends a lease whose second half has begun. Where no budget pays for more, what runs is told to stop early enough
-/// to save its work. False when the instance takes no new work.
+/// Extends a lease of which a third is over. Where not all who should pay for more can, those who cannot are told to
+/// stop, early enough to save their work and for the others to go on; where nobody can, the instance goes. False when
+/// it takes no new work.
 fn extend_when_due(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
@@ -261,44 +291,78 @@ fn extend_when_due(
     instance: &Instance,
     live: &[&Attempt],
 ) -> bool {
-    let due = instance.lease_until - input.settings.lease.divided_by(2);
+    let due = instance.lease_until - renewal_ahead(input);
     if input.now < due {
         plan.wake(due);
         return true;
     }
-    if extend_lease(input, room, plan, instance, live) {
-        return true;
+    let Err(short) = extend_lease(input, room, plan, instance, live) else { return true };
+
+    let land_at = instance.lease_until - landing_ahead(input, live);
+    if input.now < land_at {
+        plan.wake(land_at);
+        // Budgets get room when other work ends; asked again at half of what is left.
+        plan.wake(input.now + Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
+        return false;
     }
-    // The landing: what is held lasts until the lease ends. Work goes on until its own grace before that.
+    let (stopped, others): (Vec<&Attempt>, Vec<&Attempt>) =
+        live.iter().partition(|attempt| short.contains_key(&attempt.experiment));
+    if others.is_empty() {
+        settle(input, room, plan, instance, live);
+        let (at, why) = (input.now, DrainReason::Budget);
+        plan.events.push(if live.is_empty() {
+            Event::InstanceTerminating { instance: instance.id, at, why }
+        } else {
+            Event::InstanceDraining { instance: instance.id, at, why }
+        });
+    }
+    for attempt in stopped {
+        let why = match short[&attempt.experiment] {
+            // A wider budget outlives the experiment: somebody may raise it, and until then it waits.
+            BudgetKey::Installation | BudgetKey::Project(_) => StopReason::Unfunded,
+            BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => StopReason::Budget,
+        };
+        if may_stop(attempt, why) {
+            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why });
+        }
+    }
+    plan.wake(input.now + input.settings.drain_allowance);
+    plan.wake(instance.lease_until);
+    false
+}
+
+/// How long before its end a lease is extended: early, so that a daemon that is away for a while finds the lease alive.
+fn renewal_ahead(input: &PlanInput<'_>) -> Span {
+    input.settings.lease.times(2).divided_by(3)
+}
+
+/// How long before the end of a lease that cannot be extended work is told to stop: its grace to save, as much again for
+/// the others on the instance, whose lease is extended once it has left, and a margin. Never in a lease's first half.
+fn landing_ahead(input: &PlanInput<'_>, live: &[&Attempt]) -> Span {
     let grace = live
         .iter()
         .filter_map(|attempt| input.fleet.experiments.get(&attempt.experiment))
         .map(|experiment| input.fleet.spec(experiment).checkpoint.grace)
         .max()
         .unwrap_or_default();
-    let ahead = (grace + LANDING_MARGIN).min(input.settings.lease.divided_by(2));
-    let land_at = instance.lease_until - ahead;
-    if input.now >= land_at {
-        leave(input, room, plan, instance, live, DrainReason::Budget);
-    } else {
-        plan.wake(land_at);
-        // Budgets get room when other work ends; asked again at half of what is left.
-        plan.wake(input.now + Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
-    }
-    false
+    (grace.times(2) + LANDING_MARGIN).min(input.settings.lease.divided_by(2))
 }
 
 /// Pays for another lease from now on, if the budgets of those who should pay, or else of those who paid so far, can.
+///
+/// # Errors
+/// The experiments whose budgets cannot, each with the budget that is short: all that run, or fewer where the rest could
+/// pay without them.
 fn extend_lease(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
     instance: &Instance,
     live: &[&Attempt],
-) -> bool {
+) -> Result<(), BTreeMap<ExperimentId, BudgetKey>> {
     let until = input.now + input.settings.lease;
     if until <= instance.lease_until {
-        return true;
+        return Ok(());
     }
     let through = metered_through(input, instance);
     let uncharged = (until + instance.drain_allowance).since(through);
@@ -309,21 +373,44 @@ fn extend_lease(
         enter(room, instance, metered);
     }
     let before = shares_after(instance, charged.as_ref());
+    let held = |shares| hold::with_holds(instance, shares, uncharged);
     let renewed = shares::at_renewal(instance, live.iter().copied(), account_of);
     for candidate in [renewed, instance.shares.clone()] {
-        let after = hold::with_holds(instance, candidate, uncharged);
+        let after = held(candidate);
         if room.exchange(&before, &after).is_ok() {
             plan.events.extend(charged.map(Metered::into_event));
             plan.events.push(Event::LeaseExtended { instance: instance.id, until, shares: after });
-            plan.wake(until - input.settings.lease.divided_by(2));
-            return true;
+            plan.wake(until - renewal_ahead(input));
+            return Ok(());
+        }
+    }
+    // Who is short, and could the rest go on without them? Each round leaves one more out.
+    let mut short = BTreeMap::new();
+    for _ in 0..=live.len() {
+        let able = live.iter().copied().filter(|attempt| !short.contains_key(&attempt.experiment));
+        let mut shares = shares::at_renewal(instance, able.clone(), account_of);
+        if able.count() == 0 {
+            shares = instance.shares.clone();
+        }
+        let after = held(shares);
+        match room.exchange(&before, &after) {
+            Ok(()) => {
+                let reverted = room.exchange(&after, &before);
+                debug_assert!(reverted.is_ok(), "what was held before fits again");
+                break;
+            }
+            Err((payer, lack)) => {
+                if short.insert(payer, lack.key).is_some() {
+                    break;
+                }
+            }
         }
     }
     // What was charged only for this is not charged after all.
     if let Some(metered) = &charged {
         leave_out(room, instance, metered);
     }
-    false
+    Err(short)
 }
 
 /// Charges an instance up to when it was last known to be alive, in the plan and in the plan's room. To be called at
@@ -420,21 +507,35 @@ pub fn attempt_ended(
         AttemptEnd::Stopped { why } if why.requeues() => (None, false, true),
         AttemptEnd::Stopped { why: StopReason::Cancelled } => (Some(Outcome::Cancelled), false, false),
         AttemptEnd::Stopped { why } => (Some(Outcome::Stopped { why: *why }), false, false),
-        AttemptEnd::InstanceLost { .. } => (None, false, true),
+        AttemptEnd::InstanceLost { interrupted: true } => (None, false, true),
+        AttemptEnd::InstanceLost { interrupted: false } => {
+            let last = experiment.losses + 1 >= LOSSES_MAX;
+            (last.then(|| Outcome::Failed { end: end.clone() }), false, !last)
+        }
     };
     let mut charged = instance.clone();
     let mut ended = attempt.clone();
     if let Some(metered) = meter(instance, live.iter().copied(), at) {
         // The lost part is counted with this last charge in it.
-        let mut scratch = ScratchCharge { attempt: &mut ended };
-        scratch.note(&metered);
+        let ran = metered.charge.lines.iter().filter(|line| line.category == Category::Run);
+        for line in ran.filter(|line| line.payer == attempt.experiment) {
+            ended.ran(RunCharge {
+                period: metered.charge.period,
+                amount: line.amount,
+                on_demand_amount: line.on_demand_amount,
+            });
+        }
         charged.meter = metered.meter.clone();
         events.push(metered.into_event());
     }
     if lost && let Some(correction) = lost_work(&charged, &ended, at) {
         events.push(correction.into_event());
     }
-    let not_before = failed.then(|| at + backoff_after(experiment.failures));
+    let not_before = match &end {
+        AttemptEnd::InstanceLost { interrupted: false } => Some(at + backoff_after(experiment.losses)),
+        _ if failed => Some(at + backoff_after(experiment.failures)),
+        _ => None,
+    };
     // An instance may have been gone, unseen, when it was given the attempt: it costs nothing from its end on.
     let ended_at = at.max(attempt.assigned_at);
     events.push(Event::AttemptEnded { attempt: attempt.id, at: ended_at, end, failed, not_before });
@@ -447,23 +548,4 @@ pub fn attempt_ended(
 /// 1 s, 2 s, 4 s … up to about 4 minutes between tries of what fails of itself.
 fn backoff_after(failures: u32) -> Span {
     Span::from_secs(1 << failures.min(8))
-}
-
-/// Adds a charge that is not applied yet to an attempt's unsaved work.
-struct ScratchCharge<'a> {
-    attempt: &'a mut Attempt,
-}
-
-impl ScratchCharge<'_> {
-    fn note(&mut self, metered: &bursar_ledger::Metered) {
-        for line in &metered.charge.lines {
-            if line.payer == self.attempt.experiment && line.category == bursar_model::Category::Run {
-                self.attempt.unsaved.push(bursar_model::RunCharge {
-                    period: metered.charge.period,
-                    amount: line.amount,
-                    on_demand_amount: line.on_demand_amount,
-                });
-            }
-        }
-    }
 }

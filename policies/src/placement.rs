@@ -45,7 +45,7 @@ pub(crate) fn plan_placement<'a>(
         room,
         ids,
         plan,
-        view: View::new(input.market, input.fleet, input.now),
+        view: View::new(input),
         entries,
         groups,
         places: places::places(input, lifecycle),

@@ -176,6 +176,7 @@ impl World {
             state: ExperimentState::Queued,
             attempts: 0,
             failures: 0,
+            losses: 0,
             not_before: None,
             checkpoint_at: None,
             metrics: BTreeMap::new(),

@@ -220,7 +220,8 @@ impl Agent {
         let AttemptOrder { attempt: id, experiment, number: _, action } = order;
         match (action, self.attempts.get_mut(&id)) {
             (Action::Run { .. }, Some(_)) => {}
-            (Action::Run { work }, None) => {
+            (Action::Run { work: None }, None) => {}
+            (Action::Run { work: Some(work) }, None) => {
                 self.attempts.insert(id, Attempt::begin(experiment, &work, now));
             }
             (Action::Stop { why, grace_ms }, Some(attempt)) => {

@@ -142,7 +142,7 @@ impl Daemon {
             attempt: self.ids.attempt(now),
             experiment: self.ids.experiment(now),
             number: 1,
-            action: Action::Run { work: Box::new(work) },
+            action: Action::Run { work: Some(Box::new(work)) },
         };
         self.change(|book| {
             book.orders.insert(order.attempt, order.clone());

@@ -70,7 +70,7 @@ async fn answered(api: &Api, answer: AgentAnswer) -> Result<Json<SyncReply>, Api
 /// read the order is held back and the attempt ends with the reason.
 async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTreeMap<String, SecretRef>) {
     let Some(order) = reply.attempts.iter_mut().find(|order| order.attempt == id) else { return };
-    let Action::Run { work } = &mut order.action else { return };
+    let Action::Run { work: Some(work) } = &mut order.action else { return };
     for (name, secret) in wanted {
         match read_secret(secret).await {
             Ok(value) => {

@@ -7,7 +7,7 @@ use crate::{
     budget::BudgetKey,
     charge::{Category, Charge, ChargeClass},
     event::Event,
-    experiment::{Attempt, AttemptState, Experiment, ExperimentState, RunCharge},
+    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge},
     id::{AttemptId, ExperimentId, InstanceId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
     money::Usd,
@@ -121,17 +121,16 @@ impl Fleet {
             Event::InstanceTerminating { instance, at, why } => {
                 let found = self.instance_mut(*instance)?;
                 match found.state {
-                    InstanceState::Booting { .. }
+                    // An intended instance may or may not exist: either way it has ended once the cloud says so.
+                    InstanceState::Intended { .. }
+                    | InstanceState::Booting { .. }
                     | InstanceState::Ready { .. }
                     | InstanceState::Draining { .. } => {
                         found.state = InstanceState::Terminating { since: *at, why: *why };
                         found.backoff = Backoff::default();
                         Ok(())
                     }
-                    // An intended instance may or may not exist: it is settled by its token first.
-                    InstanceState::Intended { .. }
-                    | InstanceState::Terminating { .. }
-                    | InstanceState::Gone { .. } => {
+                    InstanceState::Terminating { .. } | InstanceState::Gone { .. } => {
                         illegal(format!("{instance} terminates while {}", found.state_name()))
                     }
                 }
@@ -152,6 +151,8 @@ impl Fleet {
                 let id = found.experiment;
                 let experiment = self.experiment_mut(id)?;
                 experiment.checkpoint_at = experiment.checkpoint_at.max(Some(*at));
+                // Saved work is progress, whatever becomes of the instance.
+                experiment.losses = 0;
                 Ok(())
             }
             Event::MetricsReported { attempt, metrics } => {
@@ -180,7 +181,7 @@ impl Fleet {
                 }
                 found.state = AttemptState::Ended { at: *at, end: end.clone() };
                 let (experiment, instance) = (found.experiment, found.instance);
-                self.attempt_left(experiment, *failed, *not_before)?;
+                self.attempt_left(experiment, end, *failed, *not_before)?;
                 let others = self.attempts_on(instance).next().is_some();
                 if !others && let Some(instance) = self.instances.get_mut(&instance) {
                     instance.idle_since = Some(*at);
@@ -309,8 +310,22 @@ impl Fleet {
         self.set_shares(*instance, shares)
     }
 
-    fn attempt_left(&mut self, id: ExperimentId, failed: bool, not_before: Option<Timestamp>) -> Applied {
+    fn attempt_left(
+        &mut self,
+        id: ExperimentId,
+        end: &AttemptEnd,
+        failed: bool,
+        not_before: Option<Timestamp>,
+    ) -> Applied {
         let experiment = self.experiment_mut(id)?;
+        match end {
+            AttemptEnd::InstanceLost { interrupted: false } => experiment.losses += 1,
+            // Says nothing about who is to blame for the losses before.
+            AttemptEnd::InstanceLost { interrupted: true } | AttemptEnd::Stopped { .. } => {}
+            AttemptEnd::Exited { .. } | AttemptEnd::Killed { .. } | AttemptEnd::NotStarted { .. } => {
+                experiment.losses = 0;
+            }
+        }
         experiment.state = ExperimentState::Queued;
         experiment.not_before = not_before;
         if failed {

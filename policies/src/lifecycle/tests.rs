@@ -29,11 +29,11 @@ fn state(world: &World, instance: InstanceId) -> &InstanceState {
 }
 
 #[test]
-fn a_lease_is_extended_once_half_of_it_is_used_and_not_before() {
+fn a_lease_is_extended_once_a_third_of_it_is_used_and_not_before() {
     let (mut world, _, instance) = running();
-    let due = world.fleet.instances[&instance].lease_until - Span::from_secs(300);
+    let due = world.fleet.instances[&instance].lease_until - Span::from_secs(400);
     assert_eq!(world.look().wake_at, Some(due));
-    world.pass(Span::from_secs(299));
+    world.pass(Span::from_secs(199));
     assert_eq!(world.step().events, []);
     world.pass(Span::from_secs(1));
     let _ = world.step();
@@ -45,14 +45,16 @@ fn a_lease_is_extended_once_half_of_it_is_used_and_not_before() {
 #[test]
 fn near_a_cap_work_is_told_to_stop_early_enough_to_save_itself() {
     let (mut world, experiment, instance) = running();
-    world.limit(BudgetKey::Project("p".into()), 0.21);
+    world.limit(BudgetKey::Experiment(experiment), 0.21);
     let lease_until = world.fleet.instances[&instance].lease_until;
     world.pass(Span::from_secs(301));
     let plan = world.step();
     assert_eq!(plan.events, [], "nothing is charged for a lease that is not had");
     assert!(plan.wake_at.is_some_and(|at| at < lease_until), "{:?}", plan.wake_at);
-    world.pass(Span::from_secs(269));
-    assert_eq!(stops(&world.step()), [StopReason::Budget], "30 s, its grace, are left");
+    world.pass(Span::from_secs(235));
+    assert_eq!(world.step().events, [], "it works for as long as it may");
+    world.pass(Span::from_secs(1));
+    assert_eq!(stops(&world.step()), [StopReason::Budget], "63 s are left: its grace twice, and a margin");
     assert!(matches!(state(&world, instance), InstanceState::Draining { why: DrainReason::Budget, .. }));
     world.pass(Span::from_secs(5));
     let attempt = world.attempt_of(experiment);
@@ -63,6 +65,76 @@ fn near_a_cap_work_is_told_to_stop_early_enough_to_save_itself() {
     let budget = world.fleet.budgets[&BudgetKey::Project("p".into())];
     assert_eq!(budget.held, Usd::ZERO);
     assert!(budget.spent <= dollars(0.21));
+}
+
+#[test]
+fn a_project_without_money_makes_its_work_wait_instead_of_ending_it() {
+    let (mut world, experiment, _) = running();
+    world.limit(BudgetKey::Project("p".into()), 0.21);
+    world.pass(Span::from_secs(540));
+    assert_eq!(stops(&world.step()), [StopReason::Unfunded]);
+    world.end(world.attempt_of(experiment), AttemptEnd::Stopped { why: StopReason::Unfunded });
+    assert_eq!(world.fleet.experiments[&experiment].state, ExperimentState::Queued);
+}
+
+#[test]
+fn who_cannot_pay_for_another_lease_leaves_and_the_others_go_on() {
+    let mut world = World::new(vec![offering(&gpu("two", "T4", 2), 2.0)]);
+    let (wealthy, poor) = (world.queue(&spec(&["T4:1"])), world.queue(&spec(&["T4:1"])));
+    world.limit(BudgetKey::Experiment(poor), 0.25);
+    world.run();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    assert_eq!(world.fleet.attempts.len(), 2, "they share it");
+    world.pass(Span::from_secs(540));
+    let poor_attempt = world.attempt_of(poor);
+    let plan = world.step();
+    assert_eq!(stops(&plan), [StopReason::Budget]);
+    assert!(matches!(world.fleet.attempts[&poor_attempt].state, AttemptState::Stopping { .. }));
+    assert!(matches!(state(&world, instance), InstanceState::Ready { .. }));
+    world.pass(Span::from_secs(10));
+    world.end(poor_attempt, AttemptEnd::Stopped { why: StopReason::Budget });
+    let _ = world.step();
+    assert_eq!(world.fleet.instances[&instance].lease_until, world.now + world.settings.lease);
+    assert!(matches!(world.fleet.experiments[&wealthy].state, ExperimentState::Running { .. }));
+}
+
+#[test]
+fn what_loses_instance_after_instance_is_put_apart_and_ends() {
+    let mut world = World::new(vec![offering(&gpu("two", "T4", 2), 2.0)]);
+    let (suspect, bystander) = (world.queue(&spec(&["T4:1"])), world.queue(&spec(&["T4:1"])));
+    world.run();
+    world.end(world.attempt_of(suspect), AttemptEnd::InstanceLost { interrupted: false });
+    world.pass(Span::from_secs(1));
+    world.run();
+    let instance_of = |world: &World, id| world.fleet.attempts[&world.attempt_of(id)].instance;
+    assert_ne!(instance_of(&world, suspect), instance_of(&world, bystander), "nobody is put beside it");
+    for _ in 0..4 {
+        world.end(world.attempt_of(suspect), AttemptEnd::InstanceLost { interrupted: false });
+        world.pass(Span::from_secs(30));
+        world.run();
+    }
+    assert!(!world.fleet.experiments.contains_key(&suspect), "five in a row are its end");
+    assert!(matches!(world.fleet.experiments[&bystander].state, ExperimentState::Running { .. }));
+}
+
+#[test]
+fn a_launch_that_is_not_settled_within_its_lease_or_that_nobody_needs_is_ended() {
+    for cancel in [false, true] {
+        let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+        let experiment = world.queue(&spec(&["T4:1"]));
+        let _ = world.step();
+        let instance = *world.fleet.instances.keys().next().unwrap();
+        if cancel {
+            world.apply(&Event::CancelRequested { experiment });
+        } else {
+            world.pass(Span::from_secs(600));
+        }
+        let _ = world.step();
+        assert!(matches!(
+            state(&world, instance),
+            InstanceState::Terminating { why: DrainReason::Unneeded, .. }
+        ));
+    }
 }
 
 #[test]

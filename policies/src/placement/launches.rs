@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_ledger::{Short, hold, shares};
+use bursar_ledger::{Short, WorstCase, hold, shares};
 use bursar_model::{
     AcceleratorName, Account, Amounts, Backoff, Event, ExperimentId, Instance, InstanceId, InstanceState,
     InstanceType, Meter, Offering, Share, Span, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
-use super::{Fate, Placement};
+use super::{Fate, Placement, places::is_suspect};
 use crate::{
     PlanInput,
     choice::{Choice, Means, Wish},
@@ -83,7 +83,7 @@ impl Launch<'_> {
 impl<'a> Placement<'a, '_> {
     /// Shares a launch of this plan, if one has room.
     pub(super) fn join_launch(&mut self, index: usize) -> bool {
-        if self.open_launches.is_empty() {
+        if self.open_launches.is_empty() || is_suspect(self.entries[index].experiment) {
             return false;
         }
         let (experiment, group) = (self.entries[index].experiment, self.entries[index].group);
@@ -107,7 +107,12 @@ impl<'a> Placement<'a, '_> {
 
         let launch = &mut self.launches[at];
         launch.payers.push((experiment.id, &experiment.account, amounts));
-        let after = held_shares(launch.offering, launch.ceiling, &launch.payers, held_for(self.input));
+        let after = held_shares(
+            launch.offering,
+            worst_case(self.input, launch.offering, launch.ceiling),
+            &launch.payers,
+            held_for(self.input),
+        );
         if self.room.exchange(&launch.shares, &after).is_err() {
             launch.payers.pop();
             return false;
@@ -141,7 +146,8 @@ impl<'a> Placement<'a, '_> {
         }
         let left = self.room.left(&experiment.account, experiment.id);
         let means = Means { left, held_for: held_for(self.input) };
-        if self.launch_together(index, means) || self.launch_alone(index, means) {
+        let suspect = is_suspect(experiment);
+        if !suspect && self.launch_together(index, means) || self.launch_alone(index, means) {
             return;
         }
         if self.view.choose(&wish, 1, Means::ANY).is_none() {
@@ -215,7 +221,12 @@ impl<'a> Placement<'a, '_> {
             (experiment.id, &experiment.account, choice.amounts)
         };
         let payers: Vec<Payer<'a>> = sharing.iter().map(payer).collect();
-        let shares = held_shares(offering, choice.ceiling, &payers, held_for(self.input));
+        let shares = held_shares(
+            offering,
+            worst_case(self.input, offering, choice.ceiling),
+            &payers,
+            held_for(self.input),
+        );
         self.room.exchange(&BTreeMap::new(), &shares)?;
 
         let id = self.ids.instance(self.input.now);
@@ -224,7 +235,8 @@ impl<'a> Placement<'a, '_> {
         }
         let kind = &offering.instance_type;
         let free = payers.iter().fold(kind.amounts(), |free, (_, _, amounts)| free.minus(*amounts));
-        if can_be_shared(kind, free) {
+        let alone = sharing.iter().any(|member| is_suspect(self.entries[*member].experiment));
+        if !alone && can_be_shared(kind, free) {
             let key = kind.accelerators.as_ref().map(|has| &has.name);
             self.open_launches.entry(key).or_default().push(self.launches.len());
         }
@@ -256,7 +268,7 @@ impl<'a> Placement<'a, '_> {
         {
             let (experiment, fate) = (self.entries[at].experiment, &self.entries[at].fate);
             member = self.entries[at].next;
-            if at == index || *fate != Fate::Open {
+            if at == index || *fate != Fate::Open || is_suspect(experiment) {
                 continue;
             }
             if let Some(sweep) = experiment.account.sweep {
@@ -297,14 +309,19 @@ pub(super) fn held_for(input: &PlanInput<'_>) -> Span {
     input.settings.lease + input.settings.drain_allowance
 }
 
+/// What a launch now may come to cost.
+fn worst_case(input: &PlanInput<'_>, offering: &Offering, ceiling: UsdPerHour) -> WorstCase {
+    WorstCase::of(offering, ceiling, input.settings.drain_allowance)
+}
+
 fn held_shares(
     offering: &Offering,
-    ceiling: UsdPerHour,
+    worst: WorstCase,
     payers: &[Payer<'_>],
     held_for: Span,
 ) -> BTreeMap<ExperimentId, Share> {
     let mut shares = shares::at_launch(&offering.instance_type, payers);
-    hold::fill(ceiling, &offering.instance_type, &mut shares, held_for);
+    hold::fill(worst, &offering.instance_type, &mut shares, held_for);
     shares
 }
 

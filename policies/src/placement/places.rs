@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bursar_ledger::{hold, shares};
+use bursar_ledger::{WorstCase, hold, shares};
 use bursar_model::{
     Amounts, Attempt, AttemptState, Event, Experiment, ExperimentId, Instance, InstanceState, WaitingOn,
 };
@@ -24,6 +24,8 @@ pub(super) struct Place<'a> {
     ready: bool,
     free: Amounts,
     live: Vec<&'a Attempt>,
+    /// One that may be the end of instances is on it, or will be: nobody is put beside it.
+    guarded: bool,
     /// The instance as this plan leaves it and what the plan assigns to it, once it assigns anything.
     changed: Option<(Instance, Vec<Attempt>)>,
 }
@@ -48,13 +50,26 @@ pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Ve
         let all = instance.offering.instance_type.amounts();
         let free = live.iter().fold(all, |free, attempt| free.minus(attempt.amounts));
         if free != Amounts::default() {
-            places.push(Place { instance, ready, free, live: live.to_vec(), changed: None });
+            let suspect = |id: &ExperimentId| input.fleet.experiments.get(id).is_some_and(is_suspect);
+            let guarded = live.iter().any(|attempt| suspect(&attempt.experiment));
+            places.push(Place { instance, ready, free, live: live.to_vec(), guarded, changed: None });
         }
     }
     places
 }
 
+/// Whether an experiment lost its last instance in a way that it may have caused. It gets instances of its own until it
+/// has saved something or ended.
+pub(super) fn is_suspect(experiment: &Experiment) -> bool {
+    experiment.losses > 0
+}
+
 impl Place<'_> {
+    /// Whether this experiment may be beside those who are here.
+    fn may_have(&self, experiment: &Experiment) -> bool {
+        !self.guarded && (!is_suspect(experiment) || self.live.is_empty() && self.changed.is_none())
+    }
+
     /// What an experiment would take here, if its wishes allow it and there is room.
     fn fits(&self, wish: &Wish<'_>) -> Option<Amounts> {
         let kind = &self.instance.offering.instance_type;
@@ -159,6 +174,9 @@ impl<'a> Placement<'a, '_> {
     /// Takes a place. False when no budget pays for it.
     fn occupy(&mut self, index: usize, at: usize, amounts: Amounts, pays_already: bool) -> bool {
         let experiment = self.entries[index].experiment;
+        if !self.places[at].may_have(experiment) {
+            return false;
+        }
         if self.places[at].ready {
             if !self.assign(experiment, at, amounts) {
                 return false;
@@ -173,6 +191,7 @@ impl<'a> Placement<'a, '_> {
         }
         let place = &mut self.places[at];
         place.free = place.free.minus(amounts);
+        place.guarded |= is_suspect(experiment);
         true
     }
 
@@ -180,7 +199,7 @@ impl<'a> Placement<'a, '_> {
     fn put_by(&mut self, experiment: &Experiment, at: usize, amounts: Amounts) -> bool {
         let instance = self.places[at].instance;
         let kind = &instance.offering.instance_type;
-        let whole = instance.ceiling.cost_rounded_up(instance.uncharged().span());
+        let whole = WorstCase::of_instance(instance).cost(instance.uncharged().span());
         let part = hold::part_of(whole, kind.weight_of(amounts), instance.total_weight());
         if self.room.short(&experiment.account, experiment.id, part).is_some() {
             return false;

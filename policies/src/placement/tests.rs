@@ -233,7 +233,7 @@ fn a_launch_leaves_what_runs_the_money_for_its_next_lease() {
     world.limit(BudgetKey::Installation, 0.45);
     let first = world.queue(&spec(&["T4:1"]));
     world.run();
-    world.pass(Span::from_secs(200));
+    world.pass(Span::from_secs(150));
     world.queue(&spec(&["T4:1"]));
     let plan = world.step();
     assert!(

@@ -82,6 +82,7 @@ impl Script {
             state: ExperimentState::Queued,
             attempts: 0,
             failures: 0,
+            losses: 0,
             not_before: None,
             checkpoint_at: None,
             metrics: BTreeMap::new(),

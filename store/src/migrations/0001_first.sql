@@ -60,6 +60,7 @@ CREATE TABLE experiments (
   detail TEXT,
   attempts INTEGER NOT NULL,
   failures INTEGER NOT NULL,
+  losses INTEGER NOT NULL,
   not_before INTEGER,
   checkpoint_at INTEGER,
   metrics TEXT,

@@ -1,5 +1,7 @@
 //! What agents say.
 
+use std::collections::BTreeSet;
+
 use bursar_ledger::meter;
 use bursar_model::{
     Attempt, AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason,
@@ -50,7 +52,6 @@ impl<S: Store> Reconciler<S> {
                     return;
                 }
                 None => {
-                    info!(instance = %id, "ready");
                     // What the boot cost is charged as such before it is over.
                     if let Some(metered) = meter(instance, std::iter::empty(), now) {
                         self.record(metered.into_event(), turn);
@@ -60,7 +61,7 @@ impl<S: Store> Reconciler<S> {
             }
             self.heard.insert(id, now);
         }
-        let answer = orders(&self.fleet, id, now, self.heartbeat);
+        let answer = orders(&self.fleet, id, &BTreeSet::new(), now, self.heartbeat);
         turn.answers.push(Box::new(move |stored| {
             let _ = reply.send(match stored {
                 Ok(_) => answer,
@@ -81,18 +82,19 @@ impl<S: Store> Reconciler<S> {
             // An instance that is gone from the state: its agent is told to power off.
             let unknown = request.instance.is_some_and(|id| !self.fleet.instances.contains_key(&id));
             let answer = match request.instance {
-                Some(id) if unknown => orders(&self.fleet, id, now, self.heartbeat),
+                Some(id) if unknown => orders(&self.fleet, id, &BTreeSet::new(), now, self.heartbeat),
                 _ => AgentAnswer::Unauthorized,
             };
             let _ = reply.send(answer);
             return;
         };
-        self.heard.insert(id, now);
+        if self.heard.insert(id, now).is_none() {
+            self.follow_price(id, turn);
+        }
         if let Some(remaining) = request.notice_remaining_ms
             && self.fleet.instances.get(&id).is_some_and(|instance| instance.notice.is_none())
         {
             let gone_at = now + Span::from_millis(i64::try_from(remaining).unwrap_or(i64::MAX));
-            warn!(instance = %id, %gone_at, "the cloud takes it back");
             self.record(Event::InstanceNoticed { instance: id, gone_at }, turn);
         }
         for report in &request.attempts {
@@ -101,7 +103,8 @@ impl<S: Store> Reconciler<S> {
         let wait = Span::from_millis(i64::try_from(request.wait_ms).unwrap_or(i64::MAX));
         let wait = if wait > WAIT_MAX { WAIT_MAX } else { wait };
         // Held until the turn is durable at least: `Waiters::answer` runs after the commit.
-        self.waiters.hold(id, request.version, now + wait, reply);
+        let known = request.attempts.iter().map(|report| report.attempt).collect();
+        self.waiters.hold(id, known, request.version, now + wait, reply);
     }
 
     fn report(&mut self, instance: InstanceId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
@@ -175,7 +178,6 @@ impl<S: Store> Reconciler<S> {
         let retry_limit = self.fleet.spec(experiment).retry.limit;
         // Not before what is charged already, not after now: ages are the agent's word.
         let at = at.min(now).max(instance.meter.through);
-        info!(experiment = %experiment.id, attempt = %id, %end, "attempt ended");
         for event in attempt_ended(instance, &live, attempt, experiment, retry_limit, at, end) {
             self.record(event, turn);
         }

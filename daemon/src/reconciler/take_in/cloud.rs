@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bursar_ledger::meter;
+use bursar_ledger::{WorstCase, meter};
 use bursar_model::{
-    Backoff, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId, InstanceState,
-    Offering, ProviderName, Scope, Span, Timestamp,
+    Attempt, Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd,
+    InstanceId, InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
 };
 use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, ProviderError};
 use bursar_store::Store;
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::{
     effects::Effects,
-    reconciler::{Reconciler, Turn, chain},
+    reconciler::{Orphan, Reconciler, Turn, chain},
 };
 
 /// The longest pause between two tries of the same call.
@@ -148,7 +148,15 @@ impl<S: Store> Reconciler<S> {
                 self.orphan(provider, cloud, now);
             }
         }
-        self.orphans.retain(|id, _| clouds.iter().any(|cloud| cloud.instance == *id));
+        let is_there = |id| {
+            let of_id = clouds.iter().find(|cloud| cloud.instance == id);
+            of_id.is_some_and(|cloud| !matches!(cloud.state, CloudState::Gone { .. }))
+        };
+        self.orphans.retain(|(of, id), _| of != provider || is_there(*id));
+        let left = self.orphans.values().filter(|orphan| orphan.told).count();
+        if self.snapshot.borrow().orphans_left != left {
+            self.snapshot.send_modify(|snapshot| snapshot.orphans_left = left);
+        }
 
         let lacks: BTreeSet<InstanceId> = self
             .fleet
@@ -215,7 +223,6 @@ impl<S: Store> Reconciler<S> {
         if let Some(metered) = meter(instance, std::iter::empty(), at) {
             self.record(metered.into_event(), turn);
         }
-        info!(instance = %id, ?end, "gone");
         self.effects.call_done(id, None);
         self.record(Event::InstanceGone { instance: id, at, end }, turn);
     }
@@ -225,10 +232,18 @@ impl<S: Store> Reconciler<S> {
         if matches!(cloud.state, CloudState::Gone { .. }) {
             return;
         }
-        let first_seen = *self.orphans.entry(cloud.instance).or_insert(now);
-        if now.since(first_seen) >= self.orphan_grace {
+        let seen = self
+            .orphans
+            .entry((provider.clone(), cloud.instance))
+            .or_insert(Orphan { since: now, told: false });
+        if now.since(seen.since) >= self.orphan_grace {
+            if !std::mem::replace(&mut seen.told, true) {
+                self.snapshot.send_modify(|snapshot| {
+                    snapshot.orphans += 1;
+                    snapshot.orphan_at = Some(now);
+                });
+            }
             warn!(invariant = "O1", instance = %cloud.instance, cloud_id = %cloud.cloud_id, "ending an orphan");
-            self.snapshot.send_modify(|snapshot| snapshot.orphans += 1);
             self.effects.terminate_orphan(provider, cloud);
         }
     }
@@ -252,30 +267,38 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    /// Takes over the prices of what runs, after charging it at the old one.
     fn follow_prices(&mut self, turn: &mut Turn) {
-        let market = self.snapshot.borrow().market.clone();
-        let changed: Vec<(InstanceId, bursar_model::UsdPerHour)> = self
-            .fleet
-            .instances
-            .values()
-            .filter(|instance| instance.is_live())
-            .filter_map(|instance| {
-                let price = market.find(&instance.offering.key())?.price?;
-                (price != instance.price).then_some((instance.id, price))
-            })
-            .collect();
-        for (id, price) in changed {
-            let Some(instance) = self.fleet.instances.get(&id) else { continue };
-            let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
-            let through = heard.max(instance.meter.through);
-            if let Some(metered) =
-                meter(instance, self.fleet.attempts_on(id).collect::<Vec<_>>().into_iter(), through)
-            {
-                self.record(metered.into_event(), turn);
-            }
-            self.record(Event::PriceChanged { instance: id, price }, turn);
+        let ids: Vec<InstanceId> = self.fleet.instances.keys().copied().collect();
+        for id in ids {
+            self.follow_price(id, turn);
         }
+    }
+
+    /// Takes over the spot price of what runs, from when it was last heard on. What was not heard since the daemon
+    /// started is followed once it is: nobody can tell since when the new price counts. All other prices are agreed on
+    /// at the launch.
+    pub(super) fn follow_price(&mut self, id: InstanceId, turn: &mut Turn) {
+        let market = self.snapshot.borrow().market.clone();
+        let (Some(instance), Some(heard)) = (self.fleet.instances.get(&id), self.heard.get(&id)) else {
+            return;
+        };
+        let is_spot = instance.offering.capacity_type == CapacityType::Spot;
+        if !is_spot || !instance.is_live() {
+            return;
+        }
+        let Some(price) = market.find(&instance.offering.key()).and_then(|offering| offering.price) else {
+            return;
+        };
+        // No spot price is above the on-demand price: what a list says beyond is never billed.
+        let price = price.min(WorstCase::of_instance(instance).price());
+        if price == instance.price {
+            return;
+        }
+        let live: Vec<&Attempt> = self.fleet.attempts_on(id).collect();
+        if let Some(metered) = meter(instance, live.into_iter(), (*heard).max(instance.meter.through)) {
+            self.record(metered.into_event(), turn);
+        }
+        self.record(Event::PriceChanged { instance: id, price }, turn);
     }
 }
 

@@ -142,6 +142,7 @@ impl<S: Store> Reconciler<S> {
             state: ExperimentState::Queued,
             attempts: 0,
             failures: 0,
+            losses: 0,
             not_before: None,
             checkpoint_at: None,
             metrics: Default::default(),
