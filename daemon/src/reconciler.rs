@@ -30,9 +30,9 @@ use crate::{
 /// The most messages that one turn takes in: bounds a transaction, and so how long the first of them waits.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// Planning takes at most this part of the time while messages keep coming: after a plan that took 5 ms the next is
-/// made 20 ms later at the earliest, and what arrives meanwhile is stored and answered at once.
-const PLAN_REST_FACTOR: u32 = 4;
+/// Planning takes at most a tenth of the time while messages keep coming: after a plan that took 1 ms the next is made
+/// 9 ms later at the earliest, and what arrives meanwhile is stored and answered at once.
+const PLAN_REST_FACTOR: u32 = 9;
 
 /// How long a start waits for the first offerings of a provider before it plans without them.
 const FIRST_OFFERINGS_PATIENCE: Span = Span::from_secs(10);

@@ -201,6 +201,7 @@ fn settings(config: &Config) -> Settings {
         max_instances: policy.max_instances,
         max_price: policy.max_price,
         // An agent that is silent for three heartbeats may be in a slow network; for a lease it is lost.
+        quiet_after: policy.heartbeat.times(3),
         silence_timeout: policy.lease,
         ..Settings::default()
     }

@@ -58,6 +58,8 @@ pub struct Settings {
     pub max_price: Option<UsdPerHour>,
     /// How long an instance may take from its launch until its agent registers.
     pub boot_timeout: Span,
+    /// How long an agent may be silent and still get new work and another lease.
+    pub quiet_after: Span,
     /// How long an agent may be silent before its instance is given up.
     pub silence_timeout: Span,
 }
@@ -71,6 +73,7 @@ impl Default for Settings {
             max_instances: 100,
             max_price: None,
             boot_timeout: Span::from_secs(900),
+            quiet_after: Span::from_secs(60),
             silence_timeout: Span::from_secs(300),
         }
     }

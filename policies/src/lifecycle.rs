@@ -140,6 +140,15 @@ fn plan_instance(
                 leave(input, room, plan, instance, live, why);
                 return false;
             }
+            if is_quiet(input, instance) {
+                // It cannot hear of another lease. Should it be well, its next word brings it one.
+                if input.now >= instance.lease_until {
+                    end(input, room, plan, instance, live, DrainReason::AgentLost);
+                    return false;
+                }
+                plan.wake(instance.lease_until);
+                return true;
+            }
             extend_when_due(input, room, plan, instance, live)
         }
         InstanceState::Draining { since, why } => {
@@ -154,6 +163,11 @@ fn plan_instance(
         }
         InstanceState::Terminating { .. } | InstanceState::Gone { .. } => false,
     }
+}
+
+/// Whether an instance's agent was not heard lately, or not yet since the daemon started.
+pub(crate) fn is_quiet(input: &PlanInput<'_>, instance: &Instance) -> bool {
+    input.heard.get(&instance.id).is_none_or(|heard| input.now.since(*heard) >= input.settings.quiet_after)
 }
 
 /// Whether everybody for whom an instance was launched is over before it is ready.

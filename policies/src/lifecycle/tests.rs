@@ -258,3 +258,21 @@ fn an_instance_that_outlives_what_is_held_is_charged_to_its_last_payer_though_th
     let _ = world.fleet.take_changes();
     assert!(!world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));
 }
+
+#[test]
+fn a_silent_agent_gets_neither_new_work_nor_another_lease_until_it_is_heard() {
+    let mut world = World::new(vec![offering(&gpu("two", "T4", 2), 2.0)]);
+    world.settings.max_instances = 1;
+    world.queue(&spec(&["T4:1"]));
+    world.run();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    let lease_until = world.fleet.instances[&instance].lease_until;
+    world.now = world.now + Span::from_secs(250);
+    let second = world.queue(&spec(&["T4:1"]));
+    assert_eq!(world.step().events, []);
+    world.pass(Span::ZERO);
+    let _ = world.step();
+    let _ = world.step();
+    assert!(world.fleet.instances[&instance].lease_until > lease_until);
+    assert!(matches!(world.fleet.experiments[&second].state, ExperimentState::Running { .. }));
+}

@@ -36,7 +36,9 @@ pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Ve
     for instance in input.fleet.instances.values() {
         let ready = match instance.state {
             InstanceState::Intended { .. } | InstanceState::Booting { .. } => false,
-            InstanceState::Ready { .. } => !lifecycle.settled.contains(&instance.id),
+            InstanceState::Ready { .. } => {
+                !lifecycle.settled.contains(&instance.id) && !lifecycle::is_quiet(input, instance)
+            }
             InstanceState::Draining { .. }
             | InstanceState::Terminating { .. }
             | InstanceState::Gone { .. } => {

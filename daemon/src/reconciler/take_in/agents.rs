@@ -88,7 +88,12 @@ impl<S: Store> Reconciler<S> {
             let _ = reply.send(answer);
             return;
         };
-        if self.heard.insert(id, now).is_none() {
+        let before = self.heard.insert(id, now);
+        if before.is_none_or(|before| now.since(before) >= self.settings.quiet_after) {
+            // It may have work and another lease again.
+            self.pacing.due = true;
+        }
+        if before.is_none() {
             self.follow_price(id, turn);
         }
         if let Some(remaining) = request.notice_remaining_ms
