@@ -2,6 +2,7 @@
 
 mod agents;
 mod errors;
+mod guard;
 mod logs;
 mod read;
 mod submit;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware::from_fn,
     routing::{get, post},
 };
 use bursar_config::Config;
@@ -75,5 +77,6 @@ pub fn router(api: Api) -> Router {
         .route("/v1/agent/sync", post(agents::sync))
         .route("/v1/agent/logs/{attempt}", post(logs::deliver))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn(guard::keep_pages_out))
         .with_state(api)
 }

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and the world of real files and clocks is what they test in"
 )]
 
+mod api;
 mod books;
 mod commands;
 mod demo;

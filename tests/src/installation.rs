@@ -250,12 +250,20 @@ impl Installation {
     /// When the daemon does not answer.
     #[must_use]
     pub fn http(&self, method: &str, path: &str, body: &[u8]) -> String {
+        self.http_with(method, path, "host: 127.0.0.1\r\ncontent-type: application/json\r\n", body)
+    }
+
+    /// The same with these header lines instead of those that a program sends.
+    ///
+    /// # Panics
+    /// When the daemon does not answer.
+    #[must_use]
+    pub fn http_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"
         );
         // A request that is too large may be answered and cut off before all of it was sent.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
