@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod output;
 mod source;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use bursar_config::read::environment;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::{exit::Failure, terminal::Filter};
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -21,7 +22,37 @@ pub(crate) enum Format {
 
 /// Writes a line of data.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    write_all(format!("{text}\n").as_bytes())
+    show(&format!("{text}\n"))
+}
+
+/// Text of others on its way to standard output: filtered where that is a terminal.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    filter: Option<Filter>,
+}
+
+impl Shown {
+    pub(crate) fn new() -> Self {
+        Self { filter: io::stdout().is_terminal().then(|| Filter::new(wants_colours())) }
+    }
+
+    /// Writes the next piece.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        match &mut self.filter {
+            Some(filter) => write_all(&filter.pass(piece)),
+            None => write_all(piece),
+        }
+    }
+
+    /// After the last piece.
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        self.filter.map_or(Ok(()), |filter| write_all(filter.end()))
+    }
+}
+
+/// Whether the person likes colours, see https://no-color.org.
+pub(crate) fn wants_colours() -> bool {
+    environment().get("NO_COLOR").is_none_or(String::is_empty)
 }
 
 /// Writes a value as one JSON document.
@@ -32,7 +63,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_string(value)?
     };
     text.push('\n');
-    write_all(text.as_bytes())
+    show(&text)
 }
 
 /// Writes rows under headers; `numbers` are the columns that align right.
@@ -68,7 +99,13 @@ pub(crate) fn csv(headers: &[&str], rows: &[Vec<String>]) -> Result<(), Failure>
     for row in rows {
         text.push_str(&csv_row(row.iter().map(String::as_str)));
     }
-    write_all(text.as_bytes())
+    show(&text)
+}
+
+fn show(text: &str) -> Result<(), Failure> {
+    let mut out = Shown::new();
+    out.write(text.as_bytes())?;
+    out.end()
 }
 
 fn csv_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
@@ -84,8 +121,8 @@ fn csv_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     format!("{}\r\n", quoted.join(","))
 }
 
-/// Writes bytes as they are. A reader that has seen enough (`| head`) is no error.
-pub(crate) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
+/// Writes bytes as they are, all at once. A reader that has seen enough (`| head`) is no error.
+fn write_all(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use super::Context;
 use crate::{
     args::Logs,
-    exit::{Failure, NOT_FOUND, OK, Outcome},
-    output::write_all,
+    exit::{Failure, NOT_FOUND, OK, Outcome, USAGE},
+    output::Shown,
     source::{Source, segment},
 };
 
@@ -15,6 +15,11 @@ use crate::{
 const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
+    if context.json {
+        return Err(Failure::new(USAGE, "a log is what the experiment wrote, and that is no JSON")
+            .hint("leave --json out"));
+    }
+    let mut out = Shown::new();
     match context.source().await? {
         Source::Daemon(client) => {
             let mut query = vec![("follow", wanted.follow.to_string())];
@@ -23,7 +28,7 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
             let path = format!("/v1/experiments/{}/logs", segment(&wanted.name));
             let mut body = client.stream(&path, &query).await?.bytes_stream();
             while let Some(chunk) = body.next().await {
-                write_all(&chunk?)?;
+                out.write(&chunk?)?;
             }
         }
         // No daemon: the files are here, and nothing is added to them.
@@ -42,7 +47,7 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
             for attempt in &attempts {
                 if attempts.len() > 1 {
                     let on = attempt.offering.as_deref().unwrap_or("unknown");
-                    write_all(format!("==> attempt {} on {on} <==\n", attempt.number).as_bytes())?;
+                    out.write(format!("==> attempt {} on {on} <==\n", attempt.number).as_bytes())?;
                 }
                 let length = files.len(attempt.id).await?;
                 let mut offset = wanted.tail.map_or(0, |tail| length.saturating_sub(tail));
@@ -53,10 +58,11 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
                         break;
                     }
                     offset += bytes.len() as u64;
-                    write_all(&bytes)?;
+                    out.write(&bytes)?;
                 }
             }
         }
     }
+    out.end()?;
     Ok(OK)
 }

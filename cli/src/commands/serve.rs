@@ -13,7 +13,7 @@ use super::{programs, read};
 use crate::{
     args::{Global, Serve},
     exit::{OK, Outcome},
-    output::note,
+    output::{note, wants_colours},
 };
 
 /// One for the reconciler's turns and one for everything else: the daemon runs beside other work.
@@ -59,6 +59,6 @@ pub(crate) fn init_logging(verbose: u8, json: bool) {
     if json {
         builder.json().init()
     } else {
-        builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init()
+        builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr()) && wants_colours()).init()
     }
 }
