@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     )]
     Logs(Logs),
     /// End experiments or whole sweeps, with their checkpoints kept
+    #[command(after_help = "Of a name that several live ones share none is ended: say which by its id")]
     Cancel(Cancel),
     /// Say why an experiment waits or runs where it does, and what the alternatives cost
     Explain(Named),
@@ -174,8 +175,8 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Limit {
     /// At most so many rows
-    #[arg(long, short = 'n', default_value_t = 50)]
-    pub(crate) limit: usize,
+    #[arg(long, short = 'n', default_value = "50")]
+    pub(crate) limit: NonZeroUsize,
 }
 
 #[derive(Debug, Args)]
@@ -201,7 +202,7 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
-    /// Experiments or sweeps, by id or name
+    /// Experiments or sweeps, by id or by a name that only one live one has
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
 }

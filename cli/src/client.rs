@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bursar_daemon::http::ApiError;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::exit::{FAILED, Failure, NOT_FOUND, REFUSED, UNREACHABLE, USAGE};
@@ -31,13 +31,18 @@ impl Client {
     }
 
     /// Reads something.
-    pub(crate) async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(path, &()).await
+    }
+
+    /// Reads what answers a question.
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
-        query: &[(&str, String)],
+        question: &impl Serialize,
     ) -> Result<T, Failure> {
-        let request = self.http.get(format!("{}{path}", self.url)).query(query).timeout(PATIENCE);
-        Ok(self.checked(request.send().await).await?.json().await?)
+        let request = self.http.get(format!("{}{path}", self.url)).query(question).timeout(PATIENCE);
+        self.answer(request).await
     }
 
     /// Asks for a change, or for an answer that needs a body.
@@ -47,12 +52,11 @@ impl Client {
         body: &impl Serialize,
         key: Option<&str>,
     ) -> Result<T, Failure> {
-        let mut request =
-            self.http.request(Method::POST, format!("{}{path}", self.url)).json(body).timeout(PATIENCE);
+        let mut request = self.http.post(format!("{}{path}", self.url)).json(body).timeout(PATIENCE);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        Ok(self.checked(request.send().await).await?.json().await?)
+        self.answer(request).await
     }
 
     /// Reads a body that comes in pieces, for as long as it takes.
@@ -61,13 +65,21 @@ impl Client {
         self.checked(request.send().await).await
     }
 
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        let response = self.checked(request.send().await).await?;
+        // A daemon that is killed while it answers is not reachable either.
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL";
+        let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
+        Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url)).hint(hint)
+    }
+
     async fn checked(&self, sent: Result<Response, reqwest::Error>) -> Result<Response, Failure> {
-        let response = sent.map_err(|error| {
-            let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL";
-            let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
-            Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url))
-                .hint(hint)
-        })?;
+        let response = sent.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

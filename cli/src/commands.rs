@@ -95,16 +95,19 @@ impl Context {
 
 /// Reads the configuration and shows what looks wrong in it.
 pub(crate) fn read(given: Option<&Path>) -> Result<ConfigFile, Failure> {
-    let Checked { value, warnings } = read_config(given).map_err(unreadable)?;
+    let Checked { value, warnings } = read_config(given).map_err(unreadable(CONFIGURATION))?;
     show_warnings(&warnings);
     Ok(value)
 }
 
-/// A file that could not be used, with the exit code that says why.
-pub(crate) fn unreadable(error: ReadError) -> Failure {
-    match error {
+/// What `unreadable` calls the configuration, of which the environment is a part: there may be no file at all.
+pub(crate) const CONFIGURATION: &str = "the configuration";
+
+/// What could not be used, with the exit code that says why.
+pub(crate) fn unreadable(what: &str) -> impl Fn(ReadError) -> Failure {
+    move |error| match error {
         ReadError::NotFound(_) => Failure::new(NOT_FOUND, error.to_string()),
-        ReadError::Invalid(problems) => Failure::new(USAGE, format!("the file has problems\n{problems}")),
+        ReadError::Invalid(problems) => Failure::new(USAGE, format!("{what} has problems\n{problems}")),
         ReadError::TooLarge(_) | ReadError::NotUtf8 { .. } => Failure::new(USAGE, error.to_string()),
         ReadError::Unreadable { .. } => error.into(),
     }

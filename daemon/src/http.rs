@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 pub use self::{
     errors::ApiError,
-    read::{Health, OfferView, dimensions},
+    read::{Health, OfferView},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{inbox::Inbox, logs::Logs, reconciler::Snapshot, views::Views};
@@ -59,14 +59,14 @@ pub fn router(api: Api) -> Router {
         .route("/v1/experiments", get(read::experiments).post(submit::experiments))
         .route("/v1/experiments/{id}", get(read::experiment))
         .route("/v1/experiments/{id}/explain", get(submit::explain))
-        .route("/v1/experiments/{id}/cancel", post(submit::cancel_experiment))
         .route("/v1/experiments/{id}/logs", get(logs::read))
         .route("/v1/sweeps", get(read::sweeps))
         .route("/v1/sweeps/{id}", get(read::sweep))
-        .route("/v1/sweeps/{id}/cancel", post(submit::cancel_sweep))
+        .route("/v1/cancel/{id}", post(submit::cancel))
         .route("/v1/plan", post(submit::plan))
         .route("/v1/offers", get(read::offers))
         .route("/v1/instances", get(read::instances))
+        .route("/v1/instances/{id}", get(read::instance))
         .route("/v1/instances/{id}/allocations", get(read::allocations))
         .route("/v1/budgets", get(read::budgets))
         .route("/v1/report", get(read::report))

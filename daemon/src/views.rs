@@ -1,225 +1,25 @@
 //! What people and programs are shown: the API's answers, made from the store alone, so that the command line can show
 //! the same from the store of a daemon that is down.
 
+mod find;
+mod shapes;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_model::{
-    Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Instance, InstanceId, InstanceState, Params, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
-    WaitingOn,
-};
+use bursar_model::{Budget, Category, ExperimentId, InstanceId, SweepId, Usd, WaitingOn};
 use bursar_store::{
-    ChargeFilter, Cursor, ExperimentFilter, ExperimentRow, InstanceFilter, Page, Reader, ReportFilter,
-    ReportQuery, ReportRow, StoreError, SweepFilter, SweepRow,
+    ChargeFilter, Dimension, ExperimentFilter, InstanceFilter, Reader, ReportFilter, ReportQuery, StoreError,
+    SweepFilter,
 };
-use serde::{Deserialize, Serialize};
 
-/// A part of a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct List<T> {
-    /// The rows.
-    pub rows: Vec<T>,
-    /// Give it as `after` for the rows that follow; none at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-/// An experiment in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExperimentView {
-    /// Its id.
-    pub id: ExperimentId,
-    /// What people call it.
-    pub name: String,
-    /// The project that pays.
-    pub project: String,
-    /// Who submitted it.
-    pub user: String,
-    /// The sweep that it is a trial of.
-    pub sweep: Option<SweepId>,
-    /// `queued`, `running`, `succeeded`, `failed`, `cancelled`, `stopped` or `refused`.
-    pub state: String,
-    /// Why it waits, or why it ended so, for people.
-    pub reason: Option<String>,
-    /// The same for programs, while it waits.
-    pub waiting_on: Option<WaitingOn>,
-    /// When it was accepted.
-    pub queued_at: Timestamp,
-    /// When it was over.
-    pub ended_at: Option<Timestamp>,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// Its parameters, where it is a trial.
-    pub params: Params,
-    /// The newest value of each metric.
-    pub metrics: BTreeMap<String, f64>,
-    /// Its newest checkpoint.
-    pub checkpoint_at: Option<Timestamp>,
-    /// Charged so far, in dollars.
-    pub cost: Usd,
-}
-
-/// Everything about one experiment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExperimentDetail {
-    /// As in lists.
-    pub experiment: ExperimentView,
-    /// What was asked for.
-    pub spec: Arc<ExperimentSpec>,
-    /// Its attempts, the oldest first.
-    pub attempts: Vec<AttemptView>,
-    /// What its cost went on.
-    pub cost_by_category: BTreeMap<Category, Usd>,
-    /// Its budget, where it has one.
-    pub budget: Option<Usd>,
-}
-
-/// One attempt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AttemptView {
-    /// Its id.
-    pub id: bursar_model::AttemptId,
-    /// 1 for the first.
-    pub number: u32,
-    /// Where it ran.
-    pub instance: InstanceId,
-    /// What that was: provider, zone, type, capacity type.
-    pub offering: Option<String>,
-    /// The accelerators that it had, by number.
-    pub devices: Vec<u32>,
-    /// `assigned`, `running`, `stopping` or `ended`.
-    pub state: String,
-    /// How it ended or why it stops, for people.
-    pub reason: Option<String>,
-    /// When it was given to the instance.
-    pub assigned_at: Timestamp,
-    /// When its work started.
-    pub started_at: Option<Timestamp>,
-    /// When it was over.
-    pub ended_at: Option<Timestamp>,
-    /// Its newest checkpoint.
-    pub checkpoint_at: Option<Timestamp>,
-}
-
-/// A sweep in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SweepView {
-    /// Its id.
-    pub id: SweepId,
-    /// What people call it.
-    pub name: String,
-    /// The project that pays.
-    pub project: String,
-    /// Who submitted it.
-    pub user: String,
-    /// `running` or `ended`.
-    pub state: String,
-    /// All its trials.
-    pub trials: u32,
-    /// Those that are not over.
-    pub open: u32,
-    /// Those that have an attempt now.
-    pub running: u32,
-    /// The most that it may cost.
-    pub budget: Option<Usd>,
-    /// Charged so far.
-    pub spent: Usd,
-    /// Held for leases that run.
-    pub held: Usd,
-    /// When it was accepted.
-    pub queued_at: Timestamp,
-    /// When its last trial was over.
-    pub ended_at: Option<Timestamp>,
-}
-
-/// An instance in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct InstanceView {
-    /// Its id.
-    pub id: InstanceId,
-    /// Provider, zone, type and capacity type.
-    pub offering: String,
-    /// The provider.
-    pub provider: String,
-    /// The zone.
-    pub zone: String,
-    /// The type.
-    pub instance_type: String,
-    /// `spot` or `on-demand`.
-    pub capacity_type: String,
-    /// `intended`, `booting`, `ready`, `draining`, `terminating` or `gone`.
-    pub state: String,
-    /// Why it goes or how it ended, for people.
-    pub reason: Option<String>,
-    /// The cloud's name of it.
-    pub cloud_id: Option<CloudId>,
-    /// The price in force.
-    pub price: UsdPerHour,
-    /// The price that it may reach.
-    pub ceiling: UsdPerHour,
-    /// Paid for until then.
-    pub lease_until: Timestamp,
-    /// When billing began.
-    pub launched_at: Option<Timestamp>,
-    /// Charged until then.
-    pub charged_through: Timestamp,
-    /// Charged so far.
-    pub cost: Usd,
-    /// Held for the rest of its lease.
-    pub held: Usd,
-    /// Who pays for it now.
-    pub payers: Vec<ExperimentId>,
-}
-
-/// A budget.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BudgetView {
-    /// Which.
-    pub budget: String,
-    /// The most that may be spent; none has no limit.
-    pub limit: Option<Usd>,
-    /// Charged so far.
-    pub spent: Usd,
-    /// Held for leases that run.
-    pub held: Usd,
-}
-
-/// A report.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReportView {
-    /// What the rows are by.
-    pub by: Vec<String>,
-    /// One row for each combination that occurs.
-    pub rows: Vec<ReportLine>,
-    /// The sum.
-    pub total: ReportLine,
-}
-
-/// One row of a report.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReportLine {
-    /// The values of what the report is by.
-    pub keys: Vec<String>,
-    /// What it cost.
-    pub cost: Usd,
-    /// What the work that was kept had cost at on-demand prices.
-    pub on_demand_cost: Usd,
-    /// What the money went on.
-    pub by_category: BTreeMap<Category, Usd>,
-    /// Instance time in seconds, shared instances by their parts.
-    pub seconds: f64,
-}
-
-/// One payer's part of what an instance cost, by category.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AllocationView {
-    /// Who pays.
-    pub payer: ExperimentId,
-    /// What for.
-    pub category: Category,
-    /// How much.
-    pub cost: Usd,
-}
+use self::shapes::{attempt_view, experiment_view, instance_view, list, no_cost, report_line, sweep_view};
+pub use self::{
+    find::{ListWanted, ReportWanted, ViewError},
+    shapes::{
+        AllocationView, AttemptView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List,
+        ReportLine, ReportView, SweepView, budget_name,
+    },
+};
 
 /// Answers from the store, with what the newest plan says of those who wait.
 #[derive(Debug, Clone)]
@@ -235,23 +35,26 @@ impl Views {
         Self { reader, waiting }
     }
 
-    /// The store itself.
-    #[must_use]
-    pub fn reader(&self) -> &Reader {
-        &self.reader
-    }
-
     /// Experiments, the newest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn experiments(
-        &self,
-        filter: &ExperimentFilter,
-        after: Option<Cursor>,
-        limit: u32,
-    ) -> Result<List<ExperimentView>, StoreError> {
-        Ok(list(self.reader.experiments(filter, after, limit)?, |row| self.experiment_view(row)))
+    /// When the wish makes no sense or the store cannot be read.
+    pub fn experiments(&self, wanted: &ListWanted) -> Result<List<ExperimentView>, ViewError> {
+        let filter = ExperimentFilter {
+            state: wanted.state.clone(),
+            project: wanted.project.as_deref().map(Into::into),
+            sweep: self.wanted_sweep(wanted.sweep.as_deref())?,
+            user: wanted.user.as_deref().map(Into::into),
+            name: wanted.name.clone(),
+            text: wanted.text.clone(),
+            ids: Vec::new(),
+            live_only: wanted.live,
+        };
+        let page = self.reader.experiments(&filter, wanted.cursor()?, wanted.page())?;
+        Ok(list(page, |row| {
+            let waiting = self.waiting.get(&row.experiment.id);
+            experiment_view(row, waiting)
+        }))
     }
 
     /// One experiment.
@@ -274,26 +77,21 @@ impl Views {
             .unwrap_or_default();
         let spec = row.spec.clone();
         let budget = spec.budget;
-        Ok(Some(ExperimentDetail {
-            experiment: self.experiment_view(row),
-            spec,
-            attempts,
-            cost_by_category,
-            budget,
-        }))
+        let experiment = experiment_view(row, self.waiting.get(&id));
+        Ok(Some(ExperimentDetail { experiment, spec, attempts, cost_by_category, budget }))
     }
 
     /// Sweeps, the newest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn sweeps(
-        &self,
-        filter: &SweepFilter,
-        after: Option<Cursor>,
-        limit: u32,
-    ) -> Result<List<SweepView>, StoreError> {
-        Ok(list(self.reader.sweeps(filter, after, limit)?, sweep_view))
+    /// When the wish makes no sense or the store cannot be read.
+    pub fn sweeps(&self, wanted: &ListWanted) -> Result<List<SweepView>, ViewError> {
+        let filter = SweepFilter {
+            project: wanted.project.as_deref().map(Into::into),
+            name: wanted.name.clone(),
+            live_only: wanted.live,
+        };
+        Ok(list(self.reader.sweeps(&filter, wanted.cursor()?, wanted.page())?, sweep_view))
     }
 
     /// One sweep.
@@ -307,14 +105,19 @@ impl Views {
     /// Instances, the newest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn instances(
-        &self,
-        live_only: bool,
-        after: Option<Cursor>,
-        limit: u32,
-    ) -> Result<List<InstanceView>, StoreError> {
-        Ok(list(self.reader.instances(&InstanceFilter { live_only }, after, limit)?, instance_view))
+    /// When the wish makes no sense or the store cannot be read.
+    pub fn instances(&self, wanted: &ListWanted) -> Result<List<InstanceView>, ViewError> {
+        let filter = InstanceFilter { live_only: wanted.live };
+        Ok(list(self.reader.instances(&filter, wanted.cursor()?, wanted.page())?, instance_view))
+    }
+
+    /// One instance.
+    ///
+    /// # Errors
+    /// When there is none or the store cannot be read.
+    pub fn instance(&self, id: InstanceId) -> Result<InstanceView, ViewError> {
+        let found = self.reader.instance(id)?;
+        found.map(instance_view).ok_or_else(|| ViewError::missing("instance", &id.to_string()))
     }
 
     /// Budgets, the widest first.
@@ -336,18 +139,15 @@ impl Views {
     /// What was spent, by what was asked for.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn report(&self, query: &ReportQuery) -> Result<ReportView, StoreError> {
-        let rows: Vec<ReportLine> = self.reader.report(query)?.into_iter().map(report_line).collect();
-        let total = self.reader.report(&ReportQuery { by: Vec::new(), ..query.clone() })?;
-        let total = total.into_iter().next().map(report_line).unwrap_or_else(|| ReportLine {
-            keys: Vec::new(),
-            cost: Usd::ZERO,
-            on_demand_cost: Usd::ZERO,
-            by_category: BTreeMap::new(),
-            seconds: 0.0,
-        });
-        Ok(ReportView { by: query.by.iter().map(ToString::to_string).collect(), rows, total })
+    /// When the wish makes no sense or the store cannot be read.
+    pub fn report(&self, wanted: &ReportWanted) -> Result<ReportView, ViewError> {
+        let query = self.report_query(wanted)?;
+        let rows: Vec<ReportLine> = self.reader.report(&query)?.into_iter().map(report_line).collect();
+        let names = self.names(&query.by, &rows)?;
+        let by = query.by.iter().map(ToString::to_string).collect();
+        let total = self.reader.report(&ReportQuery { by: Vec::new(), ..query })?;
+        let total = total.into_iter().next().map_or_else(no_cost, report_line);
+        Ok(ReportView { by, rows, total, names })
     }
 
     /// Who paid for an instance and for what.
@@ -376,154 +176,46 @@ impl Views {
             .collect())
     }
 
-    fn experiment_view(&self, row: ExperimentRow) -> ExperimentView {
-        let ExperimentRow { experiment, spec: _, spent } = row;
-        let state = experiment.state_name().to_owned();
-        let waiting_on = self.waiting.get(&experiment.id).cloned();
-        let Experiment {
-            id,
-            name,
-            account,
-            spec: _,
-            params,
-            queued_at,
-            state: position,
-            attempts,
-            failures: _,
-            not_before: _,
-            checkpoint_at,
-            metrics,
-            cancelled: _,
-        } = experiment;
-        let (reason, ended_at, waiting_on) = match position {
-            ExperimentState::Queued => (waiting_on.as_ref().map(ToString::to_string), None, waiting_on),
-            ExperimentState::Running { .. } => (None, None, None),
-            ExperimentState::Ended { at, outcome } => (outcome.detail(), Some(at), None),
-        };
-        ExperimentView {
-            id,
-            name: name.to_string(),
-            project: account.project.to_string(),
-            user: account.user.to_string(),
-            sweep: account.sweep,
-            state,
-            reason,
-            waiting_on,
-            queued_at,
-            ended_at,
-            attempts,
-            params,
-            metrics,
-            checkpoint_at,
-            cost: spent,
+    /// What people call the experiments and sweeps among a report's keys: ids alone say nothing to anybody.
+    fn names(&self, by: &[Dimension], rows: &[ReportLine]) -> Result<BTreeMap<String, String>, StoreError> {
+        /// As many as the store gives in one page.
+        const AT_ONCE: usize = 1000;
+        let mut names = BTreeMap::new();
+        for (index, dimension) in by.iter().enumerate() {
+            let keys = rows.iter().filter_map(|row| row.keys.get(index));
+            match dimension {
+                Dimension::Experiment => {
+                    let mut ids: Vec<ExperimentId> = keys.filter_map(|key| key.parse().ok()).collect();
+                    ids.sort_unstable();
+                    ids.dedup();
+                    for ids in ids.chunks(AT_ONCE) {
+                        let filter = ExperimentFilter { ids: ids.to_vec(), ..ExperimentFilter::default() };
+                        let found = self.reader.experiments(&filter, None, AT_ONCE as u32)?.rows.into_iter();
+                        names.extend(
+                            found.map(|row| (row.experiment.id.to_string(), row.experiment.name.to_string())),
+                        );
+                    }
+                }
+                Dimension::Sweep => {
+                    for key in keys {
+                        let Ok(id) = key.parse() else { continue };
+                        if !names.contains_key(key)
+                            && let Some(row) = self.reader.sweep(id)?
+                        {
+                            names.insert(key.clone(), row.sweep.name.to_string());
+                        }
+                    }
+                }
+                Dimension::Project
+                | Dimension::User
+                | Dimension::Provider
+                | Dimension::Region
+                | Dimension::InstanceType
+                | Dimension::CapacityType
+                | Dimension::Category
+                | Dimension::Day => {}
+            }
         }
-    }
-}
-
-/// A budget by the name that `--by` and the API use.
-#[must_use]
-pub fn budget_name(key: &BudgetKey) -> String {
-    match key {
-        BudgetKey::Installation => "installation".to_owned(),
-        BudgetKey::Project(name) => format!("project {name}"),
-        BudgetKey::Sweep(id) => format!("sweep {id}"),
-        BudgetKey::Experiment(id) => format!("experiment {id}"),
-    }
-}
-
-fn list<T, V>(page: Page<T>, view: impl FnMut(T) -> V) -> List<V> {
-    List {
-        rows: page.rows.into_iter().map(view).collect(),
-        next: page.next.map(|cursor| cursor.0.to_string()),
-    }
-}
-
-fn attempt_view(attempt: Attempt, offering: Option<String>) -> AttemptView {
-    let (state, reason, ended_at) = match &attempt.state {
-        AttemptState::Assigned => ("assigned", None, None),
-        AttemptState::Running => ("running", None, None),
-        AttemptState::Stopping { why, .. } => ("stopping", Some(why.to_string()), None),
-        AttemptState::Ended { at, end } => ("ended", Some(end.to_string()), Some(*at)),
-    };
-    AttemptView {
-        id: attempt.id,
-        number: attempt.number,
-        instance: attempt.instance,
-        offering,
-        devices: attempt.devices,
-        state: state.to_owned(),
-        reason,
-        assigned_at: attempt.assigned_at,
-        started_at: attempt.started_at,
-        ended_at,
-        checkpoint_at: attempt.checkpoint_at,
-    }
-}
-
-fn sweep_view(row: SweepRow) -> SweepView {
-    let SweepRow { sweep, budget } = row;
-    let Sweep { id, name, project, user, queued_at, trials, open, running, max_parallel: _, ended_at } =
-        sweep;
-    SweepView {
-        id,
-        name: name.to_string(),
-        project: project.to_string(),
-        user: user.to_string(),
-        state: if ended_at.is_some() { "ended" } else { "running" }.to_owned(),
-        trials,
-        open,
-        running,
-        budget: budget.limit,
-        spent: budget.spent,
-        held: budget.held,
-        queued_at,
-        ended_at,
-    }
-}
-
-fn instance_view(instance: Instance) -> InstanceView {
-    let reason = match &instance.state {
-        InstanceState::Intended { .. } if instance.backoff.failures > 0 => {
-            Some(format!("the provider failed {} times", instance.backoff.failures))
-        }
-        InstanceState::Intended { .. } | InstanceState::Booting { .. } | InstanceState::Ready { .. } => None,
-        InstanceState::Draining { why, .. } | InstanceState::Terminating { why, .. } => Some(why.to_string()),
-        InstanceState::Gone { end, .. } => Some(match end {
-            bursar_model::InstanceEnd::Refused { message } => format!("refused: {message}"),
-            bursar_model::InstanceEnd::Interrupted => "interrupted by the cloud".to_owned(),
-            bursar_model::InstanceEnd::Terminated { why } => why.to_string(),
-            bursar_model::InstanceEnd::Vanished => "ended of itself".to_owned(),
-        }),
-    };
-    InstanceView {
-        id: instance.id,
-        offering: instance.offering.key().to_string(),
-        provider: instance.offering.provider.to_string(),
-        zone: instance.offering.zone.to_string(),
-        instance_type: instance.offering.instance_type.name.to_string(),
-        capacity_type: instance.offering.capacity_type.to_string(),
-        state: instance.state_name().to_owned(),
-        reason,
-        price: instance.price,
-        ceiling: instance.ceiling,
-        lease_until: instance.lease_until,
-        launched_at: instance.meter.from,
-        charged_through: instance.meter.through,
-        cost: instance.meter.cost,
-        held: instance.held(),
-        payers: instance.shares.keys().copied().collect(),
-        cloud_id: instance.cloud_id,
-    }
-}
-
-#[expect(clippy::float_arithmetic, reason = "seconds for people; no money is made of them")]
-fn report_line(row: ReportRow) -> ReportLine {
-    let ReportRow { keys, amount, on_demand_amount, by_category, time } = row;
-    ReportLine {
-        keys,
-        cost: amount,
-        on_demand_cost: on_demand_amount,
-        by_category,
-        seconds: time.as_millis() as f64 / 1000.0,
+        Ok(names)
     }
 }

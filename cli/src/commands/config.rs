@@ -6,10 +6,10 @@ use bursar_config::{
     Checked, Problems, ReadError, read::read_text, read_config, read_spec, schema_config, schema_experiment,
 };
 
-use super::{show_warnings, unreadable};
+use super::{CONFIGURATION, show_warnings, unreadable};
 use crate::{
     args::{ConfigCommand, Global, SchemaOf},
-    exit::{FAILED, Failure, OK, Outcome, USAGE},
+    exit::{Failure, OK, Outcome, USAGE},
     output::{json, line, note},
 };
 
@@ -43,7 +43,7 @@ fn check(global: &Global, file: Option<&Path>) -> Outcome {
         );
     };
     // A spec has a `run`; everything else is held to be a configuration.
-    let text = read_text(file).map_err(unreadable)?;
+    let text = read_text(file).map_err(unreadable(CONFIGURATION))?;
     let is_spec =
         text.lines().any(|line| line.starts_with("run:") || line.trim_start().starts_with("\"run\""));
     let result = if is_spec {
@@ -81,7 +81,9 @@ fn refused(global: &Global, error: ReadError) -> Outcome {
             let count = problems.len();
             Err(Failure::new(USAGE, format!("{count} problem{}", if count == 1 { "" } else { "s" })))
         }
-        ReadError::NotFound(_) | ReadError::TooLarge(_) | ReadError::NotUtf8 { .. } => Err(unreadable(error)),
-        ReadError::Unreadable { .. } => Err(Failure { code: FAILED, ..unreadable(error) }),
+        ReadError::NotFound(_)
+        | ReadError::TooLarge(_)
+        | ReadError::NotUtf8 { .. }
+        | ReadError::Unreadable { .. } => Err(unreadable(CONFIGURATION)(error)),
     }
 }

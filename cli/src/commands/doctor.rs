@@ -40,7 +40,7 @@ pub(super) async fn run(global: &Global) -> Outcome {
                 file.map_or_else(|| "none found, defaults".to_owned(), |file| file.display().to_string());
             found("configuration", true, named, None);
             let url = global.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-            let health = Client::new(&url)?.get::<Health>("/v1/health", &[]).await;
+            let health = Client::new(&url)?.get::<Health>("/v1/health").await;
             match &health {
                 Ok(health) => {
                     let Health { version, queued, running, live_instances, offerings, .. } = health;

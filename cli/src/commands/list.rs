@@ -2,7 +2,7 @@
 
 use bursar_daemon::{
     http::OfferView,
-    views::{BudgetView, ExperimentView},
+    views::{BudgetView, ExperimentView, ListWanted},
 };
 use bursar_model::Usd;
 
@@ -11,13 +11,13 @@ use crate::{
     args::{Instances, Limit, List, Offers},
     exit::{OK, Outcome},
     output::{json, note, table},
-    source::Wanted,
+    source::Rows,
 };
 
 pub(super) async fn experiments(context: Context, wanted: List) -> Outcome {
     let List { state, project, sweep, user, live, text, limit } = wanted;
-    let wanted = Wanted { state, project, sweep, user, text, live };
-    let rows = context.source().await?.experiments(&wanted, limit.limit).await?;
+    let wanted = ListWanted { state, project, sweep, user, text, live, ..ListWanted::default() };
+    let Rows { rows, more } = context.source().await?.experiments(wanted, limit.limit.get()).await?;
     if context.json {
         json(&rows)?;
     } else if rows.is_empty() {
@@ -25,6 +25,7 @@ pub(super) async fn experiments(context: Context, wanted: List) -> Outcome {
     } else {
         experiment_table(&rows)?;
     }
+    tell_of_more(more, &limit);
     Ok(OK)
 }
 
@@ -48,7 +49,7 @@ pub(super) fn experiment_table(rows: &[ExperimentView]) -> Result<(), crate::exi
 }
 
 pub(super) async fn sweeps(context: Context, limit: Limit) -> Outcome {
-    let rows = context.source().await?.sweeps(limit.limit).await?;
+    let Rows { rows, more } = context.source().await?.sweeps(limit.limit.get()).await?;
     if context.json {
         json(&rows)?;
     } else if rows.is_empty() {
@@ -76,11 +77,12 @@ pub(super) async fn sweeps(context: Context, limit: Limit) -> Outcome {
             &[4, 5, 6, 7, 8],
         )?;
     }
+    tell_of_more(more, &limit);
     Ok(OK)
 }
 
 pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
-    let mut rows: Vec<OfferView> = context.client.get("/v1/offers", &[]).await?;
+    let mut rows: Vec<OfferView> = context.client.get("/v1/offers").await?;
     if let Some(name) = &wanted.accelerator {
         let name = name.to_lowercase();
         rows.retain(|row| {
@@ -89,7 +91,10 @@ pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
     }
     rows.sort_by_key(|row| (row.price.is_none(), row.price));
     let found = rows.len();
-    rows.truncate(wanted.limit.limit);
+    rows.truncate(wanted.limit.limit.get());
+    if found > rows.len() {
+        note(&format!("{} more; see them with --limit {found}", found - rows.len()));
+    }
     if context.json {
         json(&rows)?;
         return Ok(OK);
@@ -106,22 +111,21 @@ pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
                 row.cpus.clone(),
                 row.memory_gib.clone(),
                 row.price.map_or_else(|| "unknown".to_owned(), |price| price.rounded()),
+                row.refused_until.map_or_else(String::new, |until| until.to_string()),
             ]
         })
         .collect();
     table(
-        &["provider", "zone", "type", "capacity", "accelerators", "cpus", "gib", "price"],
+        &["provider", "zone", "type", "capacity", "accelerators", "cpus", "gib", "price", "refused until"],
         cells,
         &[5, 6, 7],
     )?;
-    if found > rows.len() {
-        note(&format!("{} more; see them with --limit {found}", found - rows.len()));
-    }
     Ok(OK)
 }
 
 pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
-    let rows = context.source().await?.instances(wanted.live, wanted.limit.limit).await?;
+    let Instances { live, limit } = wanted;
+    let Rows { rows, more } = context.source().await?.instances(live, limit.limit.get()).await?;
     if context.json {
         json(&rows)?;
     } else if rows.is_empty() {
@@ -148,6 +152,7 @@ pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
             &[3, 4, 5],
         )?;
     }
+    tell_of_more(more, &limit);
     Ok(OK)
 }
 
@@ -172,6 +177,13 @@ pub(super) async fn budgets(context: Context) -> Outcome {
         table(&["budget", "limit", "spent", "held", "left"], cells, &[1, 2, 3, 4])?;
     }
     Ok(OK)
+}
+
+/// Says that a list was cut, in JSON as well: a script that counts rows should not be wrong without a word.
+fn tell_of_more(more: bool, shown: &Limit) {
+    if more {
+        note(&format!("there are more than these {0}; see them with --limit N", shown.limit));
+    }
 }
 
 /// A limit for people.

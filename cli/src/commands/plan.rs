@@ -46,7 +46,7 @@ pub(super) async fn show(context: &Context, spec: bursar_config::RawSpec, all: b
 
 pub(super) async fn explain(context: Context, named: Named) -> Outcome {
     let path = format!("/v1/experiments/{}/explain", segment(&named.name));
-    let answer: PlanAnswer = context.client.get(&path, &[]).await?;
+    let answer: PlanAnswer = context.client.get(&path).await?;
     if context.json {
         json(&answer)?;
         return Ok(OK);

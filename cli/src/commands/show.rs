@@ -1,14 +1,14 @@
 //! `bursar show`: everything about one thing.
 
-use bursar_daemon::views::{AttemptView, ExperimentDetail, InstanceView, SweepView};
+use bursar_daemon::views::{AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
 use bursar_model::{InstanceId, SweepId};
 
 use super::{Context, list::amount};
 use crate::{
     args::Named,
     exit::{Failure, NOT_FOUND, OK, Outcome},
-    output::{json, line, render},
-    source::{Source, Wanted},
+    output::{json, line, note, render},
+    source::{Rows, Source},
 };
 
 /// Trials shown of a sweep.
@@ -110,8 +110,9 @@ fn attempt_table(attempts: &[AttemptView]) -> String {
 }
 
 async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
-    let wanted = Wanted { sweep: Some(sweep.id.to_string()), ..Wanted::default() };
-    let mut trials = source.experiments(&wanted, TRIALS_SHOWN).await?;
+    let wanted = ListWanted { sweep: Some(sweep.id.to_string()), ..ListWanted::default() };
+    let limit = if as_json { usize::MAX } else { TRIALS_SHOWN };
+    let Rows { rows: mut trials, more } = source.experiments(wanted, limit).await?;
     trials.reverse();
     if as_json {
         json(&serde_json::json!({ "sweep": sweep, "trials": trials }))?;
@@ -134,14 +135,16 @@ async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
     )?;
     line("")?;
     super::list::experiment_table(&trials)?;
+    if more {
+        let hidden = (sweep.trials as usize).saturating_sub(trials.len());
+        let all = format!("`bursar ls --sweep {} --limit {}` or --json", sweep.id, sweep.trials);
+        note(&format!("{hidden} more trials; see all with {all}"));
+    }
     Ok(OK)
 }
 
 async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
-    let found = source.instances(false, usize::MAX).await?.into_iter().find(|instance| instance.id == id);
-    let Some(instance) = found else {
-        return Err(Failure::new(NOT_FOUND, format!("there is no instance {id}")));
-    };
+    let instance = source.instance(id).await?;
     let allocations = source.allocations(id).await?;
     if as_json {
         json(&serde_json::json!({ "instance": instance, "allocations": allocations }))?;

@@ -5,22 +5,27 @@ use std::{io::IsTerminal, path::Path, time::Duration};
 use bursar_config::{Checked, RawSpec, Submission, read::environment, read_spec};
 use bursar_daemon::{
     http::{CancelAnswer, SubmitAnswer, SubmitBatch},
-    views::{ExperimentDetail, SweepView},
+    views::{ExperimentDetail, ListWanted, SweepView},
 };
 use bursar_model::{ExperimentId, SweepId};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::{Context, show_warnings, unreadable};
 use crate::{
     args::{Cancel, Submit},
     client::Client,
-    exit::{FAILED, Failure, NOT_FOUND, OK, Outcome, REFUSED, USAGE},
+    exit::{FAILED, Failure, OK, Outcome, REFUSED, UNREACHABLE, USAGE},
     output::{json, line, note},
-    source::segment,
+    source::{Rows, Source, segment},
 };
 
 /// How often a wait looks. The daemon answers from its store, so this costs next to nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// How long a wait goes on without the daemon: a restart takes seconds, an upgrade by hand not much longer.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> Outcome {
     if submit.dry_run {
@@ -75,19 +80,8 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
 pub(super) async fn cancel(context: Context, wanted: Cancel) -> Outcome {
     let mut total = 0;
     for name in &wanted.names {
-        let of = |kind: &str| format!("/v1/{kind}/{}/cancel", segment(name));
-        let answer: CancelAnswer = if name.parse::<SweepId>().is_ok() {
-            context.client.post(&of("sweeps"), &(), None).await?
-        } else {
-            match context.client.post(&of("experiments"), &(), None).await {
-                Err(failure) if failure.code == NOT_FOUND && name.parse::<ExperimentId>().is_err() => {
-                    context.client.post(&of("sweeps"), &(), None).await.map_err(|_| {
-                        Failure::new(NOT_FOUND, format!("there is no experiment or sweep `{name}`"))
-                    })?
-                }
-                result => result?,
-            }
-        };
+        let path = format!("/v1/cancel/{}", segment(name));
+        let answer: CancelAnswer = context.client.post(&path, &(), None).await?;
         if !context.json {
             match answer.cancelled {
                 0 => line(&format!("{name}: nothing to cancel, it is over"))?,
@@ -105,7 +99,7 @@ pub(super) async fn cancel(context: Context, wanted: Cancel) -> Outcome {
 
 /// Reads a spec and lays the options over it.
 pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool) -> Result<RawSpec, Failure> {
-    let Checked { value, warnings } = read_spec(file, context.known()).map_err(unreadable)?;
+    let Checked { value, warnings } = read_spec(file, context.known()).map_err(unreadable("the spec"))?;
     show_warnings(&warnings);
     if sweep && matches!(value.submission, Submission::Experiment { .. }) {
         return Err(Failure::new(USAGE, format!("{} has no `sweep` section", file.display()))
@@ -151,9 +145,10 @@ fn accepted_line(answer: &SubmitAnswer, name: &str) -> String {
 async fn wait_for_experiment(client: &Client, id: ExperimentId) -> Result<(u8, serde_json::Value), Failure> {
     let bar = spinner();
     let mut shown = String::new();
+    let mut watched = Watched::new(client);
     // Ends with the experiment; whoever waits may stop with Ctrl-C, which cancels nothing.
     loop {
-        let detail: ExperimentDetail = client.get(&format!("/v1/experiments/{id}"), &[]).await?;
+        let detail: ExperimentDetail = watched.look(&format!("/v1/experiments/{id}")).await?;
         let experiment = &detail.experiment;
         let why = experiment.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let now = format!("{} {}{why}, {}", experiment.name, experiment.state, experiment.cost.rounded());
@@ -186,9 +181,10 @@ async fn wait_for_sweep(client: &Client, id: SweepId) -> Result<(u8, serde_json:
         ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     });
     let mut shown = None;
+    let mut watched = Watched::new(client);
     // Ends with the sweep; whoever waits may stop with Ctrl-C, which cancels nothing.
     loop {
-        let sweep: SweepView = client.get(&format!("/v1/sweeps/{id}"), &[]).await?;
+        let sweep: SweepView = watched.look(&format!("/v1/sweeps/{id}")).await?;
         let ended = sweep.trials - sweep.open;
         let message = format!("{} running, {} spent", sweep.running, sweep.spent.rounded());
         if let Some(bar) = &bar {
@@ -203,13 +199,48 @@ async fn wait_for_sweep(client: &Client, id: SweepId) -> Result<(u8, serde_json:
             if let Some(bar) = bar {
                 bar.finish();
             }
-            let query = [("sweep", id.to_string()), ("limit", "1000".to_owned())];
-            let trials: bursar_daemon::views::List<bursar_daemon::views::ExperimentView> =
-                client.get("/v1/experiments", &query).await?;
-            let code = trials.rows.iter().map(|trial| code_of(&trial.state)).max().unwrap_or(OK);
-            return Ok((code, serde_json::json!({ "sweep": sweep, "trials": trials.rows })));
+            let all = ListWanted { sweep: Some(id.to_string()), ..ListWanted::default() };
+            let Rows { rows: trials, more: _ } =
+                Source::Daemon(client.clone()).experiments(all, usize::MAX).await?;
+            let code = trials.iter().map(|trial| code_of(&trial.state)).max().unwrap_or(OK);
+            return Ok((code, serde_json::json!({ "sweep": sweep, "trials": trials })));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Looks at one thing again and again, through restarts of the daemon.
+struct Watched<'a> {
+    client: &'a Client,
+    told: bool,
+}
+
+impl<'a> Watched<'a> {
+    fn new(client: &'a Client) -> Self {
+        Self { client, told: false }
+    }
+
+    async fn look<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let began = Instant::now();
+        // Ends with an answer, or when the daemon has been away for too long.
+        loop {
+            match self.client.get(path).await {
+                Err(failure) if failure.code == UNREACHABLE && began.elapsed() < AWAY_MAX => {
+                    if !self.told {
+                        note(&format!(
+                            "the daemon does not answer; waiting up to {} s for it",
+                            AWAY_MAX.as_secs()
+                        ));
+                        self.told = true;
+                    }
+                }
+                answer => {
+                    self.told = false;
+                    return answer;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 

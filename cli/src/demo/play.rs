@@ -6,17 +6,17 @@ use bursar_config::{read_config, read_spec};
 use bursar_daemon::{
     http::{Health, SubmitAnswer, SubmitBatch},
     serve::store_path,
-    views::{ExperimentView, InstanceView, List, SweepView, Views},
+    views::{ExperimentView, InstanceView, List, ListWanted, SweepView, Views},
 };
 use bursar_model::{ExperimentId, SweepId};
-use bursar_store::{ExperimentFilter, Reader};
+use bursar_store::Reader;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::process::{Child, Command};
 
 use super::{scene, summary::Summary};
 use crate::{
     client::Client,
-    commands::unreadable,
+    commands::{CONFIGURATION, unreadable},
     exit::{FAILED, Failure},
     output::note,
 };
@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(super) async fn play(folder: &Path) -> Result<Summary, Failure> {
     scene::write(folder)?;
     let config_path = folder.join(scene::CONFIG);
-    let config = read_config(Some(&config_path)).map_err(unreadable)?.value.config;
+    let config = read_config(Some(&config_path)).map_err(unreadable(CONFIGURATION))?.value.config;
     let client = Client::new(&format!("http://{}", config.listen))?;
 
     note("Starting a daemon with a small cloud made of processes on this machine");
@@ -59,7 +59,8 @@ async fn course(
     daemon: &mut Child,
 ) -> Result<SweepId, Failure> {
     until_ready(client, daemon).await?;
-    let spec = read_spec(&folder.join(scene::SWEEP), Some(config)).map_err(unreadable)?.value.raw;
+    let spec = read_spec(&folder.join(scene::SWEEP), Some(config));
+    let spec = spec.map_err(unreadable("the sweep"))?.value.raw;
     let batch = SubmitBatch { user: crate::commands::user(), specs: vec![spec] };
     let answer: SubmitAnswer = client.post("/v1/experiments", &batch, None).await?;
     let sweep =
@@ -72,7 +73,7 @@ async fn course(
     note("The sweep is over; waiting until every instance is gone");
     // Bounded by the patience above.
     loop {
-        let health: Health = client.get("/v1/health", &[]).await?;
+        let health: Health = client.get("/v1/health").await?;
         if health.live_instances == 0 {
             return Ok(sweep);
         }
@@ -94,8 +95,8 @@ async fn watch(client: &Client, sweep: SweepId) -> Result<(), Failure> {
     let mut instances: BTreeMap<bursar_model::InstanceId, String> = BTreeMap::new();
     // Bounded by the patience of the caller.
     loop {
-        let state: SweepView = client.get(&format!("/v1/sweeps/{sweep}"), &[]).await?;
-        let found: List<InstanceView> = client.get("/v1/instances", &[]).await?;
+        let state: SweepView = client.get(&format!("/v1/sweeps/{sweep}")).await?;
+        let found: List<InstanceView> = client.get("/v1/instances").await?;
         for instance in found.rows.iter().rev() {
             let before = instances.insert(instance.id, instance.state.clone());
             if before.as_ref() != Some(&instance.state)
@@ -104,8 +105,7 @@ async fn watch(client: &Client, sweep: SweepId) -> Result<(), Failure> {
                 say(text);
             }
         }
-        let query = [("sweep", sweep.to_string()), ("limit", "100".to_owned())];
-        let found: List<ExperimentView> = client.get("/v1/experiments", &query).await?;
+        let found: List<ExperimentView> = client.ask("/v1/experiments", &of_sweep(sweep)).await?;
         for trial in found.rows.iter().rev() {
             let now = (trial.state.clone(), trial.attempts);
             let before = trials.insert(trial.id, now.clone());
@@ -195,7 +195,7 @@ fn start_daemon(folder: &Path, config: &Path) -> Result<Child, Failure> {
 async fn until_ready(client: &Client, daemon: &mut Child) -> Result<(), Failure> {
     // Bounded by the patience of the caller.
     loop {
-        if client.get::<Health>("/v1/health", &[]).await.is_ok() {
+        if client.get::<Health>("/v1/health").await.is_ok() {
             return Ok(());
         }
         if let Some(status) = daemon.try_wait()? {
@@ -221,8 +221,12 @@ async fn stop(daemon: &mut Child) {
 
 /// All trials of a sweep, in the order of its matrix.
 pub(super) fn trials(views: &Views, sweep: SweepId) -> Result<Vec<ExperimentView>, Failure> {
-    let filter = ExperimentFilter { sweep: Some(sweep), ..ExperimentFilter::default() };
-    let mut rows = views.experiments(&filter, None, 1000)?.rows;
+    let mut rows = views.experiments(&of_sweep(sweep))?.rows;
     rows.reverse();
     Ok(rows)
+}
+
+/// More than the demo has.
+fn of_sweep(sweep: SweepId) -> ListWanted {
+    ListWanted { sweep: Some(sweep.to_string()), limit: Some(1000), ..ListWanted::default() }
 }

@@ -1,8 +1,9 @@
 //! What the demo came to, for people and for programs.
 
-use bursar_daemon::views::{AllocationView, ExperimentView, InstanceView, SweepView, Views};
+use bursar_daemon::views::{
+    AllocationView, ExperimentView, InstanceView, ListWanted, ReportView, ReportWanted, SweepView, Views,
+};
 use bursar_model::{SweepId, Usd};
-use bursar_store::{Dimension, ReportFilter, ReportQuery};
 use serde_json::{Value, json};
 
 use super::play::trials;
@@ -21,7 +22,7 @@ pub(crate) struct Summary {
     sweep: SweepView,
     trials: Vec<ExperimentView>,
     instances: Vec<(InstanceView, Vec<AllocationView>)>,
-    report: bursar_daemon::views::ReportView,
+    report: ReportView,
     /// Instances that were not gone at the end.
     pub(crate) leaked: usize,
 }
@@ -33,13 +34,16 @@ impl Summary {
         let view =
             views.sweep(sweep)?.ok_or_else(|| Failure::new(FAILED, "the sweep is not in the store"))?;
         let mut instances = Vec::new();
-        for instance in views.instances(false, None, 1000)?.rows.into_iter().rev() {
+        let all = ListWanted { limit: Some(1000), ..ListWanted::default() };
+        for instance in views.instances(&all)?.rows.into_iter().rev() {
             let allocations = views.allocations(instance.id)?;
             instances.push((instance, allocations));
         }
-        let filter = ReportFilter { sweep: Some(sweep), ..ReportFilter::default() };
-        let by = vec![Dimension::InstanceType, Dimension::CapacityType];
-        let report = views.report(&ReportQuery { by, filter, ..ReportQuery::default() })?;
+        let report = views.report(&ReportWanted {
+            by: Some("instance-type,capacity-type".to_owned()),
+            sweep: Some(sweep.to_string()),
+            ..ReportWanted::default()
+        })?;
         let leaked = instances.iter().filter(|(instance, _)| instance.state != "gone").count();
         Ok(Self { sweep: view, trials, instances, report, leaked })
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     inbox::{CommitFailed, Stopping, SubmitError},
     reconciler::chain,
+    views::ViewError,
 };
 
 /// An error as it travels.
@@ -32,10 +33,6 @@ pub struct ApiError {
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self { status: status.as_u16(), code: code.to_owned(), detail: detail.into(), problems: None }
-    }
-
-    pub(crate) fn not_found(what: &str, named: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what} `{named}`"))
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
@@ -59,6 +56,17 @@ impl From<Stopping> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", chain(&error))
+    }
+}
+
+impl From<ViewError> for ApiError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Missing { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", error.to_string()),
+            ViewError::Malformed(detail) => Self::bad_request(detail),
+            ViewError::Ambiguous { .. } => Self::new(StatusCode::CONFLICT, "ambiguous", error.to_string()),
+            ViewError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -3,18 +3,20 @@
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
-use bursar_model::{InstanceId, SweepId, Timestamp, UsdPerHour, WaitingOn};
-use bursar_store::{Cursor, Dimension, ExperimentFilter, Integrity, ReportFilter, ReportQuery, SweepFilter};
+use bursar_model::{InstanceId, Offering, RefusedScope, Scope, Timestamp, UsdPerHour, WaitingOn};
+use bursar_store::{Integrity, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ApiError};
 use crate::views::{
-    AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ReportView, SweepView,
+    AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted, ReportView,
+    ReportWanted, SweepView, ViewError,
 };
 
-/// Rows of a list where nobody says how many.
-const PAGE_DEFAULT: u32 = 100;
+/// Events in an answer where nobody says how many.
+const EVENTS_DEFAULT: u32 = 100;
 
 /// An offering in a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,37 +64,14 @@ pub struct Health {
     pub offerings: usize,
     /// Turns that could not be stored since the start.
     pub failed_commits: u64,
-    /// Instances with our tag that nobody knew, ended since the start.
+    /// Instances with our tag that nobody knew, since the start. They are ended.
     pub orphans: u64,
+    /// Those of them that are still there.
+    pub orphans_left: usize,
+    /// When the newest of them was found out.
+    pub orphan_at: Option<Timestamp>,
     /// Why experiments wait: how many for each reason.
     pub waiting: std::collections::BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ListQuery {
-    state: Option<String>,
-    project: Option<String>,
-    sweep: Option<String>,
-    user: Option<String>,
-    name: Option<String>,
-    text: Option<String>,
-    live: bool,
-    after: Option<String>,
-    limit: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ReportParams {
-    by: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    experiment: Option<String>,
-    sweep: Option<String>,
-    project: Option<String>,
-    user: Option<String>,
-    provider: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,24 +83,10 @@ pub(super) struct EventsQuery {
 
 pub(super) async fn experiments(
     State(api): State<Api>,
-    Query(query): Query<ListQuery>,
+    Query(wanted): Query<ListWanted>,
 ) -> Result<Json<List<ExperimentView>>, ApiError> {
-    let sweep = match &query.sweep {
-        Some(named) => Some(find_sweep(&api, named)?.id),
-        None => None,
-    };
-    let filter = ExperimentFilter {
-        state: query.state,
-        project: query.project.as_deref().map(Into::into),
-        sweep,
-        user: query.user.as_deref().map(Into::into),
-        name: query.name,
-        text: query.text,
-        ids: Vec::new(),
-        live_only: query.live,
-    };
-    let after = cursor(query.after.as_deref())?;
-    Ok(Json(api.views().experiments(&filter, after, query.limit.unwrap_or(PAGE_DEFAULT))?))
+    let views = api.views();
+    aside(move || views.experiments(&wanted)).await
 }
 
 pub(super) async fn experiment(
@@ -133,67 +98,79 @@ pub(super) async fn experiment(
 
 pub(super) async fn sweeps(
     State(api): State<Api>,
-    Query(query): Query<ListQuery>,
+    Query(wanted): Query<ListWanted>,
 ) -> Result<Json<List<SweepView>>, ApiError> {
-    let filter = SweepFilter {
-        project: query.project.as_deref().map(Into::into),
-        name: query.name,
-        live_only: query.live,
-    };
-    let after = cursor(query.after.as_deref())?;
-    Ok(Json(api.views().sweeps(&filter, after, query.limit.unwrap_or(PAGE_DEFAULT))?))
+    let views = api.views();
+    aside(move || views.sweeps(&wanted)).await
 }
 
 pub(super) async fn sweep(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<SweepView>, ApiError> {
-    find_sweep(&api, &id).map(Json)
+    Ok(Json(api.views().find_sweep(&id)?))
 }
 
 pub(super) async fn instances(
     State(api): State<Api>,
-    Query(query): Query<ListQuery>,
+    Query(wanted): Query<ListWanted>,
 ) -> Result<Json<List<InstanceView>>, ApiError> {
-    let after = cursor(query.after.as_deref())?;
-    Ok(Json(api.views().instances(query.live, after, query.limit.unwrap_or(PAGE_DEFAULT))?))
+    let views = api.views();
+    aside(move || views.instances(&wanted)).await
+}
+
+pub(super) async fn instance(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<InstanceView>, ApiError> {
+    Ok(Json(api.views().instance(instance_id(&id)?)?))
 }
 
 pub(super) async fn allocations(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<AllocationView>>, ApiError> {
-    let instance: InstanceId = id.parse().map_err(|_| ApiError::not_found("instance", &id))?;
-    Ok(Json(api.views().allocations(instance)?))
+    let (views, id) = (api.views(), instance_id(&id)?);
+    aside(move || views.allocations(id)).await
 }
 
 pub(super) async fn budgets(State(api): State<Api>) -> Result<Json<Vec<BudgetView>>, ApiError> {
-    Ok(Json(api.views().budgets()?))
+    let views = api.views();
+    aside(move || views.budgets()).await
 }
 
 pub(super) async fn report(
     State(api): State<Api>,
-    Query(params): Query<ReportParams>,
+    Query(wanted): Query<ReportWanted>,
 ) -> Result<Json<ReportView>, ApiError> {
-    let query = report_query(&api, params)?;
-    Ok(Json(api.views().report(&query)?))
+    let views = api.views();
+    aside(move || views.report(&wanted)).await
 }
 
 pub(super) async fn events(
     State(api): State<Api>,
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let entries = api.reader.events(query.after, query.limit.unwrap_or(PAGE_DEFAULT))?;
-    let rows: Vec<_> = entries
-        .into_iter()
-        .map(|entry| serde_json::json!({ "seq": entry.seq, "at": entry.at, "event": entry.event }))
-        .collect();
-    Ok(Json(serde_json::json!({ "rows": rows })))
+    aside(move || {
+        let entries = api.reader.events(query.after, query.limit.unwrap_or(EVENTS_DEFAULT))?;
+        let rows: Vec<_> = entries
+            .into_iter()
+            .map(|entry| serde_json::json!({ "seq": entry.seq, "at": entry.at, "event": entry.event }))
+            .collect();
+        Ok::<_, StoreError>(serde_json::json!({ "rows": rows }))
+    })
+    .await
 }
 
-pub(super) async fn offers(State(api): State<Api>) -> Json<Vec<OfferView>> {
-    let market = api.snapshot.borrow().market.clone();
-    Json(market.offerings().iter().map(offer_view).collect())
+pub(super) async fn offers(State(api): State<Api>) -> Result<Json<Vec<OfferView>>, ApiError> {
+    let snapshot = api.snapshot.borrow().clone();
+    let now = api.clock.now();
+    aside(move || {
+        let refused: Vec<_> = snapshot.refused.iter().filter(|(_, refused)| refused.until > now).collect();
+        let offers = snapshot.market.offerings().iter();
+        Ok::<_, StoreError>(offers.map(|offering| offer_view(offering, &refused)).collect())
+    })
+    .await
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiError> {
@@ -214,91 +191,46 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiEr
         offerings: snapshot.market.offerings().len(),
         failed_commits: snapshot.failed_commits,
         orphans: snapshot.orphans,
+        orphans_left: snapshot.orphans_left,
+        orphan_at: snapshot.orphan_at,
         waiting,
     }))
 }
 
 pub(super) async fn integrity(State(api): State<Api>) -> Result<Json<serde_json::Value>, ApiError> {
-    let Integrity { file, wrong_sums, dangling } = api.reader.integrity()?;
-    Ok(Json(serde_json::json!({ "file": file, "wrong_sums": wrong_sums, "dangling": dangling })))
+    aside(move || {
+        let Integrity { file, wrong_sums, dangling } = api.reader.integrity()?;
+        Ok::<_, StoreError>(
+            serde_json::json!({ "file": file, "wrong_sums": wrong_sums, "dangling": dangling }),
+        )
+    })
+    .await
 }
 
 /// An experiment by its id, or the newest of that name.
 pub(super) fn find_experiment(api: &Api, named: &str) -> Result<ExperimentDetail, ApiError> {
-    let found = api.reader.resolve(named)?;
-    let id = found.first().ok_or_else(|| ApiError::not_found("experiment", named))?;
-    api.views().experiment(*id)?.ok_or_else(|| ApiError::not_found("experiment", named))
+    Ok(api.views().find_experiment(named)?)
 }
 
-/// A sweep by its id, or the newest of that name.
-pub(super) fn find_sweep(api: &Api, named: &str) -> Result<SweepView, ApiError> {
-    let missing = || ApiError::not_found("sweep", named);
-    match named.parse::<SweepId>() {
-        Ok(id) => api.views().sweep(id)?.ok_or_else(missing),
-        Err(_) => {
-            let filter = SweepFilter { name: Some(named.to_owned()), ..SweepFilter::default() };
-            api.views().sweeps(&filter, None, 1)?.rows.into_iter().next().ok_or_else(missing)
-        }
-    }
+/// Answers on a thread of its own what may take long: lists, reports, and reading the whole store would keep one of
+/// the two workers, and with it the reconciler and the agents, waiting. Looking one thing up is done at once instead.
+async fn aside<T, E>(ask: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<Json<T>, ApiError>
+where
+    T: Send + 'static,
+    E: Into<ApiError> + Send + 'static,
+{
+    let answer = tokio::task::spawn_blocking(ask).await;
+    // What panicked has printed why.
+    let failed =
+        |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "the question was not answered");
+    answer.map_err(failed)?.map(Json).map_err(Into::into)
 }
 
-fn report_query(api: &Api, params: ReportParams) -> Result<ReportQuery, ApiError> {
-    let by = params.by.as_deref().unwrap_or("project");
-    let by = dimensions(by).map_err(ApiError::bad_request)?;
-    let experiment = match &params.experiment {
-        Some(named) => Some(find_experiment(api, named)?.experiment.id),
-        None => None,
-    };
-    let sweep = match &params.sweep {
-        Some(named) => Some(find_sweep(api, named)?.id),
-        None => None,
-    };
-    Ok(ReportQuery {
-        by,
-        since: moment("since", params.since.as_deref())?,
-        until: moment("until", params.until.as_deref())?,
-        filter: ReportFilter {
-            experiment,
-            sweep,
-            project: params.project.as_deref().map(Into::into),
-            user: params.user.as_deref().map(Into::into),
-            provider: params.provider.as_deref().map(Into::into),
-        },
-    })
+fn instance_id(id: &str) -> Result<InstanceId, ViewError> {
+    id.parse().map_err(|_| ViewError::missing("instance", id))
 }
 
-/// Dimensions by their names, separated by commas.
-///
-/// # Errors
-/// A sentence that names the unknown one and all that there are.
-pub fn dimensions(names: &str) -> Result<Vec<Dimension>, String> {
-    let known = || Dimension::ALL.map(|dimension| dimension.to_string()).join(", ");
-    names
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            Dimension::ALL
-                .into_iter()
-                .find(|dimension| dimension.to_string() == name)
-                .ok_or_else(|| format!("by: `{name}` is none of {}", known()))
-        })
-        .collect()
-}
-
-fn moment(key: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
-    text.map(|text| text.parse().map_err(|error| ApiError::bad_request(format!("{key}: {error}"))))
-        .transpose()
-}
-
-fn cursor(text: Option<&str>) -> Result<Option<Cursor>, ApiError> {
-    text.map(|text| {
-        text.parse().map(Cursor).map_err(|_| ApiError::bad_request("after: not a cursor of this list"))
-    })
-    .transpose()
-}
-
-fn offer_view(offering: &bursar_model::Offering) -> OfferView {
+fn offer_view(offering: &Offering, refused: &[(&Scope, &RefusedScope)]) -> OfferView {
     let kind = &offering.instance_type;
     OfferView {
         provider: offering.provider.to_string(),
@@ -310,7 +242,11 @@ fn offer_view(offering: &bursar_model::Offering) -> OfferView {
         cpus: thousandths(u64::from(kind.cpus_milli)),
         memory_gib: thousandths(kind.memory_mib * 1000 / 1024),
         price: offering.price,
-        refused_until: None,
+        refused_until: refused
+            .iter()
+            .filter(|(scope, _)| scope.covers(offering))
+            .map(|(_, refused)| refused.until)
+            .max(),
     }
 }
 

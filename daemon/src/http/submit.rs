@@ -9,16 +9,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use bursar_config::{RawSpec, Submission as CheckedSubmission, read::FILE_BYTES_MAX};
-use bursar_model::{Account, ExperimentId, ExperimentSpec, SpecId, SweepId, Usd, UserName, WaitingOn};
-use bursar_policies::Candidate;
+use bursar_model::{
+    Account, BudgetKey, ExperimentId, ExperimentSpec, SpecId, SweepId, TypedId, Usd, UserName, WaitingOn,
+};
+use bursar_policies::{Candidate, Verdict};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Api, ApiError};
 use crate::{
-    inbox::{
-        Accepted, CancelTarget, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest,
-    },
+    inbox::{Accepted, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest},
     reconciler::chain,
 };
 
@@ -124,21 +124,35 @@ pub(super) async fn experiments(
 pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<PlanAnswer>, ApiError> {
     let PlanRequest { user, spec } = parse(&body)?;
     let user = user_name(&user)?;
-    let checked = spec.check(Some(&api.config))?.value;
-    let (spec, trials, budget) = match checked {
-        CheckedSubmission::Experiment { spec, .. } => {
-            let budget = spec.budget;
-            (spec, 1, budget)
-        }
+    let (spec, sweep) = match spec.check(Some(&api.config))?.value {
+        CheckedSubmission::Experiment { spec, .. } => (spec, None),
         CheckedSubmission::Sweep { spec, .. } => {
             let trials = u32::try_from(spec.trials.len()).unwrap_or(u32::MAX);
-            (spec.experiment, trials, spec.budget)
+            (spec.experiment, Some((trials, spec.budget)))
         }
     };
     let account = Account { project: spec.project.clone(), user, sweep: None };
-    let of = CandidatesOf::Spec(Box::new(spec), account);
-    let candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
+    let own = spec.budget;
+    let (trials, budget) = sweep.unwrap_or((1, own));
+    // A launch needs room in both budgets, so the smaller one is what a trial has.
+    let smaller = [own, budget].into_iter().flatten().min();
+    let of = CandidatesOf::Spec(Box::new(ExperimentSpec { budget: smaller, ..spec }), account);
+    let mut candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
+    if sweep.is_some() && own != smaller {
+        name_the_sweep(&mut candidates);
+    }
     Ok(Json(PlanAnswer { trials, budget, candidates, waiting: None, state: None }))
+}
+
+/// Says that it is the sweep's budget that has no room, where the planner was told of one budget and took it for the
+/// experiment's own.
+fn name_the_sweep(candidates: &mut [Candidate]) {
+    for candidate in candidates {
+        if let Verdict::NoRoom { budget: budget @ BudgetKey::Experiment(_) } = &mut candidate.verdict {
+            // There is no such sweep yet, as there was no such experiment.
+            *budget = BudgetKey::Sweep(SweepId::from_u64(0));
+        }
+    }
 }
 
 pub(super) async fn explain(
@@ -157,24 +171,14 @@ pub(super) async fn explain(
     }))
 }
 
-pub(super) async fn cancel_experiment(
+pub(super) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<CancelAnswer>, ApiError> {
-    let found = super::read::find_experiment(&api, &id)?.experiment.id;
-    cancel(&api, CancelTarget::Experiment(found)).await
-}
-
-pub(super) async fn cancel_sweep(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<CancelAnswer>, ApiError> {
-    let found = super::read::find_sweep(&api, &id)?.id;
-    cancel(&api, CancelTarget::Sweep(found)).await
-}
-
-async fn cancel(api: &Api, target: CancelTarget) -> Result<Json<CancelAnswer>, ApiError> {
-    let cancelled = api.inbox.ask(|reply| Message::Cancel { target, reply }).await??;
+    let cancelled = match api.views().to_cancel(&id)? {
+        Some(target) => api.inbox.ask(|reply| Message::Cancel { target, reply }).await??,
+        None => 0,
+    };
     Ok(Json(CancelAnswer { cancelled }))
 }
 
