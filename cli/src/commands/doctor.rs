@@ -1,13 +1,16 @@
 //! `bursar doctor`: is everything well, and if not, what to do.
 
+use std::path::Path;
+
 use bursar_config::{ConfigFile, read_config};
 use bursar_daemon::{http::Health, serve::store_path};
+use bursar_model::{Budget, BudgetKey, InvariantId, Usd, Violation};
 use bursar_store::{Integrity, Reader};
 
 use crate::{
     args::Global,
     client::Client,
-    exit::{FAILED, OK, Outcome},
+    exit::{FAILED, Failure, OK, Outcome},
     output::{json, line},
 };
 
@@ -17,91 +20,41 @@ struct Finding {
     ok: bool,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
+    fix: Option<&'static str>,
+}
+
+impl Finding {
+    /// A check that is well: told, and nothing to do.
+    fn well(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, ok: true, detail: detail.into(), fix: None }
+    }
+
+    /// A check that may not be well, with what to do then.
+    fn of(check: &'static str, ok: bool, detail: impl Into<String>, fix: &'static str) -> Self {
+        Self { check, ok, detail: detail.into(), fix: (!ok).then_some(fix) }
+    }
 }
 
 pub(super) async fn run(global: &Global) -> Outcome {
-    let mut findings = Vec::new();
-    let mut found = |check, ok, detail: String, fix: Option<&str>| {
-        findings.push(Finding { check, ok, detail, fix: fix.filter(|_| !ok).map(str::to_owned) });
-    };
-    match read_config(global.config.as_deref()) {
+    let findings = match read_config(global.config.as_deref()) {
         Err(error) => {
-            found(
-                "configuration",
-                false,
-                error.to_string(),
-                Some("mend the file; `bursar config check` shows all problems"),
-            );
+            let fix = "mend it; `bursar config check` shows all problems";
+            vec![Finding::of("configuration", false, error.to_string(), fix)]
         }
         Ok(checked) => {
             let ConfigFile { file, config } = checked.value;
             let named =
                 file.map_or_else(|| "none found, defaults".to_owned(), |file| file.display().to_string());
-            found("configuration", true, named, None);
+            let mut findings = vec![Finding::well("configuration", named)];
             let url = global.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-            let health = Client::new(&url)?.get::<Health>("/v1/health").await;
-            match &health {
-                Ok(health) => {
-                    let Health { version, queued, running, live_instances, offerings, .. } = health;
-                    let detail = format!(
-                        "version {version} at {url}: {queued} queued, {running} running, {live_instances} instances"
-                    );
-                    found("daemon", true, detail, None);
-                    found(
-                        "offerings",
-                        *offerings > 0,
-                        format!("{offerings} on offer"),
-                        Some("no provider offers anything: look at the daemon's log"),
-                    );
-                    found(
-                        "store takes writes",
-                        health.failed_commits == 0,
-                        format!("{} failed turns since the start", health.failed_commits),
-                        Some("free space on the disk of data_dir, and look at the daemon's log"),
-                    );
-                    found(
-                        "no orphans (O1)",
-                        health.orphans == 0,
-                        format!("{} ended since the start", health.orphans),
-                        Some(
-                            "instances with our tag that nobody knew were ended: is there a second installation of this name?",
-                        ),
-                    );
-                }
-                Err(failure) => {
-                    found("daemon", false, failure.message.clone(), Some("start it with `bursar serve`"))
-                }
-            }
+            findings.extend(of_daemon(&url).await?);
             let path = store_path(&config);
             if global.url.is_none() && path.is_file() {
-                match Reader::open(&path).and_then(|reader| Ok((reader.integrity()?, reader.violations()?))) {
-                    Ok((integrity, violations)) => {
-                        let Integrity { file, wrong_sums, dangling } = &integrity;
-                        let detail = if integrity.is_sound() {
-                            format!("{} is sound, its sums equal a recount", path.display())
-                        } else {
-                            format!("{file:?}, {wrong_sums} wrong sums, {dangling} dangling rows")
-                        };
-                        found(
-                            "store",
-                            integrity.is_sound(),
-                            detail,
-                            Some("stop the daemon and restore the newest backup"),
-                        );
-                        let detail: Vec<String> = violations.iter().map(ToString::to_string).collect();
-                        found(
-                            "invariants",
-                            violations.is_empty(),
-                            if detail.is_empty() { "all hold".to_owned() } else { detail.join("; ") },
-                            Some("this is a fault of bursar: please report it with this output"),
-                        );
-                    }
-                    Err(error) => found("store", false, error.to_string(), Some("restore the newest backup")),
-                }
+                findings.extend(of_store(&path));
             }
+            findings
         }
-    }
+    };
     let all_well = findings.iter().all(|finding| finding.ok);
     if global.json {
         json(&serde_json::json!({ "ok": all_well, "findings": findings }))?;
@@ -114,4 +67,100 @@ pub(super) async fn run(global: &Global) -> Outcome {
         }
     }
     Ok(if all_well { OK } else { FAILED })
+}
+
+async fn of_daemon(url: &str) -> Result<Vec<Finding>, Failure> {
+    let health = match Client::new(url)?.get::<Health>("/v1/health").await {
+        Ok(health) => health,
+        Err(failure) => {
+            return Ok(vec![Finding::of("daemon", false, failure.message, "start it with `bursar serve`")]);
+        }
+    };
+    let Health { version, queued, running, live_instances, offerings, failed_commits, .. } = &health;
+    let state =
+        format!("version {version} at {url}: {queued} queued, {running} running, {live_instances} instances");
+    Ok(vec![
+        Finding::well("daemon", state),
+        Finding::of(
+            "offerings",
+            *offerings > 0,
+            format!("{offerings} on offer"),
+            "no provider offers anything: look at the daemon's log",
+        ),
+        Finding::of(
+            "store takes writes",
+            *failed_commits == 0,
+            format!("{failed_commits} failed turns since the start"),
+            "free space on the disk of data_dir, and look at the daemon's log",
+        ),
+        Finding::of(
+            "no orphans (O1)",
+            health.orphans_left == 0,
+            orphans(&health),
+            "they are being ended, so look again soon; if they stay, the daemon's log has the provider's answer, and if they come back, there is a second installation of this name",
+        ),
+    ])
+}
+
+/// Orphans that were ended are over and done with: told, since somebody may want to know where they came from.
+fn orphans(health: &Health) -> String {
+    match (health.orphans_left, health.orphans, health.orphan_at) {
+        (0, 0, _) | (0, _, None) => "none since the start".to_owned(),
+        (0, ended, Some(at)) => format!("none now; {ended} ended since the start, the newest found at {at}"),
+        (left, _, _) => format!("{left} with our tag that nobody knows"),
+    }
+}
+
+fn of_store(path: &Path) -> Vec<Finding> {
+    let read = Reader::open(path)
+        .and_then(|reader| Ok((reader.integrity()?, reader.violations()?, reader.budgets()?)));
+    let (integrity, violations, budgets) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            return vec![Finding::of("store", false, error.to_string(), "restore the newest backup")];
+        }
+    };
+    let Integrity { file, wrong_sums, dangling } = &integrity;
+    let detail = if integrity.is_sound() {
+        format!("{} is sound, its sums equal a recount", path.display())
+    } else {
+        format!("{file:?}, {wrong_sums} wrong sums, {dangling} dangling rows")
+    };
+    let fix = "stop the daemon and restore the newest backup";
+    let mut findings = vec![Finding::of("store", integrity.is_sound(), detail, fix)];
+    let lowered: Vec<_> = budgets.iter().filter(|(key, budget)| is_lowered(key, budget)).collect();
+    findings.extend(lowered.iter().map(|(key, budget)| Finding::well("budget", below(key, budget))));
+    let faults: Vec<String> = violations
+        .iter()
+        .filter(|violation| !lowered.iter().any(|(key, _)| is_of(violation, key)))
+        .map(ToString::to_string)
+        .collect();
+    findings.push(Finding::of(
+        "invariants",
+        faults.is_empty(),
+        if faults.is_empty() { "all hold".to_owned() } else { faults.join("; ") },
+        "this is a fault of bursar: please report it with this output",
+    ));
+    findings
+}
+
+/// Whether a limit is below what is spent and held as only a person can bring about: in the configuration, which has
+/// the limits of the installation and of projects. Those of sweeps and experiments never change.
+fn is_lowered(key: &BudgetKey, budget: &Budget) -> bool {
+    matches!(key, BudgetKey::Installation | BudgetKey::Project(_)) && budget.room() < Usd::ZERO
+}
+
+fn below(key: &BudgetKey, budget: &Budget) -> String {
+    let limit = budget.limit.map_or_else(String::new, Usd::rounded);
+    let until = if budget.unspent() < Usd::ZERO { "it is raised" } else { "enough of what runs has ended" };
+    format!(
+        "{key}: the limit was lowered to {limit}, below the {} that are spent and {} held; nothing new starts until {until}",
+        budget.spent.rounded(),
+        budget.held.rounded()
+    )
+}
+
+/// Whether a violation says just that.
+fn is_of(violation: &Violation, key: &BudgetKey) -> bool {
+    violation.invariant == InvariantId::B1 && violation.detail.starts_with(&format!("{key}: "))
 }
