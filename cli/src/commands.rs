@@ -51,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "bursar", &mut io::stdout());
             Ok(OK)
         }
+        Command::Man { folder } => man(&folder),
         Command::Agent(agent) => instance::agent(&agent),
         Command::LocalHost(host) => instance::local_host(&host),
         Command::DemoTrain(train) => crate::demo::train_command(&train),
@@ -118,6 +119,14 @@ pub(crate) fn show_warnings(warnings: &[Problem]) {
     for warning in warnings {
         note(&format!("warning: {warning}"));
     }
+}
+
+/// Writes a manual page for each command that is not hidden.
+#[expect(clippy::disallowed_methods, reason = "the folder that was asked for is made here")]
+fn man(folder: &Path) -> Outcome {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    Ok(OK)
 }
 
 /// Runs a command's future on this thread.
