@@ -54,7 +54,9 @@ fn conform_map(
                 continue;
             }
             let known = properties.into_iter().flat_map(Map::keys).map(String::as_str);
-            let hint = did_you_mean(key, known.clone()).or_else(|| all_known(known));
+            let hint = did_you_mean(key, known.clone())
+                .or_else(|| section_with(key, properties))
+                .or_else(|| all_known(known));
             let problem = Problem::new(path, "unknown key").maybe_hint(hint);
             problems.push(Problem { place: Some(*key_place), ..problem });
             continue;
@@ -145,6 +147,15 @@ fn name_of(value_type: &str) -> &str {
         "object" => "a map",
         other => other,
     }
+}
+
+/// The section below these properties that has such a key, as a hint.
+fn section_with(key: &str, properties: Option<&Map<String, Value>>) -> Option<String> {
+    let has = |schema: &Value| {
+        alternatives(schema).iter().any(|(_, schema)| schema["properties"].get(key).is_some())
+    };
+    let (section, _) = properties?.iter().find(|(_, schema)| has(schema))?;
+    Some(format!("did you mean `{section}.{key}`?"))
 }
 
 /// All keys, where they are few enough to help.

@@ -123,6 +123,49 @@ fn a_grace_that_is_not_said_fits_what_the_daemon_holds_for_it() {
 }
 
 #[test]
+fn a_grace_fits_into_half_a_lease_with_its_renewal() {
+    let config = config_of("policy: {lease: 12s, drain_allowance: 10s, heartbeat: 1s}").unwrap().value;
+    let read = |text: &str| load_spec(text, "e.yaml", Path::new("/"), Some(&config));
+    let Submission::Experiment { spec, .. } = read("run: x").unwrap().value.submission else {
+        panic!("no sweep")
+    };
+    assert_eq!(spec.checkpoint.grace, Span::from_secs(3), "one that is not said does");
+    assert!(read("run: x\ncheckpoint: {grace: 3s}").is_ok());
+    let problems = read("run: x\ncheckpoint: {grace: 4s}").unwrap_err().to_string();
+    assert_eq!(
+        problems,
+        "e.yaml:2:21: checkpoint.grace: a grace of 4s takes too much of a lease of 12s that is renewed every 1s\n  \
+         hint: at most 3s here, or a policy.lease of the daemon of at least 14s"
+    );
+}
+
+#[test]
+fn a_lease_leaves_room_for_its_renewal_and_a_drain_allowance_for_the_end() {
+    assert!(config_of("policy: {lease: 6s, drain_allowance: 3s, heartbeat: 500ms}").is_ok());
+    let problems = config_of("policy: {lease: 5s, drain_allowance: 0s, heartbeat: 500ms}").unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "bursar.yaml:1:17: policy.lease: a lease of 5s is too short to be renewed at heartbeats of 500ms\n  \
+         hint: at least 6s, or a shorter policy.heartbeat\n\
+         bursar.yaml:1:38: policy.drain_allowance: 0s does not pay for ending an instance whose agent hangs\n  hint: at least 3s"
+    );
+}
+
+#[test]
+fn a_key_of_a_section_that_stands_outside_is_sent_there() {
+    let problems = config_of("lease: 5m").unwrap_err().to_string();
+    assert!(problems.contains("did you mean `policy.lease`?"), "{problems}");
+    let problems = spec_of("run: x\nmemory: 4").unwrap_err().to_string();
+    assert!(problems.contains("did you mean `resources.memory`?"), "{problems}");
+}
+
+#[test]
+fn a_budget_of_nothing_is_not_sent_to_no_limit() {
+    let problems = config_of("budget: {limit: 0}").unwrap_err().to_string();
+    assert!(problems.contains("would mean no limit, not nothing"), "{problems}");
+}
+
+#[test]
 fn numbers_stay_as_they_were_written_where_text_will_do() {
     let spec =
         experiment("run: x\nenvs: {VERSION: 1.10, DEBUG: yes, COUNTRY: NO}\nbudget: 1234567.123456789");

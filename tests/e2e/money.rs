@@ -9,7 +9,7 @@ use crate::books::assert_at_rest;
 
 /// A cent a second; a launch holds 8 cents.
 const DEAR: &str = "
-policy: {lease: 6s, drain_allowance: 2s, idle_duration: 500ms, heartbeat: 500ms, observe_interval: 300ms}
+policy: {lease: 5s, drain_allowance: 3s, idle_duration: 500ms, heartbeat: 250ms, observe_interval: 300ms}
 budget: {limit: 3}
 projects: {lab: {budget: 1.5}}
 providers:
@@ -130,7 +130,7 @@ fn a_shared_machine_is_paid_by_its_experiments_to_the_last_nano_dollar() {
 #[test]
 fn an_experiment_whose_project_is_spent_waits_or_is_refused_but_never_overspends() {
     let installation = Installation::started(
-        "policy: {lease: 6s, drain_allowance: 2s, idle_duration: 300ms, heartbeat: 500ms, observe_interval: 300ms}\n\
+        "policy: {lease: 5s, drain_allowance: 3s, idle_duration: 300ms, heartbeat: 250ms, observe_interval: 300ms}\n\
          projects: {tiny: {budget: 0.10}}\nproviders:\n  local:\n    type: local\n    types:\n      \
          dear: {cpus: 1, memory: 2, on_demand: 36}\n",
     );

@@ -17,7 +17,7 @@ use crate::books::assert_at_rest;
 
 /// A market with interruptions, small leases and a budget, so that a kill finds everything under way.
 const LIVELY: &str = "
-policy: {lease: 6s, drain_allowance: 2s, idle_duration: 1s, heartbeat: 500ms, observe_interval: 300ms, max_instances: 4}
+policy: {lease: 6s, drain_allowance: 3s, idle_duration: 1s, heartbeat: 500ms, observe_interval: 300ms, max_instances: 4}
 projects: {lab: {budget: 5}}
 providers:
   local:

@@ -27,8 +27,13 @@ const DISK_GIB_DEFAULT: u32 = 100;
 const NOTICE_DEFAULT: Span = Span::from_secs(30);
 /// Shorter intervals would keep the machine busy with asking.
 const INTERVAL_MIN: Span = Span::from_millis(50);
-/// Two reports may be lost and the third still renews the lease.
-const HEARTBEATS_PER_LEASE: i64 = 3;
+/// What is paid for beyond a lease must last until an instance whose agent hangs was ended: 2 s after its lease, and what
+/// killing takes.
+const DRAIN_ALLOWANCE_MIN: Span = Span::from_secs(3);
+/// The shortest grace that is worth its name: every lease leaves room for it.
+const GRACE_MIN: Span = Span::from_secs(1);
+/// Kept for the end of the grace to be reported and the last of the log to be delivered.
+const LANDING_MARGIN: Span = Span::from_secs(1);
 /// As many instances as one daemon can look after.
 const INSTANCES_MAX: u32 = 100_000;
 /// One interruption a second; a script does for more.
@@ -138,7 +143,7 @@ fn check_policy(report: &mut Report, raw: RawPolicy) -> Policy {
             .and_then(|text| words::some_span(report, "policy.lease", &text))
             .unwrap_or(default.lease),
         drain_allowance: drain_allowance
-            .and_then(|text| words::span(report, "policy.drain_allowance", &text))
+            .and_then(|text| check_drain_allowance(report, &text))
             .unwrap_or(default.drain_allowance),
         max_instances: max_instances
             .and_then(|n| words::count(report, "policy.max_instances", n, 0, INSTANCES_MAX))
@@ -148,13 +153,39 @@ fn check_policy(report: &mut Report, raw: RawPolicy) -> Policy {
         heartbeat: interval(report, "policy.heartbeat", heartbeat).unwrap_or(default.heartbeat),
         max_price: max_price.and_then(|price| words::price(report, "policy.max_price", &price)),
     };
-    let shortest = policy.heartbeat.times(HEARTBEATS_PER_LEASE);
-    if policy.lease < shortest {
-        let message = format!("a lease of {} ends before {HEARTBEATS_PER_LEASE} heartbeats", policy.lease);
+    if policy.grace_max() < GRACE_MIN {
+        let Policy { lease, heartbeat, .. } = policy;
+        let shortest = Policy::lease_for(GRACE_MIN, heartbeat);
+        let message = format!("a lease of {lease} is too short to be renewed at heartbeats of {heartbeat}");
         let hint = format!("at least {shortest}, or a shorter policy.heartbeat");
         report.error(Problem::new("policy.lease", message).hint(hint));
     }
     policy
+}
+
+impl Policy {
+    /// The shortest lease for such a grace. Work is told to end its grace and a margin before the lease ends, and goes on
+    /// only where that lease was renewed before: half of it is left for this, and for two reports of which one is lost.
+    /// Shorter, and work would be moved for ever without getting anywhere.
+    pub(crate) fn lease_for(grace: Span, heartbeat: Span) -> Span {
+        (grace + LANDING_MARGIN + heartbeat.times(2)).times(2)
+    }
+
+    /// The longest grace that fits these leases.
+    pub(crate) fn grace_max(&self) -> Span {
+        self.lease.divided_by(2).saturating_sub(LANDING_MARGIN + self.heartbeat.times(2))
+    }
+}
+
+fn check_drain_allowance(report: &mut Report, text: &str) -> Option<Span> {
+    let span = words::span(report, "policy.drain_allowance", text)?;
+    if span < DRAIN_ALLOWANCE_MIN {
+        let message = format!("{span} does not pay for ending an instance whose agent hangs");
+        let hint = format!("at least {DRAIN_ALLOWANCE_MIN}");
+        report.error(Problem::new("policy.drain_allowance", message).hint(hint));
+        return None;
+    }
+    Some(span)
 }
 
 fn interval(report: &mut Report, path: &str, text: Option<String>) -> Option<Span> {

@@ -14,7 +14,7 @@ use super::{
     words,
 };
 use crate::{
-    config::Config,
+    config::{Config, Policy},
     problem::{Checked, Problem, Problems, Report, did_you_mean, shortened},
     raw::{RawCheckpoint, RawEstimate, RawResources, RawSecret, RawSpec, Written},
 };
@@ -288,16 +288,24 @@ fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {
 fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Config>) -> CheckpointSpec {
     let RawCheckpoint { interval, grace } = raw;
     let interval = interval.and_then(|text| words::some_span(report, "checkpoint.interval", &text));
-    // What runs on after the lease is paid out of the drain allowance and out of nothing else.
-    let allowance = config.map(|config| config.policy.drain_allowance);
     let written = grace.and_then(|text| words::span(report, "checkpoint.grace", &text));
-    let default = allowance.map_or(CheckpointSpec::GRACE, |allowance| CheckpointSpec::GRACE.min(allowance));
-    let grace = written.unwrap_or(default);
-    if let Some(allowance) = allowance
-        && grace > allowance
-    {
+    let Some(policy) = config.map(|config| config.policy) else {
+        return CheckpointSpec { interval, grace: written.unwrap_or(CheckpointSpec::GRACE) };
+    };
+    // What runs on after the lease is paid out of the drain allowance and out of nothing else.
+    let (allowance, fits) = (policy.drain_allowance, policy.grace_max());
+    let grace = written.unwrap_or_else(|| CheckpointSpec::GRACE.min(allowance).min(fits));
+    if grace > allowance {
         let message = format!("a grace of {grace} is longer than what is held for it here");
         let hint = format!("at most {allowance}, which is policy.drain_allowance of the daemon");
+        report.error(Problem::new("checkpoint.grace", message).hint(hint));
+    } else if grace > fits {
+        let Policy { lease, heartbeat, .. } = policy;
+        let message = format!(
+            "a grace of {grace} takes too much of a lease of {lease} that is renewed every {heartbeat}"
+        );
+        let longer = Policy::lease_for(grace, heartbeat);
+        let hint = format!("at most {fits} here, or a policy.lease of the daemon of at least {longer}");
         report.error(Problem::new("checkpoint.grace", message).hint(hint));
     }
     CheckpointSpec { interval, grace }

@@ -73,12 +73,13 @@ pub(super) fn some_span(report: &mut Report, path: &str, text: &str) -> Option<S
 pub(super) fn budget(report: &mut Report, path: &str, written: &Written) -> Option<Usd> {
     let amount: Usd = report.take(path, written.0.parse())?;
     let problem = if amount == Usd::ZERO {
-        Problem::new(path, "a budget of 0 pays for nothing").hint("leave the key out for no limit")
+        Problem::new(path, "a budget of 0 pays for nothing")
+            .hint("name an amount that may be spent; to leave the key out would mean no limit, not nothing")
     } else if amount < Usd::ZERO {
         Problem::new(path, format!("`{written}` is negative"))
     } else if amount > AMOUNT_MAX {
         Problem::new(path, format!("`{written}` is more than a billion dollars"))
-            .hint("leave the key out for no limit")
+            .hint("to leave the key out means no limit")
     } else {
         return Some(amount);
     };

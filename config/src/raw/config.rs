@@ -62,12 +62,12 @@ pub struct RawPolicy {
     /// How long an instance on which nothing runs is kept. Default `5m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_duration: Option<String>,
-    /// How long an instance runs on when it hears nothing from the daemon: so much is always held in the budgets.
-    /// Default `10m`.
+    /// How long an instance runs on when it hears nothing from the daemon: so much is always held in the budgets. At
+    /// least 4 heartbeats and 4 s, so that it can be renewed in time. Default `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
-    /// What is held beyond the lease for the last checkpoint and the shutdown. No experiment may ask for a longer
-    /// grace. Default `60s`.
+    /// What is held beyond the lease for the last checkpoint and the shutdown, at least `3s`. No experiment may ask for
+    /// a longer grace. Default `60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_allowance: Option<String>,
     /// How many instances may exist at once. Default 100.

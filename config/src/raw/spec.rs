@@ -64,7 +64,7 @@ pub struct RawSpec {
     /// Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RawRetry>,
-    /// The longest that one attempt may run, such as `12h`.
+    /// The longest that one attempt may take, such as `12h`, from when an instance is given it: `setup` is part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<String>,
     /// How it saves its work, for interruptions.
@@ -76,7 +76,7 @@ pub struct RawSpec {
     /// Machines that it needs at once. More than 1 is not available in this version. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_nodes: Option<i64>,
-    /// Words for filters and reports.
+    /// Words of your own, kept with the experiment and shown by `bursar show --json`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Written>,
     /// Makes it a sweep: one experiment for each combination of parameters.
@@ -131,8 +131,8 @@ pub struct RawCheckpoint {
     /// How often it saves, such as `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    /// How long it may take from SIGTERM to its end before it is killed. Default `30s`, or the daemon's
-    /// `drain_allowance` where that is shorter.
+    /// How long it may take from SIGTERM to its end before it is killed. At most the daemon's `drain_allowance`, and
+    /// half its `lease` less 1 s and two heartbeats. Default `30s`, or the most where that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<String>,
 }
