@@ -10,24 +10,27 @@ use std::{
 
 use bursar_model::{
     AttemptEnd, AttemptId, StopReason, Timestamp,
-    agent_api::{AttemptOrder, AttemptReport, ReportedState, Work},
+    agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Work},
 };
 use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
 use tokio::time::Instant;
 
 use crate::{
-    checkpoints,
+    checkpoints::Checkpoints,
     deadline::LONGEST,
     folder::Folder,
     log::Log,
     metrics::Metrics,
     processes,
     settings::{AgentSettings, Notice},
-    shim, timestamp, wall_clock,
+    shim, wall_clock,
 };
 
 /// How often a running attempt's log is looked at.
 const LOG_TICK: Duration = Duration::from_millis(250);
+
+/// How much of its log an attempt may keep on the instance: what the daemon takes, and a byte more that tells it so.
+const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
 
 /// How often is looked for what is left of an attempt whose shell has ended.
 const CLEARING_TICK: Duration = Duration::from_millis(50);
@@ -40,7 +43,7 @@ pub(crate) struct Attempt {
     /// The daemon no longer lists it: it is removed as soon as nothing of it runs.
     pub(crate) forgotten: bool,
     folder: Folder,
-    checkpoints: PathBuf,
+    checkpoints: Checkpoints,
     /// What every process of it has in its environment.
     mark: String,
     env: BTreeMap<String, String>,
@@ -104,11 +107,11 @@ impl Attempt {
         }
         Self {
             id: order.attempt,
-            log: Log::new(folder.log()),
+            log: Log::new(folder.log(), LOG_BYTES_KEPT),
             forgotten: false,
             mark: format!("BURSAR_ATTEMPT_ID={}", order.attempt),
             folder,
-            checkpoints,
+            checkpoints: Checkpoints::new(checkpoints),
             env,
             work,
             stage: Stage::Making,
@@ -127,13 +130,14 @@ impl Attempt {
         now: Instant,
     ) -> Self {
         let mut attempt = Self::new(order, Work::default(), settings);
+        attempt.stop = Some(Stop { why, kill_at: now });
         attempt.stage = Stage::Over { end: AttemptEnd::Stopped { why }, at: now };
         attempt
     }
 
     /// Makes its folder: to be run aside, as copying may take long.
     pub(crate) fn making(&self) -> impl FnOnce() -> Result<(), String> + Send + use<> {
-        let (folder, checkpoints) = (self.folder.clone(), self.checkpoints.clone());
+        let (folder, checkpoints) = (self.folder.clone(), self.checkpoints.folder().to_owned());
         let workdir = self.work.workdir.clone().map(PathBuf::from);
         move || folder.make(workdir.as_deref(), &checkpoints)
     }
@@ -177,10 +181,17 @@ impl Attempt {
         true
     }
 
-    /// Asks its processes to end, and lets them be killed after the grace, or earlier where that was said before.
+    /// Asks its processes to end, and lets them be killed after the grace, or earlier where that was said before. The
+    /// first reason stands, unless it was to go on elsewhere and now it is not to go on at all.
     pub(crate) fn stop(&mut self, why: StopReason, kill_at: Instant) {
         if let Some(stop) = &mut self.stop {
             stop.kill_at = stop.kill_at.min(kill_at);
+            if stop.why.requeues() && !why.requeues() {
+                stop.why = why;
+                if let Stage::Clearing { end } | Stage::Over { end, .. } = &mut self.stage {
+                    *end = AttemptEnd::Stopped { why };
+                }
+            }
             return;
         }
         match self.stage {
@@ -200,6 +211,9 @@ impl Attempt {
 
     /// Does what is due: kills what outstayed the grace, and notices that nothing is left.
     pub(crate) fn turn(&mut self, now: Instant) {
+        if !self.is_over() {
+            self.log.cut();
+        }
         let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
         match &self.stage {
             Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
@@ -289,9 +303,12 @@ impl Attempt {
 
     fn start_run(&mut self, now: Instant) {
         let run = std::mem::take(&mut self.work.run);
+        // What lies there already is no work of this attempt, whatever its time says.
+        let wall = wall_clock();
+        let _ = self.checkpoints.newest(wall);
         self.start(&run, now, |shell| Stage::Running { shell });
         if matches!(self.stage, Stage::Running { .. }) {
-            self.started = Some(Started { at: now, wall: wall_clock() });
+            self.started = Some(Started { at: now, wall });
         }
     }
 
@@ -322,10 +339,11 @@ impl Attempt {
     }
 
     /// Only what this attempt saved counts: an older checkpoint was reported by the attempt that made it.
-    fn checkpoint_age_ms(&self) -> Option<u64> {
-        let saved = timestamp(checkpoints::newest(&self.checkpoints)?);
+    fn checkpoint_age_ms(&mut self) -> Option<u64> {
         let started = self.started?;
-        (saved > started.wall).then(|| wall_clock().since(saved).as_millis().unsigned_abs())
+        let now = wall_clock();
+        let saved = self.checkpoints.newest(now)?;
+        (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())
     }
 
     /// A line of ours in its log. Where it cannot be written, the experiment could not write either.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use bursar_agent::{Notice, wall_clock};
 use bursar_model::{
     AttemptEnd, Span, StopReason,
-    agent_api::{ReportedState, Work},
+    agent_api::{LOG_BYTES_MAX, ReportedState, Work},
 };
 use harness::{Daemon, runs, wait_for, work};
 
@@ -147,6 +147,48 @@ async fn a_daemonised_grandchild_does_not_outlive_its_attempt() {
     let pid = daemon.log(attempt);
     assert!(pid.trim().parse::<i32>().is_ok(), "{pid}");
     assert!(!runs(&pid));
+}
+
+#[tokio::test]
+async fn an_order_to_end_for_good_outdoes_one_to_move() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = daemon.agent();
+    let attempt = daemon.run("trap 'echo told' TERM; echo up; while true; do sleep 0.05; done");
+    daemon.logged(attempt, "up\n").await;
+    daemon.stop_attempt_because(attempt, StopReason::Moved, Duration::from_secs(600));
+    daemon.logged(attempt, "told\n").await;
+    daemon.stop_attempt_because(attempt, StopReason::Cancelled, Duration::ZERO);
+    assert_eq!(end(daemon.ended(attempt).await), AttemptEnd::Stopped { why: StopReason::Cancelled });
+}
+
+#[tokio::test]
+async fn a_log_without_end_fills_neither_the_disk_nor_the_daemon() {
+    let mut daemon = Daemon::start(LONG);
+    let agent = daemon.agent();
+    daemon.change(|book| book.log_bytes_max = 1_000_000);
+    let attempt = daemon.run("head -c 300000000 /dev/zero; echo said");
+    assert_eq!(end(daemon.ended(attempt).await), AttemptEnd::Exited { code: 0 });
+    let log = fs::metadata(agent.attempt_folder(attempt).join("log")).unwrap();
+    assert!(log.len() <= LOG_BYTES_MAX + 1, "{}", log.len());
+    let shipped = daemon.book(|book| book.logs[&attempt].len());
+    assert!((1_000_001..2_000_000).contains(&shipped), "{shipped}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_time_lies_in_the_future_was_saved_when_it_was_first_seen() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = daemon.agent();
+    let attempt = daemon.run("touch -d '1 hour' $BURSAR_CHECKPOINT_DIR/model; exec sleep 600");
+    let age = async |least: u64| {
+        daemon
+            .until("the checkpoint is so old", |book| {
+                book.reports.get(&attempt)?.checkpoint_age_ms.filter(|age| *age >= least)
+            })
+            .await
+    };
+    age(0).await;
+    // Heartbeats later it is older than one, and not saved anew.
+    age(900).await;
 }
 
 #[tokio::test]

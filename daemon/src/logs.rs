@@ -6,16 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bursar_model::AttemptId;
+use bursar_model::{
+    AttemptId,
+    agent_api::{LOG_BYTES_MAX, LogReply},
+};
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
 };
 
-/// The most that is kept of one attempt's log. What comes after is counted as taken and dropped, with a line that says
-/// so: an experiment that prints in a loop must not fill the disk that the store is on.
-const LOG_MAX: u64 = 256 * 1024 * 1024;
-
+/// Stands at the end of a log of which no more is kept: an experiment that prints in a loop must not fill the disk that
+/// the store is on. A log that is longer than the most that is kept has it.
 const LOG_FULL: &[u8] = b"\n[bursar] the log has reached 256 MiB; what follows is not kept\n";
 
 /// The folder of all logs.
@@ -42,29 +43,28 @@ impl Logs {
     }
 
     /// Adds bytes that begin at `offset`. Answers with the offset that is wanted next: what is there already is skipped,
-    /// and of a chunk that begins beyond it nothing is taken.
+    /// and of a chunk that begins beyond it nothing is taken. What a full log would get is counted as taken.
     ///
     /// # Errors
     /// When the disk does not take it; the agent offers it again.
-    pub async fn append(&self, attempt: AttemptId, offset: u64, bytes: &[u8]) -> io::Result<u64> {
+    pub async fn append(&self, attempt: AttemptId, offset: u64, bytes: &[u8]) -> io::Result<LogReply> {
         let mut file = OpenOptions::new().create(true).append(true).open(self.path(attempt)).await?;
         let have = file.metadata().await?.len();
-        if have > LOG_MAX {
-            return Ok(offset + bytes.len() as u64);
+        if have > LOG_BYTES_MAX {
+            return Ok(LogReply { next_offset: offset + bytes.len() as u64, full: true });
         }
-        let Some(skip) = have.checked_sub(offset) else { return Ok(have) };
-        let Some(news) = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)) else {
-            return Ok(have);
+        let skip = have.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok());
+        let Some(news) = skip.and_then(|skip| bytes.get(skip..)) else {
+            return Ok(LogReply { next_offset: have, full: false });
         };
-        if have + news.len() as u64 > LOG_MAX {
+        let room = usize::try_from(LOG_BYTES_MAX - have).unwrap_or(usize::MAX);
+        let (kept, dropped) = news.split_at(news.len().min(room));
+        file.write_all(kept).await?;
+        if !dropped.is_empty() {
             file.write_all(LOG_FULL).await?;
-            // Past the limit for good, whatever the note's length.
-            file.set_len(LOG_MAX + 1).await?;
-        } else {
-            file.write_all(news).await?;
         }
         file.flush().await?;
-        Ok(have + news.len() as u64)
+        Ok(LogReply { next_offset: have + news.len() as u64, full: !dropped.is_empty() })
     }
 
     /// Up to `max` bytes from `offset` on. Empty at the end, and where there is no log yet.
@@ -107,12 +107,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path()).unwrap();
         let attempt = IdGen::new(1).attempt(Timestamp::default());
-        assert_eq!(logs.append(attempt, 0, b"hello ").await.unwrap(), 6);
-        assert_eq!(logs.append(attempt, 3, b"lo wor").await.unwrap(), 9);
-        assert_eq!(logs.append(attempt, 20, b"later").await.unwrap(), 9, "a gap is not taken");
-        assert_eq!(logs.append(attempt, 0, b"hello").await.unwrap(), 9, "old bytes are skipped");
-        assert_eq!(logs.append(attempt, 9, b"ld").await.unwrap(), 11);
+        let append =
+            async |offset, bytes: &[u8]| logs.append(attempt, offset, bytes).await.unwrap().next_offset;
+        assert_eq!(append(0, b"hello ").await, 6);
+        assert_eq!(append(3, b"lo wor").await, 9);
+        assert_eq!(append(20, b"later").await, 9, "a gap is not taken");
+        assert_eq!(append(0, b"hello").await, 9, "old bytes are skipped");
+        assert_eq!(append(9, b"ld").await, 11);
         assert_eq!(logs.read(attempt, 0, 100).await.unwrap(), b"hello world");
         assert_eq!(logs.read(attempt, 6, 3).await.unwrap(), b"wor");
+    }
+
+    #[tokio::test]
+    async fn a_full_log_ends_with_a_word_on_it_and_takes_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path()).unwrap();
+        let attempt = IdGen::new(1).attempt(Timestamp::default());
+        // Mostly a hole: no test writes so much.
+        std::fs::File::create(logs.path(attempt)).unwrap().set_len(LOG_BYTES_MAX - 3).unwrap();
+        let almost = logs.append(attempt, LOG_BYTES_MAX - 3, b"end").await.unwrap();
+        assert_eq!(almost, LogReply { next_offset: LOG_BYTES_MAX, full: false });
+        let over = logs.append(attempt, LOG_BYTES_MAX, b"over").await.unwrap();
+        assert_eq!(over, LogReply { next_offset: LOG_BYTES_MAX + 4, full: true });
+        let after = logs.append(attempt, LOG_BYTES_MAX + 4, b"and over").await.unwrap();
+        assert_eq!(after, LogReply { next_offset: LOG_BYTES_MAX + 12, full: true });
+        let tail = logs.read(attempt, LOG_BYTES_MAX - 3, 1000).await.unwrap();
+        assert_eq!(tail, [b"end", LOG_FULL].concat());
     }
 }

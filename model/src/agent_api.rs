@@ -149,10 +149,16 @@ pub struct Work {
     pub grace_ms: u64,
 }
 
+/// The most that is kept of one attempt's log: more than anybody reads, and a hundred such fit on a disk.
+pub const LOG_BYTES_MAX: u64 = 256 << 20;
+
 /// The answer to `POST /v1/agent/logs/{attempt}?offset=N`, whose body is the bytes from that offset on. Bytes that the
 /// daemon has already are skipped; a gap is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogReply {
     /// The daemon has everything before this offset.
     pub next_offset: u64,
+    /// The daemon keeps no more of this log: nothing more needs to be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
 }

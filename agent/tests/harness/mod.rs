@@ -43,6 +43,8 @@ pub(crate) struct Book {
     pub(crate) notice_remaining_ms: Option<u64>,
     pub(crate) syncs: u32,
     pub(crate) logs: BTreeMap<AttemptId, Vec<u8>>,
+    /// A log that is longer is full.
+    pub(crate) log_bytes_max: usize,
 }
 
 #[derive(Clone)]
@@ -69,7 +71,8 @@ impl Daemon {
     pub(crate) fn start(lease: Duration) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let book = Book { lease_ms: lease.as_millis() as u64, version: 1, ..Book::default() };
+        let lease_ms = lease.as_millis() as u64;
+        let book = Book { lease_ms, version: 1, log_bytes_max: usize::MAX, ..Book::default() };
         let shared = Shared { book: Arc::new(Mutex::new(book)), changed: Arc::new(Notify::new()) };
         let server = Some(serve(listener, shared.clone()));
         Self { shared, port, server, ids: IdGen::new(u64::from(port)) }
@@ -155,10 +158,12 @@ impl Daemon {
     }
 
     pub(crate) fn stop_attempt(&self, attempt: AttemptId, grace: Duration) {
-        self.change(|book| {
-            book.orders.get_mut(&attempt).unwrap().action =
-                Action::Stop { why: StopReason::Cancelled, grace_ms: grace.as_millis() as u64 };
-        });
+        self.stop_attempt_because(attempt, StopReason::Cancelled, grace);
+    }
+
+    pub(crate) fn stop_attempt_because(&self, attempt: AttemptId, why: StopReason, grace: Duration) {
+        let action = Action::Stop { why, grace_ms: grace.as_millis() as u64 };
+        self.change(|book| book.orders.get_mut(&attempt).unwrap().action = action);
     }
 
     pub(crate) fn forget(&self, attempt: AttemptId) {
@@ -315,13 +320,14 @@ async fn logs(
 ) -> Result<Json<LogReply>, StatusCode> {
     check_token(&shared, &headers)?;
     let mut book = shared.book.lock().unwrap();
+    let bytes_max = book.log_bytes_max;
     let log = book.logs.entry(attempt).or_default();
     let offset = query["offset"] as usize;
     if offset <= log.len() && offset + body.len() > log.len() {
         let new = log.len() - offset;
         log.extend_from_slice(&body[new..]);
     }
-    Ok(Json(LogReply { next_offset: log.len() as u64 }))
+    Ok(Json(LogReply { next_offset: log.len() as u64, full: log.len() > bytes_max }))
 }
 
 fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), StatusCode> {

@@ -54,10 +54,10 @@ pub(super) async fn deliver(
     if !owns {
         return Err(unauthorized());
     }
-    let next_offset = api.logs.append(attempt, query.offset, &body).await.map_err(|error| {
+    let reply = api.logs.append(attempt, query.offset, &body).await.map_err(|error| {
         ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "log-not-stored", error.to_string())
     })?;
-    Ok(Json(LogReply { next_offset }))
+    Ok(Json(reply))
 }
 
 pub(super) async fn read(
