@@ -156,8 +156,10 @@ impl Agent {
         }
         self.look_for_notice(now);
         self.land(now);
+        let live = self.attempts.values().filter(|attempt| !attempt.is_over());
+        let live: Vec<_> = live.map(|attempt| attempt.mark().clone()).collect();
         for attempt in self.attempts.values_mut() {
-            attempt.turn(now);
+            attempt.turn(now, &live);
         }
         self.remove_forgotten();
         self.ship_logs(now);
@@ -389,9 +391,10 @@ impl Agent {
 
     /// Kills all that is left, adopted processes without any mark among it.
     async fn end_everything(&self) {
+        let everything = processes::Which::DescendedFrom { ancestor: getpid(), except: &[] };
         let mut clean = 0;
         for _ in 0..LAST_SWEEPS {
-            let mut none_left = processes::kill(processes::Which::DescendedFrom(getpid()));
+            let mut none_left = processes::kill(everything);
             for attempt in self.attempts.values() {
                 none_left &= attempt.kill_all();
             }

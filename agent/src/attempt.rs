@@ -12,7 +12,7 @@ use bursar_model::{
     AttemptEnd, AttemptId, StopReason, Timestamp,
     agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Work},
 };
-use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitStatus, getpid, kill_process, kill_process_group};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     folder::Folder,
     log::Log,
     metrics::Metrics,
-    processes,
+    processes::{self, Mark, Which},
     settings::{AgentSettings, Notice},
     shim, wall_clock,
 };
@@ -44,16 +44,14 @@ pub(crate) struct Attempt {
     pub(crate) forgotten: bool,
     folder: Folder,
     checkpoints: Checkpoints,
-    /// What every process of it has in its environment.
-    mark: String,
+    /// What its processes are known by; the session is that of the script that ran last.
+    mark: Mark,
     env: BTreeMap<String, String>,
     work: Work,
     stage: Stage,
     stop: Option<Stop>,
     /// When `run` started.
     started: Option<Started>,
-    /// The session of the script that ran last.
-    session: Option<Pid>,
     metrics: Metrics,
 }
 
@@ -109,7 +107,7 @@ impl Attempt {
             id: order.attempt,
             log: Log::new(folder.log(), LOG_BYTES_KEPT),
             forgotten: false,
-            mark: format!("BURSAR_ATTEMPT_ID={}", order.attempt),
+            mark: Mark { variable: format!("BURSAR_ATTEMPT_ID={}", order.attempt), session: None },
             folder,
             checkpoints: Checkpoints::new(checkpoints),
             env,
@@ -117,7 +115,6 @@ impl Attempt {
             stage: Stage::Making,
             stop: None,
             started: None,
-            session: None,
             metrics: Metrics::default(),
         }
     }
@@ -209,8 +206,9 @@ impl Attempt {
         self.stop = Some(Stop { why, kill_at });
     }
 
-    /// Does what is due: kills what outstayed the grace, and notices that nothing is left.
-    pub(crate) fn turn(&mut self, now: Instant) {
+    /// Does what is due: kills what outstayed the grace, and notices that nothing is left. `live` are the marks of all
+    /// attempts that are not over.
+    pub(crate) fn turn(&mut self, now: Instant, live: &[Mark]) {
         if !self.is_over() {
             self.log.cut();
         }
@@ -219,10 +217,15 @@ impl Attempt {
             Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
             Stage::Making | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
             Stage::Clearing { end } => {
-                let nothing_left = || match grace_over {
-                    true => processes::kill(self.which()),
-                    false => processes::find(self.which()).is_empty(),
+                // What came back to the agent and is nobody else's is this attempt's too: a process may have left its
+                // session and cleared its environment.
+                let others: Vec<Mark> = live.iter().filter(|mark| **mark != self.mark).cloned().collect();
+                let strays = Which::DescendedFrom { ancestor: getpid(), except: &others };
+                let none_of = |which| match grace_over {
+                    true => processes::kill(which),
+                    false => processes::find(which).is_empty(),
                 };
+                let nothing_left = || none_of(Which::Marked(&self.mark)) & none_of(strays);
                 if nothing_left() && nothing_left() {
                     tracing::info!(attempt = %self.id, %end, "ended");
                     self.stage = Stage::Over { end: end.clone(), at: now };
@@ -233,7 +236,12 @@ impl Attempt {
 
     /// Kills all its processes, without a grace. Says whether there were none.
     pub(crate) fn kill_all(&self) -> bool {
-        processes::kill(self.which())
+        processes::kill(Which::Marked(&self.mark))
+    }
+
+    /// What its processes are known by.
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
     }
 
     /// When to look at it again if nothing happens.
@@ -316,7 +324,7 @@ impl Attempt {
         match shim::start(script, &self.folder, &self.env) {
             Ok(shell) => {
                 tracing::info!(attempt = %self.id, name = self.work.name, pid = shell.as_raw_pid(), "started");
-                self.session = Some(shell);
+                self.mark.session = Some(shell);
                 self.stage = stage(shell);
             }
             Err(error) => {
@@ -332,10 +340,6 @@ impl Attempt {
 
     fn kill(&self) {
         let _ = self.kill_all();
-    }
-
-    fn which(&self) -> processes::Which<'_> {
-        processes::Which::Marked { variable: &self.mark, session: self.session }
     }
 
     /// Only what this attempt saved counts: an older checkpoint was reported by the attempt that made it.

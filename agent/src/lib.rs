@@ -5,7 +5,9 @@
 //! background and answers with a message. While it cannot be reached, work goes on undisturbed until the lease ends.
 //!
 //! Three things make sure that nothing outlives its attempt: each attempt is a session of its own, its processes carry
-//! its id in their environment, and the agent is the *subreaper* to which daemonised grandchildren come back.
+//! its id in their environment, and the agent is the *subreaper* to which daemonised grandchildren come back. What comes
+//! back without session and environment is killed with the next attempt that ends: one that runs beside it and has such
+//! a process of its own loses it. Should the agent itself be killed, whoever started it has to be the next subreaper.
 
 mod agent;
 mod attempt;
@@ -75,7 +77,8 @@ pub fn wall_clock() -> Timestamp {
 }
 
 /// A file's time as ours.
-pub(crate) fn timestamp(time: std::time::SystemTime) -> Timestamp {
+#[must_use]
+pub fn timestamp(time: std::time::SystemTime) -> Timestamp {
     let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

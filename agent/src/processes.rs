@@ -1,7 +1,9 @@
-//! Finding and ending processes that left their parent: by what their environment holds, or by their session.
+//! Finding and ending processes that left their parent: by what their environment holds, by their session, or by whom
+//! they descend from.
 //!
-//! A process is held by a file descriptor *before* it is looked at, so that the signal reaches the one that was looked
-//! at and never a later process of the same number.
+//! A process that is meant is held by a file descriptor and *then* known again by when it started, so that a signal
+//! reaches the one that was looked at and never a later process of the same number. Held before that, all processes of
+//! a machine would not fit into the descriptors that we may have.
 
 use std::{fs::File, io::Read, os::fd::OwnedFd};
 
@@ -13,19 +15,27 @@ use rustix::process::{
 /// quarter of the stack, usually 2 MiB.
 const ENVIRONMENT_BYTES_MAX: u64 = 4 << 20;
 
+/// What tells the processes of one attempt, or of one instance, from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// They were started with this variable in their environment (`NAME=value`), or
+    pub variable: String,
+    /// are of this session, if one is known: a program may have cleared or written over its environment.
+    pub session: Option<Pid>,
+}
+
 /// Which processes are meant.
 #[derive(Debug, Clone, Copy)]
 pub enum Which<'a> {
-    /// Those started with this variable in their environment (`NAME=value`), and all of this session, if one is given:
-    /// a program may have written over its environment.
-    Marked {
-        /// The variable.
-        variable: &'a str,
-        /// The session.
-        session: Option<Pid>,
+    /// Those with this mark.
+    Marked(&'a Mark),
+    /// All that descend from this process, but for those with one of these marks and what descends from them.
+    DescendedFrom {
+        /// Whom they descend from.
+        ancestor: Pid,
+        /// Whose they are not.
+        except: &'a [Mark],
     },
-    /// All that descend from this process.
-    DescendedFrom(Pid),
 }
 
 /// A process that cannot be taken for a later one of the same number.
@@ -61,26 +71,16 @@ impl Process {
 /// The processes that are meant and run. Never the caller itself, never what has ended and only waits to be reaped.
 #[must_use]
 pub fn find(which: Which<'_>) -> Vec<Process> {
-    let mut found = Vec::new();
-    let mut family = Vec::new();
-    for pid in numbers() {
-        let Some(process) = Process::open(pid) else { continue };
-        let Some(stat) = Stat::read(pid) else { continue };
-        match which {
-            Which::Marked { variable, session } => {
-                let meant = session.is_some_and(|session| session.as_raw_pid() == stat.session)
-                    || has_variable(pid, variable.as_bytes());
-                if meant && !stat.ended && pid != getpid() {
-                    found.push(process);
-                }
-            }
-            Which::DescendedFrom(_) => family.push((process, stat)),
-        }
-    }
-    if let Which::DescendedFrom(ancestor) = which {
-        found = descendants(ancestor, family);
-    }
-    found
+    let all = numbers().filter_map(|pid| Some(Seen { pid, stat: Stat::read(pid)? }));
+    let meant: Vec<Seen> = match which {
+        Which::Marked(mark) => all.filter(|seen| seen.has(mark)).collect(),
+        Which::DescendedFrom { ancestor, except } => descendants(ancestor, except, all.collect()),
+    };
+    meant
+        .into_iter()
+        .filter(|seen| !seen.stat.ended && seen.pid != getpid())
+        .filter_map(|seen| seen.hold())
+        .collect()
 }
 
 /// Sends SIGKILL to all that are meant. Says whether there was none: then, asked twice, nothing is left. (A process
@@ -100,21 +100,41 @@ pub fn reap() -> Vec<(Pid, WaitStatus)> {
     std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).collect()
 }
 
-/// Keeps what descends from `ancestor`. Each round adds a generation, so there are at most as many as processes.
-fn descendants(ancestor: Pid, family: Vec<(Process, Stat)>) -> Vec<Process> {
+/// A process as it was when it was looked at.
+struct Seen {
+    pid: Pid,
+    stat: Stat,
+}
+
+impl Seen {
+    fn has(&self, mark: &Mark) -> bool {
+        mark.session.is_some_and(|session| session.as_raw_pid() == self.stat.session)
+            || has_variable(self.pid, mark.variable.as_bytes())
+    }
+
+    /// The same process, held; `None` where it is gone.
+    fn hold(&self) -> Option<Process> {
+        let process = Process::open(self.pid)?;
+        (Stat::read(self.pid)?.started == self.stat.started).then_some(process)
+    }
+}
+
+/// Keeps what descends from `ancestor`, without the branches that begin with one of the marks. Each round adds a
+/// generation, so there are at most as many as processes.
+fn descendants(ancestor: Pid, except: &[Mark], all: Vec<Seen>) -> Vec<Seen> {
     let mut kin = vec![ancestor.as_raw_pid()];
-    let mut rest = family;
+    let mut rest = all;
     let mut found = Vec::new();
     loop {
         let (children, others): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|(_, stat)| kin.contains(&stat.parent));
+            rest.into_iter().partition(|seen| kin.contains(&seen.stat.parent));
         if children.is_empty() {
             return found;
         }
-        for (process, stat) in children {
-            kin.push(process.pid.as_raw_pid());
-            if !stat.ended {
-                found.push(process);
+        for child in children {
+            if !except.iter().any(|mark| child.has(mark)) {
+                kin.push(child.pid.as_raw_pid());
+                found.push(child);
             }
         }
         rest = others;
@@ -126,6 +146,8 @@ struct Stat {
     ended: bool,
     parent: i32,
     session: i32,
+    /// In ticks since the machine booted.
+    started: u64,
 }
 
 impl Stat {
@@ -137,7 +159,9 @@ impl Stat {
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
-        Some(Self { ended: matches!(state, "Z" | "X"), parent, session })
+        // The 22nd field of the line; the session is the sixth.
+        let started = fields.nth(15)?.parse().ok()?;
+        Some(Self { ended: matches!(state, "Z" | "X"), parent, session, started })
     }
 }
 
@@ -172,12 +196,36 @@ mod tests {
     fn a_process_is_found_by_its_environment_and_by_its_ancestor() {
         let mut child = Command::new("sleep").arg("60").env("BURSAR_TEST_MARK", "a b").spawn().unwrap();
         let pid = Pid::from_child(&child);
-        let marked = |variable| find(Which::Marked { variable, session: None });
-        assert_eq!(marked("BURSAR_TEST_MARK=a b").iter().map(Process::pid).collect::<Vec<_>>(), [pid]);
-        assert!(marked("BURSAR_TEST_MARK=a").is_empty());
-        assert!(find(Which::DescendedFrom(getpid())).iter().any(|process| process.pid() == pid));
-        assert!(!kill(Which::Marked { variable: "BURSAR_TEST_MARK=a b", session: None }));
+        let mark = |variable: &str| Mark { variable: variable.to_owned(), session: None };
+        let (whole, part) = ([mark("BURSAR_TEST_MARK=a b")], [mark("BURSAR_TEST_MARK=a")]);
+        let numbers = |which| find(which).iter().map(Process::pid).collect::<Vec<_>>();
+        assert_eq!(numbers(Which::Marked(&whole[0])), [pid]);
+        assert!(numbers(Which::Marked(&part[0])).is_empty());
+        let descended = |except| numbers(Which::DescendedFrom { ancestor: getpid(), except });
+        assert!(descended(&part).contains(&pid));
+        assert!(!descended(&whole).contains(&pid));
+        assert!(!kill(Which::Marked(&whole[0])));
         child.wait().unwrap();
-        assert!(kill(Which::Marked { variable: "BURSAR_TEST_MARK=a b", session: None }));
+        assert!(kill(Which::Marked(&whole[0])));
+    }
+
+    #[test]
+    fn what_descends_from_an_excepted_process_is_excepted_too() {
+        let seen = |pid: i32, parent, session| Seen {
+            pid: Pid::from_raw(pid).unwrap(),
+            stat: Stat { ended: false, parent, session, started: 0 },
+        };
+        // No such variable is in any environment, so that sessions alone decide.
+        let session = Pid::from_raw(20_000_002);
+        let mark = Mark { variable: "BURSAR_TEST_MARK=none".to_owned(), session };
+        let (root, child, other) = (20_000_001, 20_000_002, 20_000_004);
+        let all =
+            || vec![seen(child, root, child), seen(20_000_003, child, 20_000_003), seen(other, root, other)];
+        let found = |except| {
+            let found = descendants(Pid::from_raw(root).unwrap(), except, all());
+            found.iter().map(|seen| seen.pid.as_raw_pid()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[]), [child, other, 20_000_003]);
+        assert_eq!(found(&[mark]), [other]);
     }
 }

@@ -5,7 +5,11 @@ mod harness;
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use bursar_agent::{Notice, wall_clock};
+use bursar_agent::{
+    Notice,
+    processes::{self, Mark, Which},
+    wall_clock,
+};
 use bursar_model::{
     AttemptEnd, Span, StopReason,
     agent_api::{LOG_BYTES_MAX, ReportedState, Work},
@@ -150,6 +154,33 @@ async fn a_daemonised_grandchild_does_not_outlive_its_attempt() {
 }
 
 #[tokio::test]
+async fn a_process_that_left_its_session_and_its_environment_does_not_outlive_its_attempt() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = daemon.agent();
+    // What runs beside it keeps all of its own, in a session of its own or in its environment's.
+    let beside = daemon.run(
+        "(setsid sh -c 'env -i sleep 600 & echo $!; echo $$; wait' &)\n\
+         (env -i sh -c 'echo $$; exec sleep 600' &)\n echo up; exec sleep 600",
+    );
+    daemon.logged(beside, "up\n").await;
+    let others: Vec<String> = wait_for("all of the other's processes say who they are", || {
+        let log = daemon.log(beside);
+        let pids = log.lines().filter(|line| line.parse::<i32>().is_ok()).map(str::to_owned);
+        Some(pids.collect::<Vec<_>>()).filter(|pids| pids.len() == 3)
+    })
+    .await;
+    let stray = "sh -c 'echo $$; exec sleep 600' &";
+    let attempt = daemon.run(&format!("env -i PATH=$PATH setsid {stray} read -t 0.5 x <> <(:); exit 0"));
+    assert_eq!(end(daemon.ended(attempt).await), AttemptEnd::Exited { code: 0 });
+    let pid = daemon.log(attempt);
+    assert!(pid.trim().parse::<i32>().is_ok(), "{pid}");
+    assert!(!runs(&pid));
+    for other in others {
+        assert!(runs(&other), "{other}: {}", daemon.log(beside));
+    }
+}
+
+#[tokio::test]
 async fn an_order_to_end_for_good_outdoes_one_to_move() {
     let mut daemon = Daemon::start(LONG);
     let _agent = daemon.agent();
@@ -206,8 +237,8 @@ async fn at_the_end_of_the_lease_everything_is_killed_and_the_agent_exits() {
     let log = fs::read_to_string(agent.attempt_folder(attempt).join("log")).unwrap();
     assert!(log.contains("told"));
     let marked = format!("BURSAR_ATTEMPT_ID={attempt}");
-    let which = bursar_agent::processes::Which::Marked { variable: &marked, session: None };
-    assert!(bursar_agent::processes::find(which).is_empty());
+    let mark = Mark { variable: marked, session: None };
+    assert!(processes::find(Which::Marked(&mark)).is_empty());
 }
 
 #[tokio::test]

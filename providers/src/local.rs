@@ -25,7 +25,7 @@ use bursar_model::{
 };
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::spawn_blocking};
 
 use self::folder::{Ended, HostLock, Machine, MachineFolder};
 use crate::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LaunchRequest, Provider, ProviderError};
@@ -37,6 +37,9 @@ const REGION: &str = "local";
 /// What is still there then is tried again when next asked.
 const SWEEPS_MAX: u32 = 50;
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a host that was told to end its machine may take: killing everything takes milliseconds.
+const SWITCH_OFF_GRACE: Span = Span::from_secs(5);
 
 /// What the local provider offers, and where its instances live.
 #[derive(Debug, Clone)]
@@ -101,6 +104,14 @@ pub struct LocalProvider {
     launching: Mutex<()>,
 }
 
+/// What the cloud has a record of.
+#[derive(Debug, Default)]
+struct Records {
+    machines: Vec<(MachineFolder, Machine)>,
+    /// The folders of instances whose record cannot be read.
+    unreadable: Vec<(MachineFolder, InstanceId)>,
+}
+
 impl LocalProvider {
     /// The provider, with the instances that it had before.
     #[must_use]
@@ -121,22 +132,52 @@ impl LocalProvider {
         MachineFolder::new(self.settings.root.join("ended").join(instance.to_string()))
     }
 
-    /// All instances that the cloud has a record of, whosever they are.
-    fn machines(&self) -> io::Result<Vec<(MachineFolder, Machine)>> {
+    /// Where the folder of an instance is kept whose record could not be read.
+    fn aside(&self, instance: InstanceId) -> MachineFolder {
+        MachineFolder::new(self.settings.root.join("unreadable").join(instance.to_string()))
+    }
+
+    /// All that the cloud has a record of, whosever it is.
+    fn records(&self) -> io::Result<Records> {
+        let mut records = Records::default();
         let entries = match fs::read_dir(self.instances()) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
             Err(error) => return Err(error),
         };
-        let mut machines = Vec::new();
         for entry in entries {
-            let folder = MachineFolder::new(entry?.path());
-            if let Some(machine) = folder.machine()? {
-                machines.push((folder, machine));
+            let entry = entry?;
+            // What has another name was never an instance.
+            let Some(instance) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let folder = MachineFolder::new(entry.path());
+            match folder.machine() {
+                Ok(Some(machine)) => records.machines.push((folder, machine)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(%instance, %error, "an instance's record cannot be read: it is ended and put aside");
+                    records.unreadable.push((folder, instance));
+                }
+                Err(error) => return Err(error),
             }
         }
-        machines.sort_by_key(|(_, machine)| machine.instance);
-        Ok(machines)
+        records.machines.sort_by_key(|(_, machine)| machine.instance);
+        Ok(records)
+    }
+
+    /// The file that says how many spot instances there were before those on record.
+    fn spot_count(&self) -> PathBuf {
+        self.settings.root.join("spot-instances")
+    }
+
+    /// Which spot instance the next one is, counted from 0: a restarted daemon goes on in the script where it was.
+    fn next_spot_number(&self, machines: &[(MachineFolder, Machine)]) -> u32 {
+        let on_record = machines.iter().filter_map(|(_, machine)| machine.spot_number);
+        // Nothing but a script for demonstrations hangs on it, so one that cannot be read is none.
+        let buried = folder::read(&self.spot_count()).ok().flatten();
+        let buried = buried.and_then(|count| count.trim().parse().ok());
+        on_record.map(|last| last + 1).chain(buried).max().unwrap_or(0)
     }
 
     fn type_of(&self, offering: &Offering) -> Option<&LocalType> {
@@ -154,7 +195,7 @@ impl LocalProvider {
         let Some(kind) = self.type_of(offering) else {
             return Err(self.refused(ErrorKind::Invalid, format!("{} is not on offer", offering.key())));
         };
-        let machines = self.machines().map_err(|error| self.failed(EffectMay::No, error))?;
+        let Records { machines, .. } = self.records().map_err(|error| self.failed(EffectMay::No, error))?;
         let alive = |(folder, machine): &&(MachineFolder, Machine)| {
             machine.instance_type == kind.instance_type.name && !folder.has_ended()
         };
@@ -170,10 +211,8 @@ impl LocalProvider {
             let message = format!("all {most} instances of {} are taken", kind.instance_type.name);
             return Err(self.refused(ErrorKind::InsufficientCapacity(scope), message));
         }
-        // Counted among those on record, so that a restarted daemon goes on in the script where it was.
-        let spot_number = (offering.capacity_type == CapacityType::Spot).then(|| {
-            machines.iter().filter_map(|(_, machine)| machine.spot_number).max().map_or(0, |last| last + 1)
-        });
+        let spot_number =
+            (offering.capacity_type == CapacityType::Spot).then(|| self.next_spot_number(&machines));
         let scripted = |number| self.settings.interruptions.get(usize::try_from(number).ok()?).copied();
         let interrupt_after = spot_number.and_then(|number| {
             let drawn =
@@ -197,11 +236,14 @@ impl LocalProvider {
     /// Brings a record and the processes in line: starts the host that was never started, clears up after one that
     /// died. Then it is what the record says.
     async fn settle(&self, folder: &MachineFolder, machine: &Machine) -> io::Result<CloudInstance> {
+        let now = self.clock.now();
         if !folder.has_ended() {
+            let hard_end = host::hard_end(folder.lease_until(machine));
             match folder.try_lock_host()? {
+                HostLock::Alive if folder.is_terminated() => self.switch_off(folder)?,
                 HostLock::Alive => {}
-                HostLock::NeverStarted(lock) if folder.is_terminated() => {
-                    folder.write_ended(Ended { at: self.clock.now(), interrupted: false })?;
+                HostLock::NeverStarted(lock) if folder.is_terminated() || now >= hard_end => {
+                    folder.write_ended(Ended { at: now.min(hard_end), interrupted: false })?;
                     drop(lock);
                 }
                 HostLock::NeverStarted(lock) => {
@@ -211,13 +253,46 @@ impl LocalProvider {
                 }
                 HostLock::Died(lock) => {
                     if !folder.has_ended() && sweep(machine.instance).await {
-                        folder.write_ended(Ended { at: self.clock.now(), interrupted: false })?;
+                        // Not when somebody looks: nobody may have looked for days.
+                        let died = folder::last_beat(&lock)? + host::HEARTBEAT;
+                        let at = died.min(hard_end).min(now).max(machine.launched_at);
+                        folder.write_ended(Ended { at, interrupted: false })?;
                     }
                     drop(lock);
                 }
             }
         }
-        cloud_instance(folder, machine, self.clock.now())
+        cloud_instance(folder, machine, now)
+    }
+
+    /// Has a host end its machine; kills it where it was told long ago, as it hangs then.
+    fn switch_off(&self, folder: &MachineFolder) -> io::Result<()> {
+        let told_at = folder.write_terminate()?;
+        if let Some(host) = folder.host()? {
+            host.signal(Signal::TERM);
+            // A stopped process hears nothing else.
+            host.signal(Signal::CONT);
+            if self.clock.now().since(told_at) > SWITCH_OFF_GRACE {
+                tracing::warn!(folder = %folder.path().display(), "a host hangs and is killed");
+                host.signal(Signal::KILL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an instance whose record cannot be read and puts its folder aside, for a person to look at. Nobody can say
+    /// whose it is, so nobody else would end it, and it must not keep all others from being listed.
+    async fn put_aside(&self, folder: &MachineFolder, instance: InstanceId) -> io::Result<()> {
+        match folder.try_lock_host()? {
+            HostLock::Alive => self.switch_off(folder),
+            HostLock::NeverStarted(lock) | HostLock::Died(lock) => {
+                if sweep(instance).await {
+                    folder.move_to(&self.aside(instance))?;
+                }
+                drop(lock);
+                Ok(())
+            }
+        }
     }
 
     fn start_host(&self, folder: &MachineFolder) -> io::Result<()> {
@@ -237,6 +312,10 @@ impl LocalProvider {
 
     /// Removes the folder of an instance that ended long ago, all but what a repeated launch needs.
     fn bury(&self, folder: &MachineFolder, machine: &Machine, ended: Ended) -> io::Result<()> {
+        if let Some(number) = machine.spot_number {
+            let count = self.next_spot_number(&[]).max(number + 1);
+            folder::replace(&self.spot_count(), &count.to_string())?;
+        }
         let tombstone = self.tombstone(machine.instance);
         tombstone.make()?;
         // The record last: it is what makes the tombstone count.
@@ -305,6 +384,12 @@ impl Provider for LocalProvider {
         if known.as_ref().is_some_and(|machine| machine.installation != request.installation) {
             return Err(self.refused(ErrorKind::Invalid, format!("{} is not ours", request.instance)));
         }
+        let aside = self.aside(request.instance);
+        if aside.path().exists() {
+            let message =
+                format!("its record cannot be read and was put aside as {}", aside.path().display());
+            return Err(self.refused(ErrorKind::Invalid, message));
+        }
         if known.is_none() {
             let machine = self.draft(request)?;
             let agent = AgentSettings {
@@ -318,9 +403,11 @@ impl Provider for LocalProvider {
                 lease_file: Some(folder.lease_file()),
             };
             let making = self.settings.root.join("making");
-            folder
-                .create(&making, &machine, &agent, &request.secret)
-                .map_err(|error| self.failed(EffectMay::No, error))?;
+            let (new, secret) = (folder.clone(), request.secret.clone());
+            // Aside: it waits for the disk.
+            let created = spawn_blocking(move || new.create(&making, &machine, &agent, &secret));
+            let created = created.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            created.map_err(|error| self.failed(EffectMay::No, error))?;
         }
         let settled = async {
             let machine =
@@ -332,8 +419,14 @@ impl Provider for LocalProvider {
 
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
         let listed = async {
+            let Records { machines, unreadable } = self.records()?;
+            for (folder, instance) in unreadable {
+                if let Err(error) = self.put_aside(&folder, instance).await {
+                    tracing::error!(%instance, %error, "an instance whose record cannot be read cannot be put aside");
+                }
+            }
             let mut instances = Vec::new();
-            for (folder, machine) in self.machines()? {
+            for (folder, machine) in machines {
                 if machine.installation != self.settings.installation {
                     continue;
                 }
@@ -357,9 +450,6 @@ impl Provider for LocalProvider {
                 return Ok(());
             }
             folder.write_terminate()?;
-            if let Some(host) = folder.host()? {
-                host.signal(Signal::TERM);
-            }
             self.settle(&folder, &machine).await.map(drop)
         };
         terminated.await.map_err(|error| self.failed(EffectMay::Maybe, error))
@@ -400,7 +490,7 @@ fn cloud_instance(
 /// Kills what is left of an instance whose host is dead. Says whether nothing is left.
 async fn sweep(instance: InstanceId) -> bool {
     let mark = host::mark(instance);
-    let which = processes::Which::Marked { variable: &mark, session: None };
+    let which = processes::Which::Marked(&mark);
     for _ in 0..SWEEPS_MAX {
         if processes::kill(which) && processes::kill(which) {
             return true;

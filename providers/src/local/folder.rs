@@ -1,13 +1,16 @@
-//! The cloud's record of one local instance: a folder, made in one step and never changed but by adding a file.
+//! The cloud's record of one local instance: a folder, made in one step and never changed but by adding a file. Records
+//! are on the disk before anybody is told of them: a machine whose record a power cut emptied would have no owner.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use bursar_agent::{AgentSettings, Notice, processes::Process};
+use bursar_agent::{AgentSettings, Notice, processes::Process, timestamp, wall_clock};
 use bursar_model::{InstanceId, Span, Timestamp, TypeName};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -110,7 +113,7 @@ impl MachineFolder {
     }
 
     /// Makes the folder with all that the host and the agent need, in one step: there is all of it or nothing. That
-    /// another process made it meanwhile is no error.
+    /// another process made it meanwhile is no error. Slow where the disk is.
     #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are written here")]
     pub(crate) fn create(
         &self,
@@ -119,21 +122,35 @@ impl MachineFolder {
         agent: &AgentSettings,
         secret: &str,
     ) -> io::Result<()> {
-        let draft = Self(making.join(format!("{}-{}", machine.instance, std::process::id())));
+        // Nobody else has this name: not another process, nor another thread that makes the same instance.
+        static DRAFTS: AtomicU64 = AtomicU64::new(0);
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = Self(making.join(format!("{}-{}-{number}", machine.instance, std::process::id())));
         draft.make()?;
         write(&draft.agent_settings(), &serde_json::to_string_pretty(agent)?)?;
         let mut secret_file =
             File::options().create(true).truncate(true).write(true).mode(0o600).open(draft.secret())?;
         secret_file.write_all(secret.as_bytes())?;
+        secret_file.sync_all()?;
         draft.write_machine(machine)?;
-        if let Some(parent) = self.0.parent() {
-            fs::create_dir_all(parent)?;
-        }
+        sync_folder(&draft.0)?;
+        let Some(parent) = self.0.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        fs::create_dir_all(parent)?;
         match fs::rename(&draft.0, &self.0) {
+            Ok(()) => sync_folder(parent),
             // A folder that is not empty is not replaced.
             Err(_) if self.machine()?.is_some() => draft.remove(),
-            renamed => renamed,
+            Err(error) => Err(error),
         }
+    }
+
+    /// Puts the folder somewhere else, where nothing has that name yet.
+    #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are put aside here")]
+    pub(crate) fn move_to(&self, to: &Self) -> io::Result<()> {
+        if let Some(parent) = to.0.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::rename(&self.0, &to.0)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are written here")]
@@ -168,8 +185,17 @@ impl MachineFolder {
         self.ended_file().exists()
     }
 
+    /// Its end, if it has come. An end of which no more can be read came when it was written down.
     pub(crate) fn ended(&self) -> io::Result<Option<Ended>> {
-        read_json(&self.ended_file())
+        let path = self.ended_file();
+        match read_json(&path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(%error, "the end of an instance cannot be read");
+                let at = timestamp(path.metadata()?.modified()?);
+                Ok(Some(Ended { at, interrupted: false }))
+            }
+            read => read,
+        }
     }
 
     pub(crate) fn write_ended(&self, ended: Ended) -> io::Result<()> {
@@ -180,21 +206,34 @@ impl MachineFolder {
         self.0.join("terminate").exists()
     }
 
-    pub(crate) fn write_terminate(&self) -> io::Result<()> {
-        write(&self.0.join("terminate"), "")
+    /// Says that the machine is to end. Gives when that was said first.
+    pub(crate) fn write_terminate(&self) -> io::Result<Timestamp> {
+        let path = self.0.join("terminate");
+        if !path.exists() {
+            write(&path, "")?;
+        }
+        Ok(timestamp(path.metadata()?.modified()?))
     }
 
+    /// The notice, if there is one. It only informs: one that cannot be read is none.
     pub(crate) fn notice(&self) -> io::Result<Option<Notice>> {
-        read_json(&self.notice_file())
+        match read_json(&self.notice_file()) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(%error, "the notice of an instance cannot be read");
+                Ok(None)
+            }
+            read => read,
+        }
     }
 
     pub(crate) fn write_notice(&self, notice: Notice) -> io::Result<()> {
         replace(&self.notice_file(), &serde_json::to_string(&notice)?)
     }
 
-    /// The end of the lease as the agent last wrote it down.
-    pub(crate) fn renewed_lease(&self) -> Option<Timestamp> {
-        read(&self.lease_file()).ok().flatten()?.trim().parse().ok()
+    /// The end of the lease as the agent last wrote it down, or else of the first one.
+    pub(crate) fn lease_until(&self, machine: &Machine) -> Timestamp {
+        let renewed = || read(&self.lease_file()).ok().flatten()?.trim().parse().ok();
+        renewed().unwrap_or(machine.lease_until)
     }
 
     /// Takes the host's lock, or says that the host has it.
@@ -231,6 +270,16 @@ impl MachineFolder {
     }
 }
 
+/// Says in the host's lock that the host lives.
+pub(crate) fn beat(lock: &File) -> io::Result<()> {
+    lock.set_modified(UNIX_EPOCH + Duration::from_millis(wall_clock().as_millis().unsigned_abs()))
+}
+
+/// When the host of that lock last said that it lives.
+pub(crate) fn last_beat(lock: &File) -> io::Result<Timestamp> {
+    Ok(timestamp(lock.metadata()?.modified()?))
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let Some(text) = read(path)? else { return Ok(None) };
     let broken = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()));
@@ -238,7 +287,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are read here")]
-fn read(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -246,15 +295,21 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are written here")]
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Writes a file so that a reader sees all of it or none.
 #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are written here")]
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&new, text)?;
+    write(&new, text)?;
     fs::rename(&new, path)
+}
+
+/// What was added to a folder is there after a power cut too.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }

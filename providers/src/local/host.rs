@@ -1,5 +1,9 @@
 //! The machine that a local instance runs on, played by a process: it boots (starts the agent), is taken back by the
 //! cloud (notice, then kill), is terminated, or ends with its agent or its lease. It outlives the daemon.
+//!
+//! However a machine ends, nothing of it is left: the host is the subreaper of its agent, so that even what has left its
+//! session and cleared its environment comes back to it and is killed. Only when the host itself is killed with SIGKILL
+//! has such a process nobody to come back to; all others end with the agent, or are found by their environment.
 
 use std::{
     fs::File,
@@ -9,33 +13,43 @@ use std::{
     time::Duration,
 };
 
-use bursar_agent::{Notice, processes, tied_to_this_thread, wall_clock};
+use bursar_agent::{
+    Notice,
+    processes::{self, Mark, Which},
+    tied_to_this_thread, wall_clock,
+};
 use bursar_model::{InstanceId, Span, Timestamp};
 use rustix::process::{Pid, getpid, set_child_subreaper, setsid};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 
-use super::folder::{Ended, HostLock, Machine, MachineFolder};
+use super::folder::{self, Ended, HostLock, Machine, MachineFolder};
 
-/// How long after the end of its lease an instance is ended though its agent does not do so: the agent needs none of
-/// this, and what is paid for beyond a lease is longer.
+/// How long after the end of its lease an instance is ended though its agent does not do so. The agent needs none of
+/// this; the configuration refuses a drain allowance, which is what is paid for beyond a lease, that is not longer.
 const HUNG_AGENT_ALLOWANCE: Span = Span::from_secs(2);
+
+/// How often the host says that it lives: what a machine is charged after its host died unseen is known no better. Also
+/// the longest sleep, so that a stepped clock or a suspended laptop delays nothing for longer.
+pub(crate) const HEARTBEAT: Span = Span::from_secs(1);
 
 /// How often, with how much time between, the lock is tried: whoever looks whether a host lives holds it for a moment.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Longest sleep, so that a stepped clock or a suspended laptop delays nothing for longer.
-const SLEEP_MAX: Span = Span::from_secs(30);
-
 /// The variable that every process of an instance has in its environment.
 const MARK: &str = "BURSAR_INSTANCE_ID";
 
-/// That variable with its value.
-pub(crate) fn mark(instance: InstanceId) -> String {
-    format!("{MARK}={instance}")
+/// What every process of an instance is known by, unless it cleared its environment.
+pub(crate) fn mark(instance: InstanceId) -> Mark {
+    Mark { variable: format!("{MARK}={instance}"), session: None }
+}
+
+/// When a machine with such a lease ends at the latest.
+pub(crate) fn hard_end(lease_until: Timestamp) -> Timestamp {
+    lease_until + HUNG_AGENT_ALLOWANCE
 }
 
 /// Plays the machine of the instance in this folder until it ends. At once, when another host plays it or it has ended.
@@ -78,7 +92,7 @@ enum Step {
 /// What to do next.
 fn next_step(machine: &Machine, seen: Seen) -> Step {
     let Seen { now, lease_until, terminate, agent, gone_at } = seen;
-    let hard_end = lease_until + HUNG_AGENT_ALLOWANCE;
+    let hard_end = hard_end(lease_until);
     if gone_at.is_some_and(|at| now >= at) {
         return Step::End { interrupted: true };
     }
@@ -104,10 +118,29 @@ async fn play(folder: &MachineFolder) -> io::Result<()> {
     // Before the lock says who we are: from then on we may be signalled.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut child_ended = signal(SignalKind::child())?;
-    let Some(_lock) = lock(folder).await? else { return Ok(()) };
+    let Some(lock) = lock(folder).await? else { return Ok(()) };
     let Some(machine) = folder.machine()? else { return Ok(()) };
+    let lived = live(folder, &machine, &lock, &mut terminate, &mut child_ended).await;
+    // A host that can go on no longer is a machine that broke: whatever it runs ends with it.
+    end(folder, &machine, matches!(lived, Ok(Interrupted(true)))).await?;
+    lived.map(drop)
+}
+
+/// Whether the cloud took the machine back.
+struct Interrupted(bool);
+
+/// Does what is due until the machine's end is.
+async fn live(
+    folder: &MachineFolder,
+    machine: &Machine,
+    lock: &File,
+    terminate: &mut Signal,
+    child_ended: &mut Signal,
+) -> io::Result<Interrupted> {
     let mut agent = AgentState::NotStarted;
     loop {
+        // Where it cannot, only the charge of a machine whose host dies comes out too small.
+        let _ = folder::beat(lock);
         if let AgentState::Running(pid) = agent
             && processes::reap().iter().any(|(ended, _)| *ended == pid)
         {
@@ -115,17 +148,17 @@ async fn play(folder: &MachineFolder) -> io::Result<()> {
         }
         let seen = Seen {
             now: wall_clock(),
-            lease_until: folder.renewed_lease().unwrap_or(machine.lease_until),
+            lease_until: folder.lease_until(machine),
             terminate: folder.is_terminated(),
             agent,
             gone_at: folder.notice()?.map(|notice| notice.gone_at),
         };
-        match next_step(&machine, seen) {
-            Step::StartAgent => agent = AgentState::Running(start_agent(folder, &machine)?),
+        match next_step(machine, seen) {
+            Step::StartAgent => agent = AgentState::Running(start_agent(folder, machine)?),
             Step::GiveNotice(notice) => folder.write_notice(notice)?,
-            Step::End { interrupted } => return end(folder, &machine, interrupted).await,
+            Step::End { interrupted } => return Ok(Interrupted(interrupted)),
             Step::WaitUntil(at) => {
-                let pause = at.since(seen.now).min(SLEEP_MAX).to_std();
+                let pause = at.since(seen.now).min(HEARTBEAT).to_std();
                 tokio::select! {
                     biased;
                     _ = terminate.recv() => {} // Its file is there.
@@ -177,8 +210,8 @@ async fn end(folder: &MachineFolder, machine: &Machine, interrupted: bool) -> io
     let mut clean = 0;
     let mut pause = Duration::from_millis(5);
     while clean < 2 {
-        let descended = processes::kill(processes::Which::DescendedFrom(getpid()));
-        let marked = processes::kill(processes::Which::Marked { variable: &mark, session: None });
+        let descended = processes::kill(Which::DescendedFrom { ancestor: getpid(), except: &[] });
+        let marked = processes::kill(Which::Marked(&mark));
         let _ = processes::reap();
         if descended && marked {
             clean += 1;

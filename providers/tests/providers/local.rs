@@ -1,9 +1,12 @@
 //! The local cloud with real hosts and agents: what a machine does, and what becomes of it when its parts die.
 use std::{fs, time::Duration};
 
-use crate::support::{COMMON, LocalCloud, offering, request, runs};
+use crate::support::{COMMON, LocalCloud, offering, processes_of, request, runs};
 use bursar_model::{CapacityType, CloudInstance, CloudState, InstanceId, Span};
-use bursar_providers::{ErrorKind, LIST_KEEPS_ENDED, Provider, local::LocalProvider};
+use bursar_providers::{
+    ErrorKind, LIST_KEEPS_ENDED, Provider,
+    local::{LocalProvider, Program},
+};
 use rustix::process::{Pid, Signal, getsid, kill_process};
 
 /// Far more than anything here takes: only a failure waits that long.
@@ -100,9 +103,7 @@ async fn an_agent_that_hangs_is_ended_soon_after_its_lease() {
     let mut request = request(offering(COMMON, CapacityType::OnDemand));
     request.lease_until = bursar_agent::wall_clock() + Span::from_secs(1);
     provider.launch(&request).await.unwrap();
-    let mark = format!("BURSAR_INSTANCE_ID={}", request.instance);
-    let which = bursar_agent::processes::Which::Marked { variable: &mark, session: None };
-    let agent = wait_for("the agent runs", async || bursar_agent::processes::find(which).pop()).await;
+    let agent = wait_for("the agent runs", async || processes_of(request.instance).pop()).await;
     agent.signal(Signal::STOP);
     gone(&provider, request.instance).await;
     assert!(!runs(request.instance));
@@ -128,12 +129,173 @@ async fn an_instance_ends_when_its_agent_is_killed() {
     let provider = cloud.provider("ours");
     let request = request(offering(COMMON, CapacityType::OnDemand));
     provider.launch(&request).await.unwrap();
-    let mark = format!("BURSAR_INSTANCE_ID={}", request.instance);
-    let which = bursar_agent::processes::Which::Marked { variable: &mark, session: None };
-    let agent = wait_for("the agent runs", async || bursar_agent::processes::find(which).pop()).await;
+    let agent = wait_for("the agent runs", async || processes_of(request.instance).pop()).await;
     agent.signal(Signal::KILL);
     let ended = gone(&provider, request.instance).await;
     assert!(matches!(ended.state, CloudState::Gone { interrupted: false, .. }));
+}
+
+/// An agent that leaves a process without session and environment, writes its number down and works on.
+fn agent_with_a_stray(cloud: &mut LocalCloud) {
+    let script = "cd ${0%/*}; env -i PATH=$PATH setsid sh -c 'echo $$ >stray.new; mv stray.new stray; exec sleep 600' & \
+                  exec sleep 600";
+    cloud.settings.agent_program = Program::new("/bin/sh".as_ref(), &["-c", script]);
+}
+
+async fn stray_of(cloud: &LocalCloud, instance: InstanceId) -> Pid {
+    let file = cloud.folder(instance).join("stray");
+    let pid = wait_for("the stray runs", async || fs::read_to_string(&file).ok()).await;
+    Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+}
+
+fn is_running(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+#[tokio::test]
+async fn a_process_without_session_and_environment_ends_with_its_instance() {
+    let mut cloud = LocalCloud::new();
+    agent_with_a_stray(&mut cloud);
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let stray = stray_of(&cloud, request.instance).await;
+    provider.terminate(request.instance, None).await.unwrap();
+    gone(&provider, request.instance).await;
+    assert!(!is_running(stray));
+}
+
+#[tokio::test]
+async fn a_process_without_session_and_environment_ends_when_its_agent_is_killed() {
+    let mut cloud = LocalCloud::new();
+    agent_with_a_stray(&mut cloud);
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let stray = stray_of(&cloud, request.instance).await;
+    processes_of(request.instance).pop().unwrap().signal(Signal::KILL);
+    gone(&provider, request.instance).await;
+    assert!(!is_running(stray));
+}
+
+#[tokio::test]
+async fn a_machine_whose_host_died_unseen_ended_when_the_host_did() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    wait_for("the agent runs", async || runs(request.instance).then_some(())).await;
+    let before = bursar_agent::wall_clock();
+    kill_process(pid_of_host(&cloud, request.instance).unwrap(), Signal::KILL).unwrap();
+    cloud.clock.advance(Span::from_secs(3000));
+    let ended = gone(&provider, request.instance).await;
+    let CloudState::Gone { at, .. } = ended.state else { panic!("{ended:?}") };
+    assert!(at.since(before) < Span::from_secs(3) && at >= ended.launched_at, "{at} {before}");
+}
+
+#[tokio::test]
+async fn a_machine_whose_host_was_never_started_costs_no_more_than_its_lease() {
+    let cloud = LocalCloud::new();
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    let mut crashed = cloud.settings.clone();
+    crashed.host_program.path = "/no/such/program".into();
+    let crashed = LocalProvider::new(crashed, std::sync::Arc::<crate::support::TestClock>::default());
+    crashed.launch(&request).await.unwrap_err();
+    cloud.clock.advance(Span::from_secs(2000));
+    let ended = gone(&cloud.provider("ours"), request.instance).await;
+    let CloudState::Gone { at, .. } = ended.state else { panic!("{ended:?}") };
+    assert_eq!(at, request.lease_until + Span::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_stopped_host_can_be_terminated() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    wait_for("the agent runs", async || runs(request.instance).then_some(())).await;
+    kill_process(pid_of_host(&cloud, request.instance).unwrap(), Signal::STOP).unwrap();
+    provider.terminate(request.instance, None).await.unwrap();
+    gone(&provider, request.instance).await;
+    assert!(!runs(request.instance));
+}
+
+#[tokio::test]
+async fn a_host_that_hears_nothing_is_killed_after_a_grace() {
+    let mut cloud = LocalCloud::new();
+    let deaf = "trap '' TERM; exec 9<>$0/host.lock; flock 9; printf $$ >$0/host.lock; while sleep 0.1 9<&-; do :; done";
+    cloud.settings.host_program = Program::new("/bin/sh".as_ref(), &["-c", deaf]);
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    let host = wait_for("the host has started", async || pid_of_host(&cloud, request.instance)).await;
+    provider.terminate(request.instance, None).await.unwrap();
+    assert_eq!(listed(&provider, request.instance).await.unwrap().state, CloudState::Stopping);
+    assert!(is_running(host));
+    cloud.clock.advance(Span::from_secs(10));
+    gone(&provider, request.instance).await;
+    assert!(!is_running(host));
+}
+
+#[tokio::test]
+async fn an_instance_whose_record_cannot_be_read_is_ended_and_hides_no_other() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let broken = request(offering(COMMON, CapacityType::OnDemand));
+    let other = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&broken).await.unwrap();
+    wait_for("the agent runs", async || runs(broken.instance).then_some(())).await;
+    fs::write(cloud.folder(broken.instance).join("machine.json"), "").unwrap();
+    fs::write(cloud.settings.root.join("instances/notes.txt"), "").unwrap();
+    provider.launch(&other).await.unwrap();
+    assert!(listed(&provider, other.instance).await.is_some());
+    wait_for("the broken one is put aside", async || {
+        provider.list().await.unwrap();
+        (!cloud.folder(broken.instance).exists()).then_some(())
+    })
+    .await;
+    assert!(!runs(broken.instance));
+    assert!(cloud.settings.root.join("unreadable").join(broken.instance.to_string()).exists());
+    let error = provider.launch(&broken).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "{error:?}");
+    assert!(!runs(broken.instance));
+}
+
+#[tokio::test]
+async fn an_end_or_a_notice_that_cannot_be_read_hides_no_instance() {
+    let cloud = LocalCloud::new();
+    let provider = cloud.provider("ours");
+    let request = request(offering(COMMON, CapacityType::OnDemand));
+    provider.launch(&request).await.unwrap();
+    provider.terminate(request.instance, None).await.unwrap();
+    gone(&provider, request.instance).await;
+    for file in ["ended.json", "notice.json"] {
+        fs::write(cloud.folder(request.instance).join(file), "").unwrap();
+    }
+    assert!(matches!(gone(&provider, request.instance).await.state, CloudState::Gone { .. }));
+}
+
+#[tokio::test]
+async fn the_script_of_interruptions_goes_on_after_the_records_were_buried() {
+    let mut cloud = LocalCloud::new();
+    cloud.settings.interruptions = vec![Span::from_secs(3600)];
+    let provider = cloud.provider("ours");
+    let first = request(offering(COMMON, CapacityType::Spot));
+    let second = request(offering(COMMON, CapacityType::Spot));
+    let interruption = |instance: InstanceId| {
+        let machine = fs::read_to_string(cloud.folder(instance).join("machine.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&machine).unwrap()["interrupt_after"].clone()
+    };
+    provider.launch(&first).await.unwrap();
+    assert_eq!(interruption(first.instance), "1h");
+    provider.terminate(first.instance, None).await.unwrap();
+    gone(&provider, first.instance).await;
+    cloud.clock.advance(LIST_KEEPS_ENDED + Span::from_secs(60));
+    provider.list().await.unwrap();
+    assert!(!cloud.folder(first.instance).exists());
+    provider.launch(&second).await.unwrap();
+    assert!(interruption(second.instance).is_null());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bursar_agent::processes::{self, Which};
+use bursar_agent::processes::{self, Mark, Process, Which};
 use bursar_model::{
     CapacityType, Clock, InstanceId, InstanceType, Offering, ProviderName, Region, Span, Timestamp, TypeName,
     TypedId, UsdPerHour, Zone,
@@ -122,7 +122,7 @@ impl LocalCloud {
 
 impl Drop for LocalCloud {
     fn drop(&mut self) {
-        let nothing_left = || processes::kill(Which::DescendedFrom(getpid()));
+        let nothing_left = || processes::kill(Which::DescendedFrom { ancestor: getpid(), except: &[] });
         for _ in 0..1000 {
             if nothing_left() && nothing_left() {
                 return;
@@ -133,6 +133,11 @@ impl Drop for LocalCloud {
 
 /// Whether anything runs that belongs to an instance.
 pub(crate) fn runs(instance: InstanceId) -> bool {
-    let mark = format!("BURSAR_INSTANCE_ID={instance}");
-    !processes::find(Which::Marked { variable: &mark, session: None }).is_empty()
+    !processes_of(instance).is_empty()
+}
+
+/// What runs that carries an instance's mark.
+pub(crate) fn processes_of(instance: InstanceId) -> Vec<Process> {
+    let mark = Mark { variable: format!("BURSAR_INSTANCE_ID={instance}"), session: None };
+    processes::find(Which::Marked(&mark))
 }
