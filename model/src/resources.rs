@@ -85,9 +85,14 @@ impl Accelerators {
     /// Whether this request can be met out of what a type has.
     #[must_use]
     pub fn fit_into(&self, have: &Self) -> bool {
-        self.name == have.name
-            && self.count <= have.count
-            && match (self.memory_gib, have.memory_gib) {
+        self.name == have.name && self.fit_among(have.count, have.memory_gib)
+    }
+
+    /// The same where the name is known to be right: out of so many, each with so much memory.
+    #[must_use]
+    pub fn fit_among(&self, count: u32, memory_gib: Option<u32>) -> bool {
+        self.count <= count
+            && match (self.memory_gib, memory_gib) {
                 (Some(want), Some(have)) => want <= have,
                 // A wish for memory that the type does not state cannot be promised.
                 (Some(_), None) => false,

@@ -8,14 +8,14 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use bursar_ledger::{WorstCase, hold};
 use bursar_model::{
-    AcceleratorName, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering, Resources, Scope, Span,
-    SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
+    AcceleratorName, Accelerators, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering, Resources,
+    Scope, Span, SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
 use crate::{
     PlanInput, Settings,
-    market::{Firmness, Kind, Market, Row, known_price},
+    market::{Firmness, Kind, Market, Shelf, known_price},
 };
 
 /// What an experiment asks of the market. Experiments with equal wishes are placed alike.
@@ -129,16 +129,21 @@ impl<'a> Wish<'a> {
         .max(price)
     }
 
-    /// The lists in which everything is that might do.
-    fn lists<'m>(&self, market: &'m Market, firmness: Firmness) -> impl Iterator<Item = &'m [Row]> {
+    /// The shelves on which everything is that might do, each with the alternatives that mean its accelerator.
+    fn shelves<'m>(
+        &self,
+        market: &'m Market,
+    ) -> impl Iterator<Item = (&'m Shelf, impl Iterator<Item = &'a Accelerators> + Clone)> {
         let wanted = &self.resources.accelerators;
-        let any = wanted.is_empty().then(|| market.rows(firmness, None));
-        let named = wanted.iter().enumerate().filter(|(index, accelerator)| {
-            // The same accelerator with other memory is an alternative in the same list.
-            wanted[..*index].iter().all(|before| before.name != accelerator.name)
+        let any = wanted.is_empty().then(|| (market.whole_shelf(), &wanted[..]));
+        let named = wanted.iter().enumerate().filter_map(|(index, accelerator)| {
+            // The same accelerator with other memory is an alternative on the same shelf.
+            let known = wanted[..index].iter().any(|before| before.name == accelerator.name);
+            if known { None } else { Some((market.shelf(&accelerator.name)?, &wanted[index..])) }
         });
         any.into_iter()
-            .chain(named.map(move |(_, accelerator)| market.rows(firmness, Some(&accelerator.name))))
+            .chain(named)
+            .map(|(shelf, rest)| (shelf, rest.iter().filter(|alternative| alternative.name == rest[0].name)))
     }
 
     /// The speed that nothing exceeds.
@@ -190,19 +195,18 @@ impl<'a> View<'a> {
         let mut best: Option<Choice> = None;
         let mut best_of_all: Option<Score> = None;
         let top_speed = wish.top_speed();
-        for firmness in [Firmness::Spot, Firmness::Firm] {
-            if !wish.accepts(firmness) {
-                continue;
-            }
-            for rows in wish.lists(self.market, firmness) {
-                for row in rows {
+        for (shelf, alternatives) in wish.shelves(self.market) {
+            for firmness in [Firmness::Spot, Firmness::Firm].into_iter().filter(|f| wish.accepts(*f)) {
+                for row in shelf.rows(firmness) {
                     let at_best = Score::new(row.price, top_speed, mates, 0);
                     let beaten = best.is_some_and(|best| at_best.cost_bits > best.score.cost_bits);
                     if beaten || wish.ceiling.is_some_and(|ceiling| row.price > ceiling) {
                         // The rows after it cost at least as much.
                         break;
                     }
-                    let Some(choice) = self.choice(wish, row, firmness, mates) else { continue };
+                    let Some(amounts) = row.amounts(wish.resources, alternatives.clone()) else { continue };
+                    let Some(index) = self.open(row.kind, firmness) else { continue };
+                    let Some(choice) = self.choice_of(wish, index, amounts, mates) else { continue };
                     best_of_all = Some(best_of_all.map_or(choice.score, |score| score.min(choice.score)));
                     let better = best.is_none_or(|best| choice.score < best.score);
                     if better && self.hold(&choice, mates, means.held_for) <= means.left {
@@ -212,16 +216,6 @@ impl<'a> View<'a> {
             }
         }
         best.map(|best| Choice { constrained: best_of_all.is_some_and(|score| score < best.score), ..best })
-    }
-
-    fn choice(&self, wish: &Wish<'_>, row: &Row, firmness: Firmness, mates: u32) -> Option<Choice> {
-        if row.cpus_milli < wish.resources.cpus_milli || row.memory_mib < wish.resources.memory_mib {
-            return None;
-        }
-        let kind = &self.market.kind(row.kind).instance_type;
-        let amounts = wish.resources.amounts_on(kind)?;
-        let index = self.open(row.kind, firmness)?;
-        self.choice_of(wish, index, amounts, mates)
     }
 
     /// The launch that an offering would be, unless its price is unknown or above the ceiling.

@@ -547,8 +547,11 @@ pub fn attempt_ended(
     }
     let not_before = match &end {
         AttemptEnd::InstanceLost { interrupted: false } => Some(at + backoff_after(experiment.losses)),
-        _ if failed => Some(at + backoff_after(experiment.failures)),
-        _ => None,
+        AttemptEnd::InstanceLost { interrupted: true }
+        | AttemptEnd::Exited { .. }
+        | AttemptEnd::Killed { .. }
+        | AttemptEnd::NotStarted { .. }
+        | AttemptEnd::Stopped { .. } => failed.then(|| at + backoff_after(experiment.failures)),
     };
     // An instance may have been gone, unseen, when it was given the attempt: it costs nothing from its end on.
     let ended_at = at.max(attempt.assigned_at);

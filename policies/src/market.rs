@@ -6,7 +6,10 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use bursar_model::{AcceleratorName, CapacityType, InstanceType, Offering, OfferingKey, UsdPerHour};
+use bursar_model::{
+    AcceleratorName, Accelerators, Amounts, CapacityType, InstanceType, Offering, OfferingKey, Resources,
+    UsdPerHour,
+};
 use rustc_hash::FxHashMap;
 
 /// All that can be rented now.
@@ -15,8 +18,9 @@ pub struct Market {
     /// By key, so that an index names an offering, finds it and breaks ties all at once.
     offerings: Vec<Offering>,
     kinds: Vec<Kind>,
-    spot: Shelf,
-    firm: Shelf,
+    /// All types.
+    all: Shelf,
+    by_accelerator: FxHashMap<AcceleratorName, Shelf>,
 }
 
 /// A machine type with where it is sold, over all providers that call it the same.
@@ -37,21 +41,25 @@ pub(crate) enum Firmness {
     Firm,
 }
 
-/// The types that are sold at a known price, each list with the cheapest first.
+/// Types that are sold at a known price, each list with the cheapest first.
 #[derive(Debug, Clone, Default)]
-struct Shelf {
-    all: Vec<Row>,
-    by_accelerator: FxHashMap<AcceleratorName, Vec<Row>>,
+pub(crate) struct Shelf {
+    spot: Vec<Row>,
+    firm: Vec<Row>,
 }
 
-/// A type in a list, with as much of it as rules most of them out without following a pointer.
+/// A type in a list, with as much of it as tells what fits without following a pointer or comparing a name: all on a
+/// shelf of an accelerator have that.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     /// What the cheapest offering of the type costs.
     pub(crate) price: UsdPerHour,
-    pub(crate) cpus_milli: u32,
-    pub(crate) memory_mib: u64,
     pub(crate) kind: u32,
+    cpus_milli: u32,
+    memory_mib: u64,
+    disk_gib: u32,
+    accelerators: u32,
+    accelerator_memory_gib: Option<u32>,
 }
 
 impl Market {
@@ -65,8 +73,7 @@ impl Market {
 
         let mut market = Self { offerings, ..Self::default() };
         market.index_kinds();
-        market.spot = Shelf::new(&market, Firmness::Spot);
-        market.firm = Shelf::new(&market, Firmness::Firm);
+        market.fill_shelves();
         market
     }
 
@@ -96,16 +103,14 @@ impl Market {
         &self.kinds
     }
 
-    /// The types with this accelerator, or all types, that are sold at a known price.
-    pub(crate) fn rows(&self, firmness: Firmness, accelerator: Option<&AcceleratorName>) -> &[Row] {
-        let shelf = match firmness {
-            Firmness::Spot => &self.spot,
-            Firmness::Firm => &self.firm,
-        };
-        match accelerator {
-            Some(name) => shelf.by_accelerator.get(name).map_or(&[], Vec::as_slice),
-            None => &shelf.all,
-        }
+    /// The types with this accelerator, if it is sold at all.
+    pub(crate) fn shelf(&self, accelerator: &AcceleratorName) -> Option<&Shelf> {
+        self.by_accelerator.get(accelerator)
+    }
+
+    /// All types.
+    pub(crate) fn whole_shelf(&self) -> &Shelf {
+        &self.all
     }
 
     fn index_kinds(&mut self) {
@@ -134,6 +139,23 @@ impl Market {
             }
         }
     }
+
+    fn fill_shelves(&mut self) {
+        for firmness in [Firmness::Spot, Firmness::Firm] {
+            for (index, kind) in (0_u32..).zip(&self.kinds) {
+                let Some(cheapest) = kind.offerings(firmness).first() else { continue };
+                let Some(price) = known_price(&self.offerings[*cheapest as usize]) else { continue };
+                let row = Row::new(price, index, &kind.instance_type);
+                self.all.rows_mut(firmness).push(row);
+                if let Some(has) = &kind.instance_type.accelerators {
+                    self.by_accelerator.entry(has.name.clone()).or_default().rows_mut(firmness).push(row);
+                }
+            }
+            for shelf in self.by_accelerator.values_mut().chain([&mut self.all]) {
+                shelf.rows_mut(firmness).sort_by_key(|row| (row.price, row.kind));
+            }
+        }
+    }
 }
 
 impl Kind {
@@ -156,23 +178,49 @@ impl Firmness {
 }
 
 impl Shelf {
-    fn new(market: &Market, firmness: Firmness) -> Self {
-        let mut shelf = Self::default();
-        for (index, kind) in (0_u32..).zip(&market.kinds) {
-            let Some(cheapest) = kind.offerings(firmness).first() else { continue };
-            let Some(price) = known_price(market.offering(*cheapest)) else { continue };
-            let InstanceType { accelerators, cpus_milli, memory_mib, name: _, disk_gib: _ } =
-                &*kind.instance_type;
-            let row = Row { price, cpus_milli: *cpus_milli, memory_mib: *memory_mib, kind: index };
-            shelf.all.push(row);
-            if let Some(accelerators) = accelerators {
-                shelf.by_accelerator.entry(accelerators.name.clone()).or_default().push(row);
-            }
+    /// Its types that are sold so, the cheapest first.
+    pub(crate) fn rows(&self, firmness: Firmness) -> &[Row] {
+        match firmness {
+            Firmness::Spot => &self.spot,
+            Firmness::Firm => &self.firm,
         }
-        for rows in shelf.by_accelerator.values_mut().chain([&mut shelf.all]) {
-            rows.sort_by_key(|row| (row.price, row.kind));
+    }
+
+    fn rows_mut(&mut self, firmness: Firmness) -> &mut Vec<Row> {
+        match firmness {
+            Firmness::Spot => &mut self.spot,
+            Firmness::Firm => &mut self.firm,
         }
-        shelf
+    }
+}
+
+impl Row {
+    fn new(price: UsdPerHour, index: u32, kind: &InstanceType) -> Self {
+        let InstanceType { accelerators, cpus_milli, memory_mib, disk_gib, name: _ } = kind;
+        Self {
+            price,
+            kind: index,
+            cpus_milli: *cpus_milli,
+            memory_mib: *memory_mib,
+            disk_gib: *disk_gib,
+            accelerators: accelerators.as_ref().map_or(0, |has| has.count),
+            accelerator_memory_gib: accelerators.as_ref().and_then(|has| has.memory_gib),
+        }
+    }
+
+    /// What `Resources::amounts_on` says of the type, given the alternatives that name its accelerator.
+    pub(crate) fn amounts<'w>(
+        &self,
+        resources: &Resources,
+        mut alternatives: impl Iterator<Item = &'w Accelerators>,
+    ) -> Option<Amounts> {
+        let Resources { accelerators: wanted, cpus_milli, memory_mib, disk_gib } = resources;
+        if self.cpus_milli < *cpus_milli || self.memory_mib < *memory_mib || self.disk_gib < *disk_gib {
+            return None;
+        }
+        let fits = |want: &&Accelerators| want.fit_among(self.accelerators, self.accelerator_memory_gib);
+        let accelerators = if wanted.is_empty() { 0 } else { alternatives.find(fits)?.count };
+        Some(Amounts { accelerators, cpus_milli: *cpus_milli, memory_mib: *memory_mib })
     }
 }
 
@@ -221,7 +269,7 @@ mod tests {
     #[test]
     fn what_has_no_price_is_kept_apart() {
         let market = Market::new(vec![offering(&gpu("a", "T4", 1), 0.0), offering(&gpu("b", "T4", 1), 1.0)]);
-        let rows = market.rows(Firmness::Firm, Some(&"T4".into()));
+        let rows = market.shelf(&"T4".into()).unwrap().rows(Firmness::Firm);
         assert_eq!(rows.len(), 1);
         assert_eq!(market.kind(rows[0].kind).instance_type.name.as_str(), "b");
         assert_eq!(market.kinds().iter().map(|kind| kind.unpriced.len()).sum::<usize>(), 1);
