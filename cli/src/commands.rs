@@ -11,7 +11,7 @@ mod serve;
 mod show;
 mod submit;
 
-use std::{future::Future, io, path::Path};
+use std::{future::Future, path::Path};
 
 use bursar_config::{Checked, Config, ConfigFile, Problem, ReadError, read_config};
 use clap::CommandFactory;
@@ -21,7 +21,7 @@ use crate::{
     args::{Cli, Command, Global},
     client::Client,
     exit::{Failure, NOT_FOUND, OK, Outcome, USAGE},
-    output::note,
+    output::{note, write_all},
     source::Source,
 };
 
@@ -48,7 +48,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Config(command) => config::run(&global, command),
         Command::Demo(demo) => crate::demo::run(&demo, global.json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bursar", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bursar", &mut script);
+            write_all(&script)?;
             Ok(OK)
         }
         Command::Man { folder } => man(&folder),

@@ -122,7 +122,7 @@ fn csv_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Writes bytes as they are, all at once. A reader that has seen enough (`| head`) is no error.
-fn write_all(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
