@@ -11,7 +11,7 @@ use bursar_model::{
 use bursar_policies::attempt_ended;
 use bursar_store::Store;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     inbox::AgentAnswer,

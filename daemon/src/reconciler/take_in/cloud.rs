@@ -9,7 +9,7 @@ use bursar_model::{
 };
 use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, ProviderError};
 use bursar_store::Store;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     effects::Effects,
