@@ -36,7 +36,7 @@ pub use self::{
     money::{Usd, UsdPerHour},
     name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
     offering::{CapacityType, Offering, OfferingKey, Scope},
-    reason::WaitingOn,
+    reason::{NoRoom, WaitingOn},
     resources::{Accelerators, Amounts, InstanceType, Resources},
     spec::{
         CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, Retry, SecretRef, SpecId,

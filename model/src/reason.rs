@@ -1,6 +1,6 @@
 //! Why an experiment waits. Every "no" of the planner is one of these, and a person can read it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a queued experiment waits for.
+/// What a queued experiment waits for. Thousands may wait for the same, so that it is small and cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "on")]
 pub enum WaitingOn {
@@ -21,20 +21,7 @@ pub enum WaitingOn {
         instance: InstanceId,
     },
     /// A budget above it has no room for the hold of a launch now; held money may come back.
-    Budget {
-        /// Which budget.
-        key: BudgetKey,
-        /// Its limit.
-        limit: Usd,
-        /// What was spent of it.
-        spent: Usd,
-        /// What leases that run hold of it.
-        held: Usd,
-        /// What is kept for the next leases of what runs.
-        kept: Usd,
-        /// What the cheapest launch has to hold.
-        needed: Usd,
-    },
+    Budget(Arc<NoRoom>),
     /// Its sweep runs as many trials as it may.
     SweepParallel {
         /// `max_parallel` of the sweep.
@@ -67,7 +54,7 @@ pub enum WaitingOn {
     /// Nothing on the market does what it asks.
     NoOffering {
         /// What is missing, for people.
-        missing: String,
+        missing: Arc<str>,
     },
     /// It failed and will be tried again.
     Backoff {
@@ -76,17 +63,28 @@ pub enum WaitingOn {
     },
 }
 
+/// A budget without room for a launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoRoom {
+    /// Which budget.
+    pub key: BudgetKey,
+    /// Its limit.
+    pub limit: Usd,
+    /// What was spent of it.
+    pub spent: Usd,
+    /// What leases that run hold of it.
+    pub held: Usd,
+    /// What is kept for the next leases of what runs.
+    pub kept: Usd,
+    /// What the cheapest launch has to hold.
+    pub needed: Usd,
+}
+
 impl fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Instance { instance } => write!(f, "{instance} is on its way"),
-            Self::Budget { key, limit, spent, held, kept, needed } => {
-                write!(f, "{key} has no room: {} spent and {} held", spent.rounded(), held.rounded())?;
-                if *kept > Usd::ZERO {
-                    write!(f, " and {} kept for what runs", kept.rounded())?;
-                }
-                write!(f, " of {}, a launch must hold {}", limit.rounded(), needed.rounded())
-            }
+            Self::Budget(no_room) => fmt::Display::fmt(no_room, f),
             Self::SweepParallel { limit } => {
                 write!(f, "its sweep runs {limit} trials at once (max_parallel)")
             }
@@ -109,5 +107,16 @@ impl fmt::Display for WaitingOn {
             Self::NoOffering { missing } => write!(f, "nothing on offer does: {missing}"),
             Self::Backoff { until } => write!(f, "it failed; next try at {until}"),
         }
+    }
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, limit, spent, held, kept, needed } = self;
+        write!(f, "{key} has no room: {} spent and {} held", spent.rounded(), held.rounded())?;
+        if *kept > Usd::ZERO {
+            write!(f, " and {} kept for what runs", kept.rounded())?;
+        }
+        write!(f, " of {}, a launch must hold {}", limit.rounded(), needed.rounded())
     }
 }

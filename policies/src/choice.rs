@@ -295,7 +295,7 @@ impl<'a> View<'a> {
         if unpriced > 0 {
             return WaitingOn::UnknownPrice { offerings: unpriced };
         }
-        WaitingOn::NoOffering { missing: self.missing(wish, wrong_capacity) }
+        WaitingOn::NoOffering { missing: self.missing(wish, wrong_capacity).into() }
     }
 
     /// Every offering that is big enough, with what the experiment takes of it. Looks at all types: for reasons, not

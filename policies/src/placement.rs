@@ -16,8 +16,10 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bursar_ledger::Room;
-use bursar_model::{BudgetKey, Event, IdGen, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
+use bursar_model::{BudgetKey, Event, IdGen, NoRoom, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
 use rustc_hash::FxHashMap;
 
 use self::{
@@ -97,8 +99,8 @@ impl<'a> Placement<'a, '_> {
             return self.wait(index, WaitingOn::SweepParallel { limit });
         }
         let short = self.groups[group].short_before(&experiment.account);
-        if let Some((reason, needed)) = short.cloned() {
-            return self.lack_budget(index, reason, needed);
+        if let Some(no_room) = short.cloned() {
+            return self.lack_budget(index, no_room);
         }
         if self.take_place(index) || self.join_launch(index) {
             return;
@@ -135,7 +137,8 @@ impl<'a> Placement<'a, '_> {
     }
 
     /// The experiment waits for budget or, where none will ever come, ends.
-    fn lack_budget(&mut self, index: usize, reason: WaitingOn, needed: Usd) {
+    fn lack_budget(&mut self, index: usize, no_room: Arc<NoRoom>) {
+        let needed = no_room.needed;
         let experiment = self.entries[index].experiment;
         let never = self.room.never(&experiment.account, experiment.id, needed);
         if let Some(short) = never.filter(|short| is_its_own(&short.key) && short.held == Usd::ZERO) {
@@ -152,7 +155,7 @@ impl<'a> Placement<'a, '_> {
             });
             return self.decide(index, Fate::Placed);
         }
-        self.wait(index, reason);
+        self.wait(index, WaitingOn::Budget(no_room));
     }
 
     /// The launches become events, the rest reasons.

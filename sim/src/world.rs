@@ -365,10 +365,8 @@ impl World {
         let Some(daemon) = &self.daemon else { return false };
         let waiting = daemon.snapshot.borrow().waiting.clone();
         let waits_for_money = |experiment| {
-            matches!(
-                waiting.get(experiment),
-                Some(WaitingOn::Budget { key: BudgetKey::Installation | BudgetKey::Project(_), .. })
-            )
+            let Some(WaitingOn::Budget(no_room)) = waiting.get(experiment) else { return false };
+            matches!(no_room.key, BudgetKey::Installation | BudgetKey::Project(_))
         };
         fleet.experiments.keys().all(waits_for_money)
             && fleet.instances.is_empty()

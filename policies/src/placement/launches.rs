@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bursar_ledger::{Short, WorstCase, hold, shares};
 use bursar_model::{
     AcceleratorName, Account, Amounts, Backoff, Event, ExperimentId, Instance, InstanceId, InstanceState,
-    InstanceType, Meter, Offering, Share, Span, Usd, UsdPerHour, WaitingOn,
+    InstanceType, Meter, NoRoom, Offering, Share, Span, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
@@ -297,10 +297,10 @@ impl<'a> Placement<'a, '_> {
     /// No budget pays for a launch: for this experiment, and for those of the group under the same budget.
     fn short_of_budget(&mut self, index: usize, short: Short, needed: Usd) {
         let Short { key, limit, spent, held, kept } = short;
-        let reason = WaitingOn::Budget { key: key.clone(), limit, spent, held, kept, needed };
+        let no_room = Arc::new(NoRoom { key: key.clone(), limit, spent, held, kept, needed });
         let group = self.entries[index].group;
-        self.groups[group].short.insert(key, (reason.clone(), needed));
-        self.lack_budget(index, reason, needed);
+        self.groups[group].short.insert(key, no_room.clone());
+        self.lack_budget(index, no_room);
     }
 }
 

@@ -4,10 +4,11 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use bursar_model::{
-    Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, Resources, SpecId, Usd, WaitingOn,
+    Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, NoRoom, Resources, SpecId, WaitingOn,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -60,14 +61,14 @@ pub(super) struct Group<'a> {
     pub(super) choice: Option<Choice>,
     /// A reason that holds for all of them until the next plan.
     pub(super) blocked: Option<WaitingOn>,
-    /// Budgets that had no room for one of them, with what to say of it and what was needed.
-    pub(super) short: BTreeMap<BudgetKey, (WaitingOn, Usd)>,
+    /// Budgets that had no room for one of them.
+    pub(super) short: BTreeMap<BudgetKey, Arc<NoRoom>>,
 }
 
 impl Group<'_> {
     /// What to say to an experiment of this account, where one before it met the end of the same budget: within a plan
     /// no budget gets more room.
-    pub(super) fn short_before(&self, account: &Account) -> Option<&(WaitingOn, Usd)> {
+    pub(super) fn short_before(&self, account: &Account) -> Option<&Arc<NoRoom>> {
         if self.short.is_empty() {
             return None;
         }
