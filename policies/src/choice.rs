@@ -209,7 +209,7 @@ impl<'a> View<'a> {
                     let Some(choice) = self.choice_of(wish, index, amounts, mates) else { continue };
                     best_of_all = Some(best_of_all.map_or(choice.score, |score| score.min(choice.score)));
                     let better = best.is_none_or(|best| choice.score < best.score);
-                    if better && self.hold(&choice, mates, means.held_for) <= means.left {
+                    if better && self.can_be_held(&choice, mates, means) {
                         best = Some(choice);
                     }
                 }
@@ -242,6 +242,12 @@ impl<'a> View<'a> {
             score: Score::new(price, wish.speed(kind), places.min(mates), index),
             constrained: false,
         })
+    }
+
+    /// Whether these means suffice for a launch.
+    pub(crate) fn can_be_held(&self, choice: &Choice, mates: u32, means: Means) -> bool {
+        // Without a limit nothing has to be worked out.
+        means.left == Usd::MAX || self.hold(choice, mates, means.held_for) <= means.left
     }
 
     /// What the first of `mates` experiments holds for a launch: its own part, and what the others leave over.

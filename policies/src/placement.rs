@@ -90,15 +90,15 @@ impl<'a> Placement<'a, '_> {
         if entry.fate != Fate::Open {
             return;
         }
-        let (experiment, group) = (entry.experiment, entry.group);
+        let (account, group) = (entry.account, entry.group);
         if let Some(reason) = &self.groups[group].blocked {
             let reason = reason.clone();
             return self.wait(index, reason);
         }
-        if let Some(limit) = self.sweep_is_full(experiment.account.sweep, 0) {
+        if let Some(limit) = self.sweep_is_full(account.sweep, 0) {
             return self.wait(index, WaitingOn::SweepParallel { limit });
         }
-        let short = self.groups[group].short_before(&experiment.account);
+        let short = self.groups[group].short_before(account);
         if let Some(no_room) = short.cloned() {
             return self.lack_budget(index, no_room);
         }
@@ -121,7 +121,7 @@ impl<'a> Placement<'a, '_> {
 
     /// A place was found: a trial counts against its sweep's `max_parallel` from now on.
     fn found_place(&mut self, index: usize, fate: Fate) {
-        if let Some(sweep) = self.entries[index].experiment.account.sweep {
+        if let Some(sweep) = self.entries[index].account.sweep {
             *self.trials.entry(sweep).or_default() += 1;
         }
         self.decide(index, fate);

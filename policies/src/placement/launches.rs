@@ -9,7 +9,7 @@ use bursar_model::{
 };
 use rustc_hash::FxHashMap;
 
-use super::{Fate, Placement, places::is_suspect};
+use super::{Entry, Fate, Placement};
 use crate::{
     PlanInput,
     choice::{Choice, Means, Wish},
@@ -83,10 +83,10 @@ impl Launch<'_> {
 impl<'a> Placement<'a, '_> {
     /// Shares a launch of this plan, if one has room.
     pub(super) fn join_launch(&mut self, index: usize) -> bool {
-        if self.open_launches.is_empty() || is_suspect(self.entries[index].experiment) {
+        if self.open_launches.is_empty() || self.entries[index].suspect {
             return false;
         }
-        let (experiment, group) = (self.entries[index].experiment, self.entries[index].group);
+        let Entry { experiment, account, group, .. } = self.entries[index];
         let wish = self.groups[group].wish;
         let wanted = &wish.resources.accelerators;
         let names = wanted.iter().map(|accelerator| Some(&accelerator.name));
@@ -106,7 +106,7 @@ impl<'a> Placement<'a, '_> {
         let Some((at, amounts)) = found else { return false };
 
         let launch = &mut self.launches[at];
-        launch.payers.push((experiment.id, &experiment.account, amounts));
+        launch.payers.push((experiment.id, account, amounts));
         let after = held_shares(
             launch.offering,
             worst_case(self.input, launch.offering, launch.ceiling),
@@ -134,7 +134,7 @@ impl<'a> Placement<'a, '_> {
 
     /// Launches an instance for an experiment and those that want the same, or says why not.
     pub(super) fn launch(&mut self, index: usize) {
-        let (experiment, group) = (self.entries[index].experiment, self.entries[index].group);
+        let Entry { experiment, account, suspect, group, .. } = self.entries[index];
         let wish = self.groups[group].wish;
         let limit = self.input.settings.max_instances;
         if self.instances >= limit {
@@ -144,9 +144,8 @@ impl<'a> Placement<'a, '_> {
             };
             return self.block(index, reason);
         }
-        let left = self.room.left(&experiment.account, experiment.id);
+        let left = self.room.left(account, experiment.id);
         let means = Means { left, held_for: held_for(self.input) };
-        let suspect = is_suspect(experiment);
         if !suspect && self.launch_together(index, means) || self.launch_alone(index, means) {
             return;
         }
@@ -154,7 +153,7 @@ impl<'a> Placement<'a, '_> {
             return self.block(index, self.view.why_none(&wish));
         }
         let least = self.view.least_hold(&wish, means.held_for).expect("a choice has a hold");
-        match self.room.short(&experiment.account, experiment.id, least) {
+        match self.room.short(account, experiment.id, least) {
             Some(short) => self.short_of_budget(index, short, least),
             // What it could pay for was refused lately.
             None => self.wait(index, self.view.why_none(&wish)),
@@ -203,7 +202,7 @@ impl<'a> Placement<'a, '_> {
         let mates = found.open;
         if let Some(choice) = found.choice
             && choice.places <= mates
-            && self.view.hold(&choice, mates, means.held_for) <= means.left
+            && self.view.can_be_held(&choice, mates, means)
         {
             return Some(choice);
         }
@@ -217,8 +216,8 @@ impl<'a> Placement<'a, '_> {
     fn launch_for(&mut self, sharing: &[usize], choice: &Choice) -> Result<(), (ExperimentId, Short)> {
         let offering: &'a Offering = self.view.market.offering(choice.offering);
         let payer = |member: &usize| {
-            let experiment = self.entries[*member].experiment;
-            (experiment.id, &experiment.account, choice.amounts)
+            let Entry { experiment, account, .. } = self.entries[*member];
+            (experiment.id, account, choice.amounts)
         };
         let payers: Vec<Payer<'a>> = sharing.iter().map(payer).collect();
         let shares = held_shares(
@@ -235,7 +234,7 @@ impl<'a> Placement<'a, '_> {
         }
         let kind = &offering.instance_type;
         let free = payers.iter().fold(kind.amounts(), |free, (_, _, amounts)| free.minus(*amounts));
-        let alone = sharing.iter().any(|member| is_suspect(self.entries[*member].experiment));
+        let alone = sharing.iter().any(|member| self.entries[*member].suspect);
         if !alone && can_be_shared(kind, free) {
             let key = kind.accelerators.as_ref().map(|has| &has.name);
             self.open_launches.entry(key).or_default().push(self.launches.len());
@@ -252,7 +251,7 @@ impl<'a> Placement<'a, '_> {
         let group = self.entries[index].group;
         let mut mates = vec![index];
         let mut trials: FxHashMap<_, u32> = FxHashMap::default();
-        if let Some(sweep) = self.entries[index].experiment.account.sweep {
+        if let Some(sweep) = self.entries[index].account.sweep {
             trials.insert(sweep, 1);
         }
         // Those at the front that are decided on are not looked at again.
@@ -266,12 +265,12 @@ impl<'a> Placement<'a, '_> {
         while let Some(at) = member
             && mates.len() < places as usize
         {
-            let (experiment, fate) = (self.entries[at].experiment, &self.entries[at].fate);
-            member = self.entries[at].next;
-            if at == index || *fate != Fate::Open || is_suspect(experiment) {
+            let Entry { account, suspect, next, ref fate, .. } = self.entries[at];
+            member = next;
+            if at == index || *fate != Fate::Open || suspect {
                 continue;
             }
-            if let Some(sweep) = experiment.account.sweep {
+            if let Some(sweep) = account.sweep {
                 let more = trials.entry(sweep).or_default();
                 if self.sweep_is_full(Some(sweep), *more).is_some() {
                     // Full without those that were just found: so it stays for this plan.

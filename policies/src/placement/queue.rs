@@ -12,6 +12,7 @@ use bursar_model::{
 };
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+use super::places::is_suspect;
 use crate::{
     PlanInput,
     choice::{Choice, Wish, is_in_a_hurry},
@@ -28,6 +29,9 @@ pub(super) struct Queue<'a> {
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) experiment: &'a Experiment,
+    /// As the experiment says; those that share one point at the same.
+    pub(super) account: &'a Arc<Account>,
+    pub(super) suspect: bool,
     pub(super) group: usize,
     /// The next of its group, in plan order.
     pub(super) next: Option<usize>,
@@ -83,18 +87,21 @@ impl Group<'_> {
 /// Everything that waits for a place, in plan order: by priority, then by age.
 pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
     let PlanInput { fleet, settings, now, .. } = *input;
-    // There are no more groups than specs, but for those with a deadline. Growing these again and again costs more
-    // than all the hashing.
-    let specs = fleet.specs.len();
     let mut groups: Vec<Group<'a>> = Vec::new();
-    let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> = with_capacity(specs);
-    let mut by_shape: FxHashMap<Shape<'a>, usize> = with_capacity(specs);
+    // One walk over all specs, in their order, costs less than looking for each in the tree.
+    let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> =
+        with_capacity(fleet.specs.len());
+    by_spec.extend(fleet.specs.iter().map(|(id, live)| (*id, (&*live.spec, None))));
+    // There are no more groups than specs, but for those with a deadline. Growing this again and again costs more than
+    // all the hashing.
+    let mut by_shape: FxHashMap<Shape<'a>, usize> = with_capacity(fleet.specs.len());
     let mut waiting = Vec::with_capacity(fleet.experiments.len());
     for experiment in fleet.experiments.values() {
         if experiment.state != ExperimentState::Queued || experiment.cancelled {
             continue;
         }
-        let (spec, known) = by_spec.entry(experiment.spec).or_insert_with(|| (fleet.spec(experiment), None));
+        let (spec, known) =
+            by_spec.get_mut(&experiment.spec).expect("the fleet keeps the spec of every live experiment");
         let group = known.unwrap_or_else(|| {
             let wish = Wish::new(spec, settings, is_in_a_hurry(spec, experiment.queued_at, now));
             let shape = Shape { wish, priority: spec.priority };
@@ -112,6 +119,11 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
     let mut entries: Vec<Entry<'a>> = Vec::with_capacity(waiting.len());
     for (.., experiment, group) in waiting {
         let index = entries.len();
+        // What is asked again and again stays in the cache where thousands of trials share it.
+        let account = match entries.last() {
+            Some(Entry { account, .. }) if Arc::ptr_eq(account, &experiment.account) => account,
+            _ => &experiment.account,
+        };
         let fate = match experiment.not_before.filter(|until| *until > now) {
             Some(until) => Fate::Waits(WaitingOn::Backoff { until }),
             None => {
@@ -124,7 +136,8 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
                 Fate::Open
             }
         };
-        entries.push(Entry { experiment, group, next: None, fate });
+        let suspect = is_suspect(experiment);
+        entries.push(Entry { experiment, account, suspect, group, next: None, fate });
     }
     Queue { entries, groups }
 }
