@@ -16,15 +16,11 @@ pub fn at_launch(
     kind: &InstanceType,
     wanted: &[(ExperimentId, &Arc<Account>, Amounts)],
 ) -> BTreeMap<ExperimentId, Share> {
+    let used: u32 = wanted.iter().map(|(.., amounts)| kind.weight_of(*amounts)).sum();
+    let mut rest = kind.weight().saturating_sub(used);
     let mut shares = BTreeMap::new();
-    let mut rest = kind.weight();
     for (experiment, account, amounts) in wanted {
-        let weight = kind.weight_of(*amounts);
-        rest = rest.saturating_sub(weight);
-        add(&mut shares, *experiment, account, weight);
-    }
-    if let Some((first, account, _)) = wanted.first().filter(|_| rest > 0) {
-        add(&mut shares, *first, account, rest);
+        add(&mut shares, *experiment, account, kind.weight_of(*amounts) + std::mem::take(&mut rest));
     }
     shares
 }

@@ -42,6 +42,7 @@ pub(crate) fn plan_placement<'a>(
         return;
     }
     let live = input.fleet.instances.values().filter(|instance| instance.is_live()).count();
+    let launches_at_most = (input.settings.max_instances as usize).saturating_sub(live).min(entries.len());
     let mut placement = Placement {
         input,
         room,
@@ -51,7 +52,7 @@ pub(crate) fn plan_placement<'a>(
         entries,
         groups,
         places: places::places(input, lifecycle),
-        launches: Vec::new(),
+        launches: Vec::with_capacity(launches_at_most),
         open_launches: FxHashMap::default(),
         instances: u32::try_from(live).unwrap_or(u32::MAX),
         trials: FxHashMap::default(),

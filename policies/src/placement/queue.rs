@@ -87,14 +87,14 @@ impl Group<'_> {
 /// Everything that waits for a place, in plan order: by priority, then by age.
 pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
     let PlanInput { fleet, settings, now, .. } = *input;
-    let mut groups: Vec<Group<'a>> = Vec::new();
+    // There are no more groups than specs, but for those with a deadline. Growing these again and again costs more than
+    // all the hashing, and room that is never touched costs nothing.
+    let mut groups: Vec<Group<'a>> = Vec::with_capacity(fleet.specs.len());
+    let mut by_shape: FxHashMap<Shape<'a>, usize> = with_capacity(fleet.specs.len());
     // One walk over all specs, in their order, costs less than looking for each in the tree.
     let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> =
         with_capacity(fleet.specs.len());
     by_spec.extend(fleet.specs.iter().map(|(id, live)| (*id, (&*live.spec, None))));
-    // There are no more groups than specs, but for those with a deadline. Growing this again and again costs more than
-    // all the hashing.
-    let mut by_shape: FxHashMap<Shape<'a>, usize> = with_capacity(fleet.specs.len());
     let mut waiting = Vec::with_capacity(fleet.experiments.len());
     for experiment in fleet.experiments.values() {
         if experiment.state != ExperimentState::Queued || experiment.cancelled {
