@@ -60,7 +60,7 @@ sweep:
   matrix:
     lr: [0.05, 0.005, 0.2, 0.0005]
     hidden: [32, 64, 8]
-  budget: 0.13                  # dollars, for all trials together: not enough for all of them
+  budget: 0.12                  # dollars, for all trials together: not enough for all of them
   max_parallel: 2
 "
     )
