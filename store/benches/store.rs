@@ -112,6 +112,10 @@ fn starts(c: &mut Criterion) {
     let full = LazyCell::new(|| {
         let path = folder.path().join("full");
         fill(&path, 1_000_000);
+        // For figures of a whole daemon on such a store.
+        if let Some(kept) = std::env::var_os("BURSAR_BENCH_KEEP") {
+            std::fs::copy(&path, kept).unwrap();
+        }
         path
     });
     group.bench_function("10_000_queued_1_000_000_charges", |b| {
