@@ -203,7 +203,7 @@ impl Agent {
         let grace = self.attempts.values().map(Attempt::grace).max().unwrap_or_default();
         let mut stop: Option<(StopReason, Deadline)> = None;
         if self.leaving || now >= self.lease.landing(grace) {
-            stop = Some((StopReason::Moved, self.lease));
+            stop = Some((StopReason::LeaseEnded, self.lease));
         }
         if let Some((_, gone)) = self.notice
             && now >= gone.landing(grace)

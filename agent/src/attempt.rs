@@ -217,15 +217,16 @@ impl Attempt {
             Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
             Stage::Making | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
             Stage::Clearing { end } => {
-                // What came back to the agent and is nobody else's is this attempt's too: a process may have left its
-                // session and cleared its environment.
+                // What came back to the agent may be this attempt's too: a process may have left its session and cleared
+                // its environment. Whose it is cannot be told then, so such are left to the last attempt that clears.
                 let others: Vec<Mark> = live.iter().filter(|mark| **mark != self.mark).cloned().collect();
                 let strays = Which::DescendedFrom { ancestor: getpid(), except: &others };
                 let none_of = |which| match grace_over {
                     true => processes::kill(which),
                     false => processes::find(which).is_empty(),
                 };
-                let nothing_left = || none_of(Which::Marked(&self.mark)) & none_of(strays);
+                let nothing_left =
+                    || none_of(Which::Marked(&self.mark)) & (!others.is_empty() || none_of(strays));
                 if nothing_left() && nothing_left() {
                     tracing::info!(attempt = %self.id, %end, "ended");
                     self.stage = Stage::Over { end: end.clone(), at: now };

@@ -5,9 +5,9 @@
 //! background and answers with a message. While it cannot be reached, work goes on undisturbed until the lease ends.
 //!
 //! Three things make sure that nothing outlives its attempt: each attempt is a session of its own, its processes carry
-//! its id in their environment, and the agent is the *subreaper* to which daemonised grandchildren come back. What comes
-//! back without session and environment is killed with the next attempt that ends: one that runs beside it and has such
-//! a process of its own loses it. Should the agent itself be killed, whoever started it has to be the next subreaper.
+//! its id in their environment, and the agent is the *subreaper* to which daemonised grandchildren come back. Whose a
+//! process is that has left its session and cleared its environment cannot be told: it ends with the last attempt on the
+//! instance. Should the agent itself be killed, whoever started it has to be the next subreaper.
 
 mod agent;
 mod attempt;

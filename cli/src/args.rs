@@ -32,7 +32,7 @@ pub(crate) struct Global {
     /// The configuration [default: ./bursar.yaml, then ~/.config/bursar/bursar.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "BURSAR_CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// A daemon elsewhere [default: where the configuration has it listen]
+    /// A daemon elsewhere, by its IP address [default: where the configuration has it listen]
     #[arg(long, global = true, value_name = "URL", env = "BURSAR_URL", value_hint = ValueHint::Url)]
     pub(crate) url: Option<String>,
     /// Print one JSON document instead of tables

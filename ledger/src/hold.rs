@@ -17,7 +17,9 @@ const ROUNDING: Usd = Usd::from_nanos(1_000);
 /// What an instance may come to cost at worst.
 ///
 /// Up to its ceiling while it works. A spot price that passes the ceiling has the instance drained; until that is over
-/// it costs what it costs, and no spot price is above the on-demand price of the same machine.
+/// it costs what it costs. Clouds keep spot prices at or below the on-demand price of the same machine, so that is what
+/// the drain holds. Should a provider break that rule, or sell spot without any on-demand price to go by, the books tell
+/// the truth and invariant B1 reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorstCase {
     ceiling: UsdPerHour,
@@ -41,12 +43,6 @@ impl WorstCase {
     #[must_use]
     pub fn of_instance(instance: &Instance) -> Self {
         Self::of(&instance.offering, instance.ceiling, instance.drain_allowance)
-    }
-
-    /// The highest price that is ever in force.
-    #[must_use]
-    pub fn price(self) -> UsdPerHour {
-        self.while_draining
     }
 
     /// What so much time costs at worst, the drain at its end included. Rounded up.

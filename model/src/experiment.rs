@@ -197,6 +197,8 @@ pub enum StopReason {
     Moved,
     /// The cloud takes the instance back: it will run elsewhere.
     Interrupted,
+    /// Its instance's lease ended, because the daemon was away: it will run again.
+    LeaseEnded,
 }
 
 impl StopReason {
@@ -204,7 +206,7 @@ impl StopReason {
     #[must_use]
     pub fn requeues(self) -> bool {
         match self {
-            Self::Moved | Self::Interrupted | Self::Unfunded => true,
+            Self::Moved | Self::Interrupted | Self::Unfunded | Self::LeaseEnded => true,
             Self::Cancelled | Self::Budget | Self::MaxDuration => false,
         }
     }
@@ -219,6 +221,7 @@ impl fmt::Display for StopReason {
             Self::MaxDuration => "max_duration reached",
             Self::Moved => "moved to another instance",
             Self::Interrupted => "interrupted by the cloud",
+            Self::LeaseEnded => "its lease ended while the daemon was away",
         })
     }
 }

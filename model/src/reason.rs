@@ -60,6 +60,8 @@ pub enum WaitingOn {
     Backoff {
         /// Then.
         until: Timestamp,
+        /// Instances in a row that were lost under it.
+        losses: u32,
     },
 }
 
@@ -105,7 +107,11 @@ impl fmt::Display for WaitingOn {
                 write!(f, "{offerings} offerings would do, but none has a known price")
             }
             Self::NoOffering { missing } => write!(f, "nothing on offer does: {missing}"),
-            Self::Backoff { until } => write!(f, "it failed; next try at {until}"),
+            Self::Backoff { until, losses: 0 } => write!(f, "it failed; next try at {until}"),
+            Self::Backoff { until, losses } => write!(
+                f,
+                "its instance was lost under it, {losses} in a row; next try at {until}, on an instance of its own"
+            ),
         }
     }
 }

@@ -351,7 +351,8 @@ fn renewal_ahead(input: &PlanInput<'_>) -> Span {
 }
 
 /// How long before the end of a lease that cannot be extended work is told to stop: its grace to save, as much again for
-/// the others on the instance, whose lease is extended once it has left, and a margin. Never in a lease's first half.
+/// the others on the instance, whose lease is extended once it has left, and a margin. Where the lease is too short for
+/// that, the others may have to move.
 fn landing_ahead(input: &PlanInput<'_>, live: &[&Attempt]) -> Span {
     let grace = live
         .iter()
@@ -359,7 +360,7 @@ fn landing_ahead(input: &PlanInput<'_>, live: &[&Attempt]) -> Span {
         .map(|experiment| input.fleet.spec(experiment).checkpoint.grace)
         .max()
         .unwrap_or_default();
-    (grace.times(2) + LANDING_MARGIN).min(input.settings.lease.divided_by(2))
+    (grace.times(2) + LANDING_MARGIN).min(renewal_ahead(input))
 }
 
 /// Pays for another lease from now on, if the budgets of those who should pay, or else of those who paid so far, can.

@@ -171,7 +171,7 @@ impl<'a> Placement<'a, '_> {
             match fate {
                 Fate::Placed => {}
                 Fate::Waits(reason) => {
-                    if let WaitingOn::Backoff { until } | WaitingOn::Capacity { until, .. } = &reason {
+                    if let WaitingOn::Backoff { until, .. } | WaitingOn::Capacity { until, .. } = &reason {
                         plan.wake(*until);
                     }
                     plan.waiting.push((experiment.id, reason));

@@ -242,7 +242,7 @@ impl Agent {
         let lease_lands = now >= self.lease_until - ahead;
         let why = match taken_at {
             Some(at) if now >= at - ahead => StopReason::Interrupted,
-            Some(_) | None if lease_lands => StopReason::Moved,
+            Some(_) | None if lease_lands => StopReason::LeaseEnded,
             Some(_) | None => return,
         };
         for attempt in self.attempts.values_mut() {

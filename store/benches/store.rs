@@ -3,6 +3,7 @@
 //! `cargo bench -p bursar-store`. Commits are durable ones, on the disk of the temporary folder.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should stop")]
+#![expect(clippy::disallowed_methods, reason = "a bench is told by the environment where to leave its store")]
 
 use std::{cell::LazyCell, hint::black_box, path::Path, time::Duration};
 

@@ -125,7 +125,7 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
             _ => &experiment.account,
         };
         let fate = match experiment.not_before.filter(|until| *until > now) {
-            Some(until) => Fate::Waits(WaitingOn::Backoff { until }),
+            Some(until) => Fate::Waits(WaitingOn::Backoff { until, losses: experiment.losses }),
             None => {
                 let found = &mut groups[group];
                 match found.last.replace(index) {

@@ -222,6 +222,11 @@ impl<S: Store> Reconciler<S> {
     ) {
         let live: Vec<(AttemptId, AttemptState)> =
             self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
+        // Leases are renewed long before their last half. A machine that ended in it was not heard for lack of a daemon:
+        // nobody who ran on it is to blame.
+        let half_lease = self.settings.lease.divided_by(2);
+        let lease_ended =
+            self.fleet.instances.get(&id).is_some_and(|instance| at + half_lease >= instance.lease_until);
         for (attempt, state) in live {
             let told_why = match state {
                 AttemptState::Stopping { why, .. } if why != StopReason::Interrupted => Some(why),
@@ -232,6 +237,7 @@ impl<S: Store> Reconciler<S> {
             };
             let end = match told_why {
                 Some(why) => AttemptEnd::Stopped { why },
+                None if lease_ended && !interrupted => AttemptEnd::Stopped { why: StopReason::LeaseEnded },
                 None => AttemptEnd::InstanceLost { interrupted },
             };
             self.end_attempt(attempt, at, end, now, turn);

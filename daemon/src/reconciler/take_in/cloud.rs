@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bursar_ledger::{WorstCase, meter};
+use bursar_ledger::meter;
 use bursar_model::{
     Attempt, Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd,
     InstanceId, InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
@@ -100,11 +100,16 @@ impl<S: Store> Reconciler<S> {
             self.record(Event::CallFailed { instance: id, backoff }, turn);
             return;
         };
+        self.refuse(scope, now, turn);
+        let end = InstanceEnd::Refused { message: error.message.clone() };
+        self.record(Event::InstanceGone { instance: id, at: now, end }, turn);
+    }
+
+    /// Leaves a part of the market alone for a while, longer each time.
+    fn refuse(&mut self, scope: Scope, now: Timestamp, turn: &mut Turn) {
         let failures = self.fleet.refused.get(&scope).map_or(0, |refused| refused.failures) + 1;
         let pause = REFUSED_FIRST.times(1 << (failures - 1).min(REFUSED_DOUBLINGS_MAX));
         self.record(Event::CapacityRefused { scope, failures, until: now + pause }, turn);
-        let end = InstanceEnd::Refused { message: error.message.clone() };
-        self.record(Event::InstanceGone { instance: id, at: now, end }, turn);
     }
 
     pub(super) fn terminated(
@@ -220,8 +225,16 @@ impl<S: Store> Reconciler<S> {
                 }
             }
         };
+        // A machine that ends before its agent was ever heard would do so again: what it was made from is left alone.
+        let never_came_up =
+            matches!(instance.state, InstanceState::Booting { .. }) && end == InstanceEnd::Vanished;
+        let scope = never_came_up.then(|| Scope::of(&instance.offering.key()));
         if let Some(metered) = meter(instance, std::iter::empty(), at) {
             self.record(metered.into_event(), turn);
+        }
+        if let Some(scope) = scope {
+            warn!(instance = %id, %scope, "it ended before its agent was heard; its lease may be shorter than its boot");
+            self.refuse(scope, now, turn);
         }
         self.effects.call_done(id, None);
         self.record(Event::InstanceGone { instance: id, at, end }, turn);
@@ -289,8 +302,6 @@ impl<S: Store> Reconciler<S> {
         let Some(price) = market.find(&instance.offering.key()).and_then(|offering| offering.price) else {
             return;
         };
-        // No spot price is above the on-demand price: what a list says beyond is never billed.
-        let price = price.min(WorstCase::of_instance(instance).price());
         if price == instance.price {
             return;
         }
