@@ -148,8 +148,6 @@ pub enum DrainReason {
     AgentLost,
     /// Nobody needs it any longer.
     Unneeded,
-    /// An operator said so.
-    Operator,
 }
 
 impl fmt::Display for DrainReason {
@@ -161,7 +159,6 @@ impl fmt::Display for DrainReason {
             Self::Interrupted => "interrupted",
             Self::AgentLost => "agent lost",
             Self::Unneeded => "unneeded",
-            Self::Operator => "operator",
         })
     }
 }

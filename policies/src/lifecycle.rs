@@ -235,8 +235,7 @@ fn leave(
         | DrainReason::Idle
         | DrainReason::Ceiling
         | DrainReason::AgentLost
-        | DrainReason::Unneeded
-        | DrainReason::Operator => StopReason::Moved,
+        | DrainReason::Unneeded => StopReason::Moved,
     };
     for attempt in live.iter().filter(|attempt| may_stop(attempt, stop)) {
         plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why: stop });
