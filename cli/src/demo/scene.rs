@@ -35,7 +35,7 @@ providers:
   local:
     type: local
     seed: 7
-    interruptions: [6s]         # the first spot instance is taken back 6 s after its boot
+    interruptions: [3500ms]     # the first spot instance is taken back in the middle of its first trial
     types:
       v100-1: {{accelerators: \"V100:1\", cpus: 1, memory: 2, on_demand: 24.00, spot: 7.20, notice: 2s, boot: 400ms}}
       a100-1: {{accelerators: \"A100:1\", cpus: 1, memory: 2, on_demand: 32.00, spot: 9.60, notice: 2s, boot: 400ms}}
