@@ -76,8 +76,8 @@ pub fn check(fleet: &Fleet) -> Vec<Violation> {
 
 fn budgets_within_limits(fleet: &Fleet, violations: &mut Vec<Violation>) {
     for (key, budget) in &fleet.budgets {
-        // A limit lowered below what is spent and held lands the work; until then the old one counts, which is why
-        // only room that went below zero by *our* doing is one: `BudgetLimited` is checked where it is made.
+        // A limit that somebody lowered below what is spent and held shows here too, until the work has landed: the
+        // state does not keep what the limit was. `bursar doctor` tells the two apart.
         if let Some(limit) = budget.limit
             && budget.spent + budget.held > limit
         {
