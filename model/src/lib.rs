@@ -16,6 +16,7 @@ pub mod name;
 pub mod offering;
 pub mod reason;
 pub mod resources;
+pub mod schedule;
 pub mod spec;
 pub mod time;
 
@@ -38,6 +39,7 @@ pub use self::{
     offering::{CapacityType, Offering, OfferingKey, Scope},
     reason::{NoRoom, WaitingOn},
     resources::{Accelerators, Amounts, InstanceType, Resources},
+    schedule::{InvalidSchedule, Schedule},
     spec::{
         CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, Retry, SecretRef, SpecId,
         SpotPolicy, SweepSpec,
