@@ -99,9 +99,9 @@ CREATE TABLE budgets (
   kind INTEGER NOT NULL,
   key ANY NOT NULL,
   live INTEGER NOT NULL,
-  cap INTEGER,
   spent INTEGER NOT NULL,
   held INTEGER NOT NULL,
+  rest TEXT,
   PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
 
@@ -119,7 +119,9 @@ CREATE TABLE charges (
   since INTEGER NOT NULL,
   until INTEGER NOT NULL,
   correction INTEGER NOT NULL,
-  price INTEGER NOT NULL,
+  effective_price INTEGER NOT NULL,
+  contracted_price INTEGER NOT NULL,
+  list_price INTEGER NOT NULL,
   on_demand_price INTEGER NOT NULL
 ) STRICT;
 
@@ -131,8 +133,10 @@ CREATE TABLE charge_lines (
   experiment INTEGER NOT NULL,
   account INTEGER NOT NULL,
   category INTEGER NOT NULL,
-  amount INTEGER NOT NULL,
-  on_demand_amount INTEGER NOT NULL,
+  effective INTEGER NOT NULL,
+  contracted INTEGER NOT NULL,
+  list INTEGER NOT NULL,
+  on_demand INTEGER NOT NULL,
   millis INTEGER NOT NULL,
   PRIMARY KEY (charge, line)
 ) STRICT, WITHOUT ROWID;
@@ -145,15 +149,17 @@ CREATE TABLE sums (
   experiment INTEGER NOT NULL,
   place INTEGER NOT NULL,
   category INTEGER NOT NULL,
-  amount INTEGER NOT NULL,
-  on_demand_amount INTEGER NOT NULL,
+  effective INTEGER NOT NULL,
+  contracted INTEGER NOT NULL,
+  list INTEGER NOT NULL,
+  on_demand INTEGER NOT NULL,
   millis INTEGER NOT NULL,
   PRIMARY KEY (day, account, experiment, place, category)
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW costs AS
 SELECT charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
-       amount, on_demand_amount, millis
+       effective, contracted, list, on_demand, millis
 FROM charges
 JOIN charge_lines ON charge_lines.charge = charges.seq
 JOIN instances ON instances.id = charges.instance;

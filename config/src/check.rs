@@ -3,8 +3,11 @@
 //! Problems carry key paths only; `load` adds the lines where there is a file.
 
 mod accelerators;
+mod budget;
 mod config;
 mod expand;
+mod notifications;
+mod pricing;
 mod quantities;
 mod spec;
 mod sweep;

@@ -1,8 +1,17 @@
 //! The daemon's configuration, checked: what the rest of bursar works with.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use bursar_model::{InstanceType, ProjectName, ProviderName, Span, TypeName, Usd, UsdPerHour, Zone};
+use bursar_model::{
+    BudgetTerms, Discount, InstanceType, ProjectName, ProviderName, Schedule, SecretRef, Span, Terms,
+    TypeName, UsdPerHour, UserName, Zone,
+};
 
 /// What a daemon works with.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,10 +22,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address and port of the API.
     pub listen: SocketAddr,
-    /// The most that the whole installation may ever spend.
-    pub budget: Option<Usd>,
+    /// What the whole installation may spend.
+    pub budget: Option<Arc<BudgetTerms>>,
     /// The projects that experiments may name. `default` is always among them.
     pub projects: BTreeMap<ProjectName, Project>,
+    /// What users may spend, over all projects. Others have no limit of their own.
+    pub users: BTreeMap<UserName, User>,
+    /// Discounts on listed prices. The first that applies counts.
+    pub discounts: Vec<Discount>,
+    /// Who is told what.
+    pub notifications: Notifications,
     /// How instances are rented, kept and given back.
     pub policy: Policy,
     /// Where instances come from. Never empty.
@@ -24,10 +39,76 @@ pub struct Config {
 }
 
 /// A project: who pays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Project {
-    /// The most that it may ever spend.
-    pub budget: Option<Usd>,
+    /// What it may spend.
+    pub budget: Option<Arc<BudgetTerms>>,
+}
+
+/// A user of whom something is laid down.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct User {
+    /// What they may spend.
+    pub budget: Option<Arc<BudgetTerms>>,
+}
+
+/// Who is told what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notifications {
+    /// Where messages go, by name.
+    pub webhooks: BTreeMap<String, Webhook>,
+    /// Reports that are sent regularly.
+    pub reports: Vec<ScheduledReport>,
+}
+
+/// A place that takes messages over HTTP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// `https://…` or `http://…`. Left out of `Debug`: whoever knows the address of a chat can write there.
+    pub url: String,
+    /// The form of the body.
+    pub format: WebhookFormat,
+    /// The key that each message is signed with.
+    pub secret: Option<SecretRef>,
+    /// Which messages it gets. Never empty.
+    pub events: BTreeSet<NotificationKind>,
+}
+
+/// The form of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// An object with everything as fields.
+    Plain,
+    /// An incoming webhook of Slack, or of what speaks like it (Mattermost, Discord's `/slack`).
+    Slack,
+}
+
+/// What messages are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotificationKind {
+    /// A threshold of a budget was reached.
+    Threshold,
+    /// A budget stopped work, or let none start.
+    Exhausted,
+    /// A budget will be used up before its window ends.
+    Forecast,
+    /// An experiment costs far more than expected.
+    Anomaly,
+    /// A scheduled report.
+    Report,
+}
+
+/// A report that is sent regularly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledReport {
+    /// What it is called.
+    pub name: String,
+    /// When it is sent. It covers the time since the last time.
+    pub schedule: Schedule,
+    /// What it is by, as `bursar report --by` has it.
+    pub by: String,
+    /// The webhooks that get it, by name. Never empty.
+    pub to: Vec<String>,
 }
 
 /// How instances are rented, kept and given back.
@@ -51,7 +132,16 @@ pub struct Policy {
 
 /// Where instances come from.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Provider {
+pub struct Provider {
+    /// How it bills, and what comes on top of its prices.
+    pub terms: Terms,
+    /// What it is.
+    pub kind: ProviderKind,
+}
+
+/// What a provider is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProviderKind {
     /// Processes on this machine.
     Local(LocalProvider),
 }
@@ -91,6 +181,14 @@ pub struct LocalType {
 impl Config {
     /// The project of experiments that name none.
     pub const DEFAULT_PROJECT: &'static str = "default";
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, format, secret, events } = self;
+        let mut shown = f.debug_struct("Webhook");
+        shown.field("format", format).field("secret", secret).field("events", events).finish_non_exhaustive()
+    }
 }
 
 impl Default for Policy {

@@ -3,7 +3,9 @@
 //! The schema that editors get is the one that is enforced here, so the two cannot drift apart. What does not conform
 //! is left out of the result: the rest can still be checked, and its problems be shown together with these. Only the
 //! part of JSON Schema that our own types come to is understood: `type`, `properties`, `additionalProperties`,
-//! `items`, `anyOf`. Bounds and words are left to `check`, which serves the wire too and has better messages.
+//! `items`, `anyOf`. Bounds and words are left to `check`, which serves the wire too and has better messages. Two keywords
+//! are ours: `x-instead` says what to write where the type is wrong, and `x-not-here` why a key that people know from
+//! elsewhere has no meaning where they wrote it.
 
 use serde_json::{Map, Number, Value};
 
@@ -51,6 +53,10 @@ fn conform_map(
         let Some(schema) = own.or(others) else {
             // Looking for what was meant takes time, and so many are not shown.
             if problems.len() >= PROBLEMS_MAX {
+                continue;
+            }
+            if let Some(why) = schema.get("x-not-here").and_then(|keys| keys.get(key)?.as_str()) {
+                problems.push(Problem { place: Some(*key_place), ..Problem::new(path, why) });
                 continue;
             }
             let known = properties.into_iter().flat_map(Map::keys).map(String::as_str);

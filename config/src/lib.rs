@@ -22,7 +22,10 @@ mod tests;
 
 pub use self::{
     check::{Machine, Submission, TRIALS_MAX},
-    config::{Config, LocalProvider, LocalType, Policy, Project, Provider},
+    config::{
+        Config, LocalProvider, LocalType, NotificationKind, Notifications, Policy, Project, Provider,
+        ProviderKind, ScheduledReport, User, Webhook, WebhookFormat,
+    },
     load::{SpecFile, load_config, load_spec},
     problem::{Checked, Place, Problem, Problems},
     raw::RawSpec,

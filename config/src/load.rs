@@ -40,7 +40,7 @@ pub fn load_config(
     let schema = schema_config();
     let variables = env::variables(&schema);
     let mut document = Document::parse(text, file.map(|file| file.display().to_string()))?;
-    document.overlay = env::lay_over(&mut document.root, &variables, environment);
+    document.overlay = env::lay_over(&mut document.root, &schema, &variables, environment);
     let raw = document.read(&schema);
     let mut report = Report { errors: Vec::new(), warnings: env::unknown(&variables, environment) };
     let around = Surroundings { folder: file.and_then(Path::parent), env: environment, machine };

@@ -4,14 +4,20 @@
 //! missing, so that checking can report all that is missing at once; whole numbers are `i64`, so that bounds are
 //! checked with a message of ours.
 
+mod budget;
 mod config;
+mod notifications;
+mod pricing;
 mod spec;
 mod sweep;
 mod values;
 
 pub use self::{
-    config::{RawConfig, RawLimit, RawLocalType, RawPolicy, RawProject, RawProvider},
+    budget::{RawBudget, RawWorkBudget},
+    config::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
+    notifications::{RawNotifications, RawReport, RawWebhook},
+    pricing::{RawBilling, RawDiscount, RawPricing},
     spec::{RawCheckpoint, RawEstimate, RawResources, RawRetry, RawSecret, RawSpec},
     sweep::{RawDimension, RawSpace, RawSweep},
-    values::{OneOrMany, Written},
+    values::{LimitOr, OneOrMany, Written},
 };

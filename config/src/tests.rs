@@ -1,5 +1,6 @@
 //! Tests over whole documents: the examples pass, the bad ones say what they should, nothing panics.
 
+mod money;
 mod properties;
 mod schemas;
 
@@ -25,7 +26,9 @@ fn documents(name: &str, of_config: bool) -> Vec<(String, String)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), read_text(&path).unwrap()))
-        .filter(|(file, _)| matches!(file.as_str(), "bursar.yaml" | "config.yaml") == of_config)
+        .filter(|(file, _)| {
+            matches!(file.as_str(), "bursar.yaml" | "config.yaml" | "money.yaml") == of_config
+        })
         .collect();
     found.sort();
     found
@@ -172,7 +175,7 @@ fn numbers_stay_as_they_were_written_where_text_will_do() {
     assert_eq!(spec.envs["VERSION"], "1.10");
     assert_eq!(spec.envs["DEBUG"], "yes");
     assert_eq!(spec.envs["COUNTRY"], "NO");
-    assert_eq!(spec.budget, Some(Usd::from_nanos(1_234_567_123_456_789)));
+    assert_eq!(spec.budget.unwrap().limit, Some(Usd::from_nanos(1_234_567_123_456_789)));
 }
 
 #[test]
@@ -203,7 +206,7 @@ fn the_daemon_takes_json_that_the_command_line_made() {
 
 #[test]
 fn json_of_the_wrong_form_is_answered_with_all_problems() {
-    let json = br#"{"run": "x", "prioritty": 1, "budget": {"limit": 3}}"#;
+    let json = br#"{"run": "x", "prioritty": 1, "budget": [3]}"#;
     let Problems(problems) = RawSpec::from_json(json).unwrap_err();
     assert_eq!(problems.iter().map(|p| p.key_path.as_str()).collect::<Vec<_>>(), ["prioritty", "budget"]);
     assert!(RawSpec::from_json(b"\xff{}").unwrap_err().to_string().contains("byte 0"));
@@ -254,7 +257,7 @@ fn without_a_file_this_machine_is_on_offer() {
     assert_eq!(config.data_dir, Path::new("/home/me/.local/state/bursar"));
     assert_eq!(config.listen.to_string(), "127.0.0.1:7733");
     assert!(config.projects.contains_key("default"));
-    let Provider::Local(local) = &config.providers["local"];
+    let ProviderKind::Local(local) = &config.providers["local"].kind;
     let only = local.types.values().next().unwrap();
     assert_eq!((only.instance_type.cpus_milli, only.instance_type.memory_mib), (4000, 8192));
 }
@@ -275,7 +278,8 @@ fn the_environment_wins_over_the_file() {
     let Checked { value, warnings } =
         load_config(text, Some(Path::new("b.yaml")), &environment, MACHINE).unwrap();
     assert_eq!((value.policy.lease, value.policy.max_instances), (Span::from_secs(90), 3));
-    assert_eq!((value.budget, value.listen.port()), (Some(Usd::from_nanos(7_500_000_000)), 1));
+    assert_eq!(value.budget.unwrap().limit, Some(Usd::from_nanos(7_500_000_000)));
+    assert_eq!(value.listen.port(), 1);
     assert_eq!(value.data_dir, Path::new("/data"));
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -28,7 +28,7 @@ use bursar_daemon::{
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
-    reconciler::{Parts, Reconciler},
+    reconciler::{Parts, Pricing, Reconciler},
     secrets::InstallationKey,
     serve::keep_log_short,
 };
@@ -134,7 +134,10 @@ fn offering() -> Offering {
         instance_type: Arc::new(kind),
         capacity_type: CapacityType::OnDemand,
         price: Some(UsdPerHour::from_nanos(3_000_000_000)),
+        list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(3_000_000_000)),
+        price_since: None,
+        terms: Arc::default(),
     }
 }
 
@@ -178,7 +181,8 @@ impl Daemon {
                     observe_interval: Span::from_secs(30),
                     observe_interval_busy: Span::from_secs(30),
                 },
-                limits: Vec::new(),
+                budgets: Vec::new(),
+                pricing: Pricing::default(),
             };
             let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await.unwrap();
             let logs = Logs::new(&folder.path().join("logs")).unwrap();

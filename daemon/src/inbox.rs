@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, AttemptId, CloudInstance, ExperimentId, ExperimentSpec, InstanceId, Offering, Params,
-    ProviderName, SecretRef, SpecId, SweepId, Timestamp, Usd, UserName, WaitingOn,
+    Account, AttemptId, BudgetKey, BudgetTerms, CloudInstance, ExperimentId, ExperimentSpec, InstanceId,
+    Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp, UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;
@@ -69,6 +69,17 @@ pub enum Message {
         target: CancelTarget,
         /// Answered once it is durable, with how many it concerns.
         reply: oneshot::Sender<Result<usize, CommitFailed>>,
+    },
+    /// Change the terms of a budget.
+    SetBudget {
+        /// Which.
+        key: BudgetKey,
+        /// The new terms; `None` lifts them.
+        terms: Option<Arc<BudgetTerms>>,
+        /// Who says so.
+        by: SetBy,
+        /// Answered once it is durable.
+        reply: oneshot::Sender<Result<(), SetBudgetError>>,
     },
     /// An agent registers.
     Register {
@@ -192,8 +203,8 @@ pub struct NewSweep {
     pub spec: Arc<ExperimentSpec>,
     /// The trials.
     pub trials: Vec<Params>,
-    /// The most that all trials may cost.
-    pub budget: Option<Usd>,
+    /// What all trials may cost.
+    pub budget: Option<Arc<BudgetTerms>>,
     /// How many may run at once.
     pub max_parallel: Option<u32>,
 }
@@ -217,6 +228,17 @@ pub enum SubmitError {
     /// The key came before with another content.
     #[error("the key `{0}` was used before for another submission: use a new key")]
     KeyReused(String),
+    /// Nothing was stored.
+    #[error(transparent)]
+    NotStored(#[from] CommitFailed),
+}
+
+/// Why the terms of a budget were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetBudgetError {
+    /// What it pays for is over.
+    #[error("{0} pays for nothing any more: what it was for is over")]
+    Over(BudgetKey),
     /// Nothing was stored.
     #[error(transparent)]
     NotStored(#[from] CommitFailed),

@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
+use bursar_ledger::quote;
 use bursar_model::{
-    BudgetKey, Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, Offering,
-    ProviderName, RefusedScope, Scope, Span, Timestamp, Usd, WaitingOn,
+    BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
+    InstanceId, Offering, ProviderName, RefusedScope, Scope, Span, Terms, Timestamp, WaitingOn,
 };
-use bursar_policies::{Market, Plan, PlanInput, Settings, plan};
+use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, plan};
 use bursar_providers::Provider;
 use bursar_store::{Commit, Store, StoreError, Submission};
 use tokio::{sync::watch, time::Instant};
@@ -59,8 +60,19 @@ pub struct Parts<S> {
     pub orphan_grace: Span,
     /// What effects need to know.
     pub surroundings: Surroundings,
-    /// The limits of the configured budgets.
-    pub limits: Vec<(BudgetKey, Option<Usd>)>,
+    /// The budgets of the configuration. Those it no longer names have no terms there.
+    pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
+    /// What listed prices come to here.
+    pub pricing: Pricing,
+}
+
+/// What the configuration says about prices.
+#[derive(Debug, Clone, Default)]
+pub struct Pricing {
+    /// How each provider bills, and what comes on top.
+    pub terms: BTreeMap<ProviderName, Terms>,
+    /// Discounts on listed prices.
+    pub discounts: Vec<Discount>,
 }
 
 /// What others may see of the loop without asking it.
@@ -98,6 +110,7 @@ pub struct Reconciler<S> {
     started_at: Timestamp,
     heard: BTreeMap<InstanceId, Timestamp>,
     offered: BTreeMap<ProviderName, Vec<Offering>>,
+    pricing: Pricing,
     orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     effects: Effects,
     waiters: Waiters,
@@ -158,7 +171,8 @@ impl<S: Store> Reconciler<S> {
             heartbeat,
             orphan_grace,
             surroundings,
-            limits,
+            budgets,
+            pricing,
         } = parts;
         let loaded = store.load().await?;
         let now = clock.now();
@@ -178,6 +192,7 @@ impl<S: Store> Reconciler<S> {
             started_at: now,
             heard: BTreeMap::new(),
             offered: BTreeMap::new(),
+            pricing,
             orphans: BTreeMap::new(),
             effects: Effects::new(providers, surroundings, inbox),
             waiters: Waiters::default(),
@@ -186,7 +201,7 @@ impl<S: Store> Reconciler<S> {
             deposed: false,
             stale: false,
         };
-        reconciler.set_limits(limits, now).await?;
+        reconciler.configure_budgets(budgets, now).await?;
         Ok((reconciler, watcher))
     }
 
@@ -233,6 +248,10 @@ impl<S: Store> Reconciler<S> {
     async fn turn(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), CommitFailed> {
         let now = self.clock.now();
         let mut turn = Turn::default();
+        // Before anything is charged: each charge counts in the window in which it falls.
+        for event in windows_that_begin(&self.fleet.budgets, now) {
+            self.record(event, &mut turn);
+        }
         for message in messages {
             self.take_in(message, now, &mut turn).await;
         }
@@ -369,32 +388,14 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    async fn set_limits(
-        &mut self,
-        limits: Vec<(BudgetKey, Option<Usd>)>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut turn = Turn::default();
-        // A project that is not in the configuration any more has no limit there.
-        let dropped = self.fleet.budgets.keys().filter(|key| matches!(key, BudgetKey::Project(_)));
-        let dropped: Vec<_> =
-            dropped.filter(|key| !limits.iter().any(|(named, _)| named == *key)).cloned().collect();
-        for (key, limit) in limits.into_iter().chain(dropped.into_iter().map(|key| (key, None))) {
-            if self.fleet.budgets.get(&key).is_none_or(|budget| budget.limit != limit) {
-                self.record(Event::BudgetLimited { key, limit }, &mut turn);
-            }
-        }
-        if turn.events.is_empty() {
-            return Ok(());
-        }
-        let changes = self.fleet.take_changes();
-        let Turn { events, submissions, .. } = turn;
-        self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
-    }
-
     /// Makes the market anew from what each provider offers, and takes over prices of what runs.
     fn set_market(&mut self) {
-        let market = Market::new(self.offered.values().flatten().cloned().collect());
+        let Pricing { terms, discounts } = &self.pricing;
+        let quoted = self.offered.iter().flat_map(|(provider, listed)| {
+            let terms = terms.get(provider).copied().unwrap_or_default();
+            listed.iter().map(move |offering| quote(offering.clone(), &terms, discounts))
+        });
+        let market = Market::new(quoted.collect());
         self.snapshot.send_modify(|snapshot| snapshot.market = Arc::new(market));
         self.pacing.due = true;
     }
@@ -422,7 +423,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 fn log_decision(event: &Event) {
     match event {
         Event::InstanceIntended { instance } => {
-            info!(instance = %instance.id, offering = %instance.offering.key(), price = %instance.price,
+            info!(instance = %instance.id, offering = %instance.offering.key(), price = %instance.price.effective,
                 held = %instance.held(), "launching");
         }
         Event::AttemptAssigned { attempt, .. } => {
@@ -437,11 +438,19 @@ fn log_decision(event: &Event) {
         Event::AgentRegistered { instance, .. } => info!(%instance, "ready"),
         Event::InstanceNoticed { instance, gone_at } => warn!(%instance, %gone_at, "the cloud takes it back"),
         Event::InstanceGone { instance, end, .. } => info!(%instance, ?end, "gone"),
+        Event::BudgetSet { key, terms, by, .. } => {
+            info!(%key, limit = ?terms.as_ref().and_then(|terms| terms.limit), ?by, "budget set");
+        }
+        Event::BudgetAlerted { key, alert, .. } => warn!(%key, ?alert, "budget"),
+        Event::BillCorrected { charge } => {
+            info!(instance = %charge.instance, amount = %charge.costs().effective, "corrected by the bill");
+        }
         Event::SpecAdded { .. }
         | Event::SweepQueued { .. }
         | Event::ExperimentQueued { .. }
         | Event::CancelRequested { .. }
-        | Event::BudgetLimited { .. }
+        | Event::BudgetWindowBegan { .. }
+        | Event::BillingBegan { .. }
         | Event::InstanceLaunched { .. }
         | Event::CallFailed { .. }
         | Event::LeaseExtended { .. }

@@ -2,8 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use bursar_config::{Config, Provider as ProviderConfig};
-use bursar_model::{BudgetKey, Clock, ProviderName, Span};
+use bursar_config::{Config, ProviderKind};
+use bursar_model::{BudgetKey, BudgetTerms, Clock, ProviderName, Span};
 use bursar_policies::Settings;
 use bursar_providers::{
     Provider,
@@ -19,7 +19,7 @@ use crate::{
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
-    reconciler::{Parts, Reconciler, Snapshot, chain},
+    reconciler::{Parts, Pricing, Reconciler, Snapshot, chain},
     secrets::InstallationKey,
 };
 
@@ -101,7 +101,8 @@ pub async fn serve(
             observe_interval: config.policy.observe_interval,
             observe_interval_busy: Span::from_millis(config.policy.observe_interval.as_millis().min(500)),
         },
-        limits: limits(&config),
+        budgets: budgets(&config),
+        pricing: pricing(&config),
     };
     let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
 
@@ -155,8 +156,8 @@ fn providers(config: &Config, programs: &Programs, clock: &Arc<dyn Clock>) -> Ve
     config
         .providers
         .iter()
-        .map(|(name, provider)| match provider {
-            ProviderConfig::Local(local) => local_provider(name, local, config, programs, clock),
+        .map(|(name, provider)| match &provider.kind {
+            ProviderKind::Local(local) => local_provider(name, local, config, programs, clock),
         })
         .collect()
 }
@@ -207,11 +208,18 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The limits that the configuration sets. Those it no longer sets are lifted.
-fn limits(config: &Config) -> Vec<(BudgetKey, Option<bursar_model::Usd>)> {
-    let projects =
-        config.projects.iter().map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget));
-    std::iter::once((BudgetKey::Installation, config.budget)).chain(projects).collect()
+/// The budgets that the configuration lays down.
+fn budgets(config: &Config) -> Vec<(BudgetKey, Option<Arc<BudgetTerms>>)> {
+    let projects = config.projects.iter();
+    let projects = projects.map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget.clone()));
+    let users = config.users.iter().map(|(name, user)| (BudgetKey::User(name.clone()), user.budget.clone()));
+    std::iter::once((BudgetKey::Installation, config.budget.clone())).chain(projects).chain(users).collect()
+}
+
+/// What listed prices come to here.
+fn pricing(config: &Config) -> Pricing {
+    let terms = config.providers.iter().map(|(name, provider)| (name.clone(), provider.terms));
+    Pricing { terms: terms.collect(), discounts: config.discounts.clone() }
 }
 
 fn daemon_url(address: SocketAddr) -> String {

@@ -6,13 +6,15 @@ mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_model::{Budget, Category, ExperimentId, InstanceId, SweepId, Usd, WaitingOn};
+use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, SweepId, Usd, WaitingOn};
 use bursar_store::{
     ChargeFilter, Dimension, ExperimentFilter, InstanceFilter, Reader, ReportFilter, ReportQuery, StoreError,
     SweepFilter,
 };
 
-use self::shapes::{attempt_view, experiment_view, instance_view, list, no_cost, report_line, sweep_view};
+use self::shapes::{
+    attempt_view, budget_view, experiment_view, instance_view, list, no_cost, report_line, sweep_view,
+};
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError},
     shapes::{
@@ -76,7 +78,7 @@ impl Views {
             .map(|row| row.by_category)
             .unwrap_or_default();
         let spec = row.spec.clone();
-        let budget = spec.budget;
+        let budget = self.reader.budget(&BudgetKey::Experiment(id))?.and_then(|budget| budget.limit());
         let experiment = experiment_view(row, self.waiting.get(&id));
         Ok(Some(ExperimentDetail { experiment, spec, attempts, cost_by_category, budget }))
     }
@@ -126,14 +128,7 @@ impl Views {
     /// When the store cannot be read.
     pub fn budgets(&self) -> Result<Vec<BudgetView>, StoreError> {
         let budgets = self.reader.budgets()?.into_iter();
-        Ok(budgets
-            .map(|(key, Budget { limit, spent, held })| BudgetView {
-                budget: budget_name(&key),
-                limit,
-                spent,
-                held,
-            })
-            .collect())
+        Ok(budgets.map(|(key, budget)| budget_view(&key, &budget)).collect())
     }
 
     /// What was spent, by what was asked for.
@@ -162,7 +157,7 @@ impl Views {
         loop {
             let page = self.reader.charges(&filter, after, 1000)?;
             for line in page.rows.iter().flat_map(|row| &row.charge.lines) {
-                *sums.entry((line.payer, line.category)).or_default() += line.amount;
+                *sums.entry((line.payer, line.category)).or_default() += line.costs.effective;
             }
             after = page.next;
             if after.is_none() {

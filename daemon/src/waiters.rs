@@ -146,7 +146,9 @@ pub(crate) fn orders(
                         })),
                     }
                 }
-                AttemptState::Stopping { why, .. } => Action::Stop { why, grace_ms },
+                AttemptState::Stopping { why, at_once, .. } => {
+                    Action::Stop { why, grace_ms: if at_once { 0 } else { grace_ms } }
+                }
                 AttemptState::Ended { .. } => continue,
             };
             reply.attempts.push(AttemptOrder {
@@ -171,7 +173,7 @@ fn version_of(reply: &SyncReply, lease_until: Timestamp) -> u64 {
         bursar_model::TypedId::as_u64(order.attempt).hash(&mut hasher);
         match &order.action {
             Action::Run { .. } => 0_u8.hash(&mut hasher),
-            Action::Stop { why, .. } => (1_u8, *why as u8).hash(&mut hasher),
+            Action::Stop { why, grace_ms } => (1_u8, *why as u8, *grace_ms).hash(&mut hasher),
         }
     }
     // 0 is what an agent sends that knows nothing yet.

@@ -1,15 +1,18 @@
 //! The laws of the ledger, over random lives of an instance: attempts come and go, leases are renewed, work is lost.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bursar_model::{
     Accelerators, Account, Amounts, Attempt, AttemptState, Backoff, BudgetKey, CapacityType, Category,
-    ChargeClass, ExperimentId, IdGen, Instance, InstanceState, InstanceType, Meter, Offering, RunCharge,
-    Span, Timestamp, Usd, UsdPerHour,
+    ChargeClass, Costs, EarlierPrice, ExperimentId, IdGen, Instance, InstanceState, InstanceType, Meter,
+    Offering, Period, Price, Remainders, RunCharge, Span, Timestamp, Usd, UsdPerHour,
 };
 use proptest::prelude::*;
 
-use crate::{Room, hold, lost_work, meter, shares};
+use crate::{Metered, Room, hold, lost_work, meter, shares};
 
 /// What happens to an instance.
 #[derive(Debug, Clone)]
@@ -45,8 +48,12 @@ struct Life {
     attempts: Vec<Attempt>,
     charged: BTreeMap<(ExperimentId, Category), Usd>,
     through: Timestamp,
+    /// What the price series comes to until now, in nano-dollar milliseconds an hour.
+    exact: i128,
 }
 
+/// A window of a budget begins within the first lives of an instance.
+const CUT_MILLIS: i64 = 1_800_000_700_000;
 const LEASE: Span = Span::from_secs(600);
 const CEILING: UsdPerHour = UsdPerHour::from_nanos(3_000_000_007);
 
@@ -77,65 +84,88 @@ impl Life {
                 instance_type: kind,
                 capacity_type: CapacityType::Spot,
                 price: Some(UsdPerHour::from_nanos(1_000_000_003)),
+                list_price: None,
                 on_demand_price: Some(CEILING),
+                price_since: None,
+                terms: Arc::default(),
             },
             state: InstanceState::Ready { since: now },
             cloud_id: None,
             disk_gib: 10,
             ceiling: CEILING,
-            price: UsdPerHour::from_nanos(1_000_000_003),
+            price: Price::plain(UsdPerHour::from_nanos(1_000_000_003)),
+            earlier_prices: Vec::new(),
             lease_until: now + LEASE,
             drain_allowance: Span::ZERO,
+            funded_until: None,
             shares,
             meter: Meter {
                 from: Some(now),
                 through: now,
-                remainder: 0,
-                on_demand_remainder: 0,
-                cost: Usd::ZERO,
+                remainders: Remainders::default(),
+                costs: Costs::default(),
             },
             token_digest: None,
             idle_since: None,
             notice: None,
             backoff: Backoff::default(),
         };
-        instance.shares = hold::with_holds(&instance, instance.shares.clone(), LEASE);
-        Self { now, ids, instance, attempts: Vec::new(), charged: BTreeMap::new(), through: now }
+        instance.shares = hold::with_holds(&instance, instance.shares.clone(), now + LEASE);
+        Self { now, ids, instance, attempts: Vec::new(), charged: BTreeMap::new(), through: now, exact: 0 }
+    }
+
+    /// Time passes at the price in force.
+    fn wait(&mut self, millis: i64) {
+        let until = self.now + Span::from_millis(millis);
+        let paid = Period::new(self.now, until.min(self.instance.paid_until()));
+        self.exact +=
+            i128::from(self.instance.price.effective.as_nanos()) * i128::from(paid.span().as_millis());
+        self.now = until;
     }
 
     /// Charges up to now, and looks at what must be true of every charge.
     fn charge(&mut self) {
         // What is not paid for is not used: by then the instance has ended itself.
         let until = self.now.min(self.instance.paid_until());
-        let Some(metered) = meter(&self.instance, self.attempts.iter(), until) else { return };
+        let cuts = BTreeSet::from([Timestamp::from_millis(CUT_MILLIS)]);
+        let Some(metered) = meter(&self.instance, self.attempts.iter(), until, &cuts) else { return };
         let before = self.instance.held();
-        assert_eq!(metered.charge.period.from, self.through, "periods meet (L2)");
-        assert_eq!(metered.charge.class, ChargeClass::Usage);
-        self.through = metered.charge.period.to;
-        for line in &metered.charge.lines {
-            *self.charged.entry((line.payer, line.category)).or_default() += line.amount;
-            let attempt = self.attempts.iter_mut().find(|attempt| attempt.experiment == line.payer);
-            if let Some(attempt) = attempt.filter(|_| line.category == Category::Run) {
-                let (period, amount) = (metered.charge.period, line.amount);
-                attempt.unsaved.push(RunCharge { period, amount, on_demand_amount: line.on_demand_amount });
+        let mut own: BTreeMap<ExperimentId, Usd> = BTreeMap::new();
+        let mut cost = Costs::default();
+        for charge in metered.charges() {
+            assert_eq!(charge.period.from, self.through, "periods meet (L2)");
+            assert_eq!(charge.class, ChargeClass::Usage);
+            assert!(
+                !(charge.period.from.as_millis() < CUT_MILLIS && charge.period.to.as_millis() > CUT_MILLIS),
+                "no charge lies across a cut"
+            );
+            self.through = charge.period.to;
+            cost += charge.costs();
+            for line in &charge.lines {
+                *self.charged.entry((line.payer, line.category)).or_default() += line.costs.effective;
+                *own.entry(line.payer).or_default() += line.costs.effective;
+                let attempt = self.attempts.iter_mut().find(|attempt| attempt.experiment == line.payer);
+                if let Some(attempt) = attempt.filter(|_| line.category == Category::Run) {
+                    attempt.unsaved.push(RunCharge { period: charge.period, costs: line.costs });
+                }
             }
-            // One payer's part is paid out of that payer's own hold.
-            let share = &self.instance.shares[&line.payer];
-            let lines = metered.charge.lines.iter().filter(|other| other.payer == line.payer);
-            let own: Usd = lines.map(|line| line.amount).sum();
-            assert!(own + metered.held[&line.payer] <= share.held, "spent + held rises by metering");
         }
-        let cost = metered.charge.cost();
-        self.instance.meter = metered.meter;
+        for (payer, own) in own {
+            // One payer's part is paid out of that payer's own hold.
+            let share = &self.instance.shares[&payer];
+            assert!(own + metered.held[&payer] <= share.held, "spent + held rises by metering");
+        }
+        self.instance.meter = metered.meter().clone();
+        self.instance.earlier_prices.clear();
         for (payer, held) in metered.held {
             self.instance.shares.get_mut(&payer).unwrap().held = held;
         }
+        let cost = cost.effective;
         assert!(cost + self.instance.held() <= before);
     }
 
     fn set_shares(&mut self, shares: BTreeMap<ExperimentId, bursar_model::Share>) {
-        let uncharged = self.instance.uncharged().span();
-        self.instance.shares = hold::with_holds(&self.instance, shares, uncharged);
+        self.instance.shares = hold::with_holds(&self.instance, shares, self.instance.held_until());
     }
 
     fn step(&mut self, step: Step) {
@@ -168,10 +198,11 @@ impl Life {
             Step::End(index) => drop(pick(index, self.attempts.len()).map(|at| self.attempts.remove(at))),
             Step::Lose(index) => {
                 let Some(at) = pick(index, self.attempts.len()) else { return };
-                if let Some(correction) = lost_work(&self.instance, &self.attempts[at], self.now) {
-                    assert_eq!(correction.charge.cost(), Usd::ZERO, "what is lost was paid already");
-                    for line in correction.charge.lines {
-                        *self.charged.entry((line.payer, line.category)).or_default() += line.amount;
+                let correction = lost_work(&self.instance, &self.attempts[at]);
+                for charge in correction.iter().flat_map(Metered::charges) {
+                    assert_eq!(charge.costs(), Costs::default(), "what is lost was paid already");
+                    for line in &charge.lines {
+                        *self.charged.entry((line.payer, line.category)).or_default() += line.costs.effective;
                     }
                 }
                 self.attempts.remove(at);
@@ -183,7 +214,7 @@ impl Life {
             Step::Stop(index) => {
                 let Some(at) = pick(index, self.attempts.len()) else { return };
                 let why = bursar_model::StopReason::Moved;
-                self.attempts[at].state = AttemptState::Stopping { since: self.now, why };
+                self.attempts[at].state = AttemptState::Stopping { since: self.now, why, at_once: false };
             }
             Step::Renew => {
                 if self.now < self.instance.paid_until() {
@@ -193,7 +224,13 @@ impl Life {
                     self.set_shares(shares);
                 }
             }
-            Step::Price(nanos) => self.instance.price = UsdPerHour::from_nanos(nanos),
+            Step::Price(nanos) => {
+                let (until, price) = (self.now, self.instance.price);
+                if until > self.instance.meter.through {
+                    self.instance.earlier_prices.push(EarlierPrice { until, price });
+                }
+                self.instance.price = Price::plain(UsdPerHour::from_nanos(nanos));
+            }
         }
     }
 }
@@ -207,15 +244,22 @@ proptest! {
     fn parts_sum_to_the_cost_periods_meet_and_metering_never_raises_spent_and_held(steps in steps()) {
         let mut life = Life::new();
         for (wait, step) in steps {
-            life.now = life.now + Span::from_millis(wait);
-            life.charge();
+            life.wait(wait);
+            // A price may change without a charge: the next one tells the prices apart.
+            if !matches!(step, Step::Price(_)) {
+                life.charge();
+            }
             life.step(step);
             let charged: Usd = life.charged.values().copied().sum();
-            prop_assert_eq!(charged, life.instance.meter.cost, "L1");
+            prop_assert_eq!(charged, life.instance.meter.costs.effective, "L1");
+            if life.through == life.now {
+                prop_assert_eq!(i128::from(charged.as_nanos()), life.exact / 3_600_000, "the price series");
+            }
             prop_assert_eq!(life.through, life.instance.meter.through);
             let weights: u32 = life.instance.shares.values().map(|share| share.weight).sum();
             prop_assert_eq!(weights, 4_000, "every part has one payer");
-            let whole = life.instance.ceiling.cost_rounded_up(life.instance.uncharged().span());
+            let outstanding = life.instance.outstanding_until(life.instance.held_until());
+            let whole = life.instance.ceiling.cost_rounded_up(outstanding);
             prop_assert!(life.instance.held() >= whole, "what is paid for is held");
             for ((payer, category), amount) in &life.charged {
                 prop_assert!(*amount >= Usd::ZERO, "{payer} is paid {amount} for {category}");
@@ -231,9 +275,12 @@ fn each_part_goes_to_its_category() {
     life.step(Step::Assign(1));
     life.step(Step::Assign(2));
     let (one, two) = (life.attempts[0].experiment, life.attempts[1].experiment);
-    life.attempts[1].state =
-        AttemptState::Stopping { since: life.now, why: bursar_model::StopReason::Interrupted };
-    life.instance.price = UsdPerHour::from_nanos(3_600_000);
+    life.attempts[1].state = AttemptState::Stopping {
+        since: life.now,
+        why: bursar_model::StopReason::Interrupted,
+        at_once: false,
+    };
+    life.instance.price = Price::plain(UsdPerHour::from_nanos(3_600_000));
     life.now = life.now + Span::from_secs(100);
     life.charge();
     let expected = [
@@ -248,14 +295,15 @@ fn each_part_goes_to_its_category() {
 fn only_work_since_the_last_checkpoint_is_lost() {
     let mut life = Life::new();
     life.step(Step::Assign(3));
-    life.instance.price = UsdPerHour::from_nanos(4_800_000);
+    life.instance.price = Price::plain(UsdPerHour::from_nanos(4_800_000));
     life.now = life.now + Span::from_secs(60);
     life.attempts[0].checkpoint_at = Some(life.now);
     life.now = life.now + Span::from_secs(30);
     life.charge();
-    let correction = lost_work(&life.instance, &life.attempts[0], life.now).unwrap();
+    let correction = lost_work(&life.instance, &life.attempts[0]).unwrap();
     let lost = Usd::from_nanos(30_000);
-    let lines: Vec<_> = correction.charge.lines.iter().map(|line| (line.category, line.amount)).collect();
+    let lines = correction.charges().flat_map(|charge| &charge.lines);
+    let lines: Vec<_> = lines.map(|line| (line.category, line.costs.effective)).collect();
     assert_eq!(lines, [(Category::Run, -lost), (Category::Lost, lost)]);
 }
 
@@ -274,7 +322,8 @@ fn at_a_renewal_those_who_run_pay_for_what_nobody_uses() {
 fn a_part_that_changes_hands_in_a_budget_needs_no_room_in_it() {
     let mut life = Life::new();
     let held = life.instance.held();
-    let limited = bursar_model::Budget { limit: Some(held + Usd::from_nanos(2_000)), spent: Usd::ZERO, held };
+    let limited =
+        bursar_model::Budget { held, ..bursar_model::Budget::limited(held + Usd::from_nanos(2_000)) };
     let budgets = BTreeMap::from([(BudgetKey::Project("p".into()), limited)]);
     let mut room = Room::new(&budgets);
     let before = life.instance.shares.clone();

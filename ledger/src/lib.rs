@@ -8,12 +8,14 @@ pub mod hold;
 #[cfg(test)]
 mod laws;
 pub mod meter;
+mod quote;
 pub mod room;
 pub mod shares;
 
 pub use self::{
     allocate::allocate,
     hold::WorstCase,
-    meter::{Metered, lost_work, meter},
+    meter::{Metered, cuts, lost_work, meter},
+    quote::quote,
     room::{Room, Short},
 };

@@ -1,87 +1,134 @@
 //! Metering: what an instance cost since it was last charged, and who pays it for what.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use bursar_model::{
-    Attempt, AttemptState, Category, Charge, ChargeClass, ChargeLine, Event, ExperimentId, Instance,
-    InstanceState, Meter, Period, Timestamp, Usd,
+    Attempt, AttemptState, Budget, BudgetKey, Category, Charge, ChargeClass, ChargeLine, Costs, Event,
+    ExperimentId, Instance, InstanceState, Meter, Period, Segment, Timestamp, Usd,
 };
 
 use crate::{allocate::allocate, hold::with_holds, shares::used_weights};
 
-/// A charge with what becomes of the meter and the holds.
+/// Charges with what becomes of the meter and the holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metered {
-    /// The charge.
-    pub charge: Charge,
-    /// The instance's meter afterwards.
-    pub meter: Meter,
-    /// What each share holds afterwards.
+    /// The charges in order, each with the instance's meter after it. Never empty.
+    steps: Vec<(Charge, Meter)>,
+    /// What each share holds after the last of them.
     pub held: BTreeMap<ExperimentId, Usd>,
 }
 
 impl Metered {
-    /// As the event that makes it so.
+    /// The instance's meter afterwards.
     #[must_use]
-    pub fn into_event(self) -> Event {
-        let Self { charge, meter, held } = self;
-        Event::Charged { charge, meter, held }
+    pub fn meter(&self) -> &Meter {
+        &self.steps.last().expect("what is metered has a charge").1
+    }
+
+    /// The charges, in order.
+    pub fn charges(&self) -> impl Iterator<Item = &Charge> {
+        self.steps.iter().map(|(charge, _)| charge)
+    }
+
+    /// As the events that make it so. Holds shrink with the last: in between both count.
+    pub fn into_events(self) -> impl Iterator<Item = Event> {
+        let Self { steps, held } = self;
+        let last = steps.len() - 1;
+        let mut held = Some(held);
+        steps.into_iter().enumerate().map(move |(index, (charge, meter))| {
+            let held = if index == last { held.take().unwrap_or_default() } else { BTreeMap::new() };
+            Event::Charged { charge, meter, held }
+        })
     }
 }
 
-/// Charges an instance up to `until` at the price in force, or `None` where nothing is to be charged. `live` are its
-/// attempts. To be called before anything changes of its price, its shares or what runs on it.
+/// Charges an instance up to `until` at the prices in force, or `None` where nothing is to be charged. `live` are its
+/// attempts. To be called before anything changes of its shares or of what runs on it. There is one charge for each
+/// price, and a new one at each moment of `cuts` and at midnight UTC, so that every charge lies in one day and in one
+/// window of every budget.
 #[must_use]
 pub fn meter<'a>(
     instance: &Instance,
     live: impl Iterator<Item = &'a Attempt> + Clone,
     until: Timestamp,
+    cuts: &BTreeSet<Timestamp>,
 ) -> Option<Metered> {
     instance.meter.from?;
     let period = Period::new(instance.meter.through, until);
-    if period.span().as_millis() == 0 || instance.shares.is_empty() {
+    if period.is_empty() || instance.shares.is_empty() {
         return None;
     }
-    let od_price = instance.offering.on_demand_price.unwrap_or(instance.price);
-    let (cost, remainder) = instance.price.cost_with_remainder(period.span(), instance.meter.remainder);
-    let (on_demand, on_demand_remainder) =
-        od_price.cost_with_remainder(period.span(), instance.meter.on_demand_remainder);
-
     let parts = parts(instance, live);
     let weights: Vec<u32> = parts.iter().map(|(_, _, weight)| *weight).collect();
-    let amounts = allocate(cost, &weights);
-    let on_demand_amounts = allocate(on_demand, &weights);
-    let lines = parts
-        .iter()
-        .zip(amounts.into_iter().zip(on_demand_amounts))
-        .map(|((payer, category, _), (amount, on_demand_amount))| ChargeLine {
-            payer: *payer,
-            account: instance.shares[payer].account.clone(),
-            category: *category,
-            amount,
-            on_demand_amount,
-        })
-        .collect();
-
-    let meter = Meter {
-        from: instance.meter.from,
-        through: period.to,
-        remainder,
-        on_demand_remainder,
-        cost: instance.meter.cost + cost,
-    };
-    let uncharged = instance.paid_until().since(meter.through);
-    let shares = with_holds(instance, instance.shares.clone(), uncharged);
+    let mut meter = instance.meter.clone();
+    let mut steps = Vec::new();
+    for Segment { period, price } in instance.segments(period) {
+        let rates = instance.rates_at(price);
+        for period in cut(period, cuts) {
+            let (costs, remainders) = rates.costs_with_remainders(period.span(), meter.remainders);
+            let split = costs.map(|cost| allocate(cost, &weights));
+            let lines = parts
+                .iter()
+                .enumerate()
+                .map(|(index, (payer, category, _))| ChargeLine {
+                    payer: *payer,
+                    account: instance.shares[payer].account.clone(),
+                    category: *category,
+                    costs: Costs {
+                        effective: split.effective[index],
+                        contracted: split.contracted[index],
+                        list: split.list[index],
+                        on_demand: split.on_demand[index],
+                    },
+                })
+                .collect();
+            meter = Meter { from: meter.from, through: period.to, remainders, costs: meter.costs + costs };
+            let charge = Charge { instance: instance.id, period, class: ChargeClass::Usage, rates, lines };
+            steps.push((charge, meter.clone()));
+        }
+    }
+    let metered = Instance { meter, ..instance.clone() };
+    let mut shares = with_holds(&metered, instance.shares.clone(), instance.held_until());
+    // What is charged comes out of what was held, to the nano-dollar: metering never raises the sum of both, as rounding
+    // and a price above the ceiling would.
+    let mut left: BTreeMap<ExperimentId, Usd> =
+        instance.shares.iter().map(|(payer, share)| (*payer, share.held)).collect();
+    for line in steps.iter().flat_map(|(charge, _)| &charge.lines) {
+        *left.entry(line.payer).or_default() -= line.costs.effective;
+    }
+    for (payer, share) in &mut shares {
+        share.held = share.held.min(left[payer]).max(Usd::ZERO);
+    }
     let held = shares.into_iter().map(|(payer, share)| (payer, share.held)).collect();
-    let charge = Charge {
-        instance: instance.id,
-        period,
-        class: ChargeClass::Usage,
-        price: instance.price,
-        on_demand_price: od_price,
-        lines,
-    };
-    Some(Metered { charge, meter, held })
+    Some(Metered { steps, held })
+}
+
+/// When the windows of budgets began. Late charges of the time before belong to the windows before. Only budgets that
+/// outlive their work have windows; they come first and are few.
+#[must_use]
+pub fn cuts(budgets: &BTreeMap<BudgetKey, Budget>) -> BTreeSet<Timestamp> {
+    let lasting = budgets.iter().take_while(|(key, _)| !key.ends_with_its_work());
+    lasting.filter_map(|(_, budget)| budget.window).map(|window| window.from).collect()
+}
+
+/// A period in parts that meet at the cuts inside it and at each midnight UTC.
+fn cut(period: Period, cuts: &BTreeSet<Timestamp>) -> Vec<Period> {
+    const DAY_MILLIS: i64 = 86_400_000;
+    let first_midnight = period.from.as_millis().div_euclid(DAY_MILLIS) + 1;
+    let last_midnight = period.to.as_millis().div_euclid(DAY_MILLIS);
+    let midnights = (first_midnight..=last_midnight).map(|day| Timestamp::from_millis(day * DAY_MILLIS));
+    let mut ends: BTreeSet<Timestamp> = midnights.chain(cuts.iter().copied()).collect();
+    ends.insert(period.to);
+    let mut from = period.from;
+    let mut parts = Vec::with_capacity(1);
+    for to in ends.range((Bound::Excluded(period.from), Bound::Included(period.to))) {
+        parts.push(Period::new(from, *to));
+        from = *to;
+    }
+    parts
 }
 
 /// The parts of an instance: payer, category and weight. Every share is in it once or, where only a part of it is used,
@@ -117,43 +164,36 @@ fn parts<'a>(
     parts
 }
 
-/// Turns what was charged as `run` since the last checkpoint into `lost`, for an attempt whose work since then is lost
-/// at `at`. Two lines that cancel out: the cost of the instance stays as it is.
+/// Turns what was charged as `run` since the last checkpoint into `lost`, for an attempt whose work since then is lost.
+/// Two lines that cancel out for each charge: the cost of the instance stays as it is.
 #[must_use]
-pub fn lost_work(instance: &Instance, attempt: &Attempt, at: Timestamp) -> Option<Metered> {
+pub fn lost_work(instance: &Instance, attempt: &Attempt) -> Option<Metered> {
     let safe_until = attempt.checkpoint_at.max(attempt.started_at).unwrap_or(attempt.assigned_at);
     let share = instance.shares.get(&attempt.experiment)?;
-    let (mut amount, mut on_demand_amount) = (Usd::ZERO, Usd::ZERO);
+    let mut steps = Vec::new();
     for charge in &attempt.unsaved {
-        let unsafe_part = Period::new(charge.period.from.max(safe_until), charge.period.to);
-        amount += part_by_time(charge.amount, unsafe_part, charge.period);
-        on_demand_amount += part_by_time(charge.on_demand_amount, unsafe_part, charge.period);
-    }
-    if amount == Usd::ZERO {
-        return None;
-    }
-    let line = |category, amount, on_demand_amount| ChargeLine {
-        payer: attempt.experiment,
-        account: share.account.clone(),
-        category,
-        amount,
-        on_demand_amount,
-    };
-    Some(Metered {
-        charge: Charge {
+        // Each in its own day and window: there the work was paid for.
+        let lost = Period::new(charge.period.from.max(safe_until), charge.period.to);
+        let costs = charge.costs.map(|cost| part_by_time(cost, lost, charge.period));
+        if costs.effective == Usd::ZERO {
+            continue;
+        }
+        let line = |category, costs| ChargeLine {
+            payer: attempt.experiment,
+            account: share.account.clone(),
+            category,
+            costs,
+        };
+        let charge = Charge {
             instance: instance.id,
-            period: Period::new(safe_until, at),
+            period: lost,
             class: ChargeClass::Correction,
-            price: instance.price,
-            on_demand_price: instance.offering.on_demand_price.unwrap_or(instance.price),
-            lines: vec![
-                line(Category::Run, -amount, -on_demand_amount),
-                line(Category::Lost, amount, on_demand_amount),
-            ],
-        },
-        meter: instance.meter.clone(),
-        held: BTreeMap::new(),
-    })
+            rates: instance.rates_at(instance.price),
+            lines: vec![line(Category::Run, -costs), line(Category::Lost, costs)],
+        };
+        steps.push((charge, instance.meter.clone()));
+    }
+    (!steps.is_empty()).then_some(Metered { steps, held: BTreeMap::new() })
 }
 
 /// The part of an amount that falls on a part of its period, rounded down.

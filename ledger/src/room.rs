@@ -1,8 +1,12 @@
 //! Room in budgets: what one plan can still hold, with what it has decided to hold already taken off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bursar_model::{Account, Budget, BudgetKey, ExperimentId, ProjectName, Share, SweepId, Usd};
+use crate::meter::cuts;
+use bursar_model::{
+    Account, Budget, BudgetKey, ExperimentId, OnExhausted, ProjectName, Share, SweepId, Timestamp, Usd,
+    UserName,
+};
 use rustc_hash::FxHashMap;
 
 /// The budgets as a plan sees them while it is made.
@@ -14,8 +18,10 @@ pub struct Room<'a> {
     limited: Vec<Limited<'a>>,
     installation: Option<usize>,
     projects: FxHashMap<&'a ProjectName, usize>,
+    users: FxHashMap<&'a UserName, usize>,
     sweeps: FxHashMap<SweepId, usize>,
     experiments: FxHashMap<ExperimentId, usize>,
+    cuts: BTreeSet<Timestamp>,
 }
 
 /// A budget with a limit.
@@ -28,6 +34,8 @@ struct Limited<'a> {
     held: Usd,
     /// What new launches leave alone, so that what runs can have its next lease.
     kept: Usd,
+    /// What starts under it is finished.
+    finishes: bool,
 }
 
 /// The budget that has no room.
@@ -49,9 +57,9 @@ impl<'a> Room<'a> {
     /// The room that these budgets have.
     #[must_use]
     pub fn new(budgets: &'a BTreeMap<BudgetKey, Budget>) -> Self {
-        let mut room = Self::default();
+        let mut room = Self { cuts: cuts(budgets), ..Self::default() };
         for (key, budget) in budgets {
-            let Some(limit) = budget.limit else { continue };
+            let Some(limit) = budget.cap() else { continue };
             let index = room.limited.len();
             room.limited.push(Limited {
                 key,
@@ -59,10 +67,12 @@ impl<'a> Room<'a> {
                 spent: budget.spent,
                 held: budget.held,
                 kept: Usd::ZERO,
+                finishes: budget.on_exhausted() == OnExhausted::FinishRunning,
             });
             match key {
                 BudgetKey::Installation => room.installation = Some(index),
                 BudgetKey::Project(name) => drop(room.projects.insert(name, index)),
+                BudgetKey::User(name) => drop(room.users.insert(name, index)),
                 BudgetKey::Sweep(id) => drop(room.sweeps.insert(*id, index)),
                 BudgetKey::Experiment(id) => drop(room.experiments.insert(*id, index)),
             }
@@ -96,6 +106,24 @@ impl<'a> Room<'a> {
     #[must_use]
     pub fn left(&self, account: &Account, experiment: ExperimentId) -> Usd {
         self.above(account, experiment).map(Limited::left_for_new).min().unwrap_or(Usd::MAX)
+    }
+
+    /// When windows of budgets began: charges are cut there (see `meter`).
+    #[must_use]
+    pub fn cuts(&self) -> &BTreeSet<Timestamp> {
+        &self.cuts
+    }
+
+    /// Whether any budget finishes what it starts.
+    #[must_use]
+    pub fn has_finishing(&self) -> bool {
+        self.limited.iter().any(|budget| budget.finishes)
+    }
+
+    /// Whether a budget above an experiment finishes what it starts, so that money is held for all of it.
+    #[must_use]
+    pub fn finishes(&self, account: &Account, experiment: ExperimentId) -> bool {
+        self.above(account, experiment).any(|budget| budget.finishes)
     }
 
     /// Keeps `amount` in every budget above the experiment from what is new. What runs may still take it.
@@ -148,12 +176,13 @@ impl<'a> Room<'a> {
         self.indices(account, experiment).into_iter().flatten().map(|index| &self.limited[index])
     }
 
-    fn indices(&self, account: &Account, experiment: ExperimentId) -> [Option<usize>; 4] {
-        let Account { project, user: _, sweep } = account;
+    fn indices(&self, account: &Account, experiment: ExperimentId) -> [Option<usize>; 5] {
+        let Account { project, user, sweep } = account;
         // Most plans have limits at one or two levels: hashing for an empty map would be most of the work.
         [
             self.installation,
             if self.projects.is_empty() { None } else { self.projects.get(project).copied() },
+            if self.users.is_empty() { None } else { self.users.get(user).copied() },
             sweep.and_then(|id| self.sweeps.get(&id).copied()),
             self.experiments.get(&experiment).copied(),
         ]
@@ -193,8 +222,7 @@ mod tests {
     #[test]
     fn what_a_plan_holds_counts_against_its_next_hold() {
         let id = IdGen::new(1).experiment(Timestamp::default());
-        let limited =
-            Budget { limit: Some(Usd::from_dollars(10)), spent: Usd::from_dollars(4), held: Usd::ZERO };
+        let limited = Budget { spent: Usd::from_dollars(4), ..Budget::limited(Usd::from_dollars(10)) };
         let budgets = BTreeMap::from([(BudgetKey::Project("p".into()), limited)]);
         let mut room = Room::new(&budgets);
         assert_eq!(room.short(&account("p"), id, Usd::from_dollars(6)), None);
@@ -210,7 +238,7 @@ mod tests {
     fn an_exchange_that_fails_takes_nothing() {
         let mut ids = IdGen::new(1);
         let (a, b) = (ids.experiment(Timestamp::default()), ids.experiment(Timestamp::default()));
-        let limited = |dollars| Budget { limit: Some(Usd::from_dollars(dollars)), ..Budget::default() };
+        let limited = |dollars| Budget::limited(Usd::from_dollars(dollars));
         let budgets =
             BTreeMap::from([(BudgetKey::Installation, limited(10)), (BudgetKey::Experiment(b), limited(3))]);
         let mut room = Room::new(&budgets);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     budget::Account,
     id::{ExperimentId, InstanceId},
-    money::{Usd, UsdPerHour},
+    pricing::{Costs, Rates},
     time::Period,
 };
 
@@ -63,10 +63,8 @@ pub struct Charge {
     pub period: Period,
     /// Metered or corrected.
     pub class: ChargeClass,
-    /// The price in force.
-    pub price: UsdPerHour,
-    /// The on-demand price of the same machine: what the same period had cost without spot.
-    pub on_demand_price: UsdPerHour,
+    /// What an hour cost.
+    pub rates: Rates,
     /// Who pays which part for what. The sum is the cost of the period, exactly (L1).
     pub lines: Vec<ChargeLine>,
 }
@@ -81,15 +79,13 @@ pub struct ChargeLine {
     /// What for.
     pub category: Category,
     /// How much.
-    pub amount: Usd,
-    /// The same part of the same period at the on-demand price.
-    pub on_demand_amount: Usd,
+    pub costs: Costs,
 }
 
 impl Charge {
     /// What the period cost.
     #[must_use]
-    pub fn cost(&self) -> Usd {
-        self.lines.iter().map(|line| line.amount).sum()
+    pub fn costs(&self) -> Costs {
+        self.lines.iter().map(|line| line.costs).sum()
     }
 }

@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::BudgetKey,
+    budget::{BudgetAlert, BudgetKey, BudgetTerms, SetBy},
     charge::Charge,
     experiment::{Attempt, AttemptEnd, Experiment, Outcome, StopReason, Sweep},
     id::{AttemptId, ExperimentId, InstanceId},
     instance::{Backoff, CloudInstance, DrainReason, Instance, InstanceEnd, Meter, Share},
-    money::{Usd, UsdPerHour},
+    money::Usd,
     offering::Scope,
+    pricing::Price,
     spec::{ExperimentSpec, SpecId},
-    time::Timestamp,
+    time::{Period, Timestamp},
 };
 
 /// A fact. `Fleet::apply` is the only thing that acts on it; the store keeps all of them in the journal.
@@ -51,12 +52,36 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// A budget's limit was set, raised, lowered or lifted.
-    BudgetLimited {
+    /// A budget's terms were laid down: its limit was set, raised, lowered or lifted.
+    BudgetSet {
         /// Which budget.
         key: BudgetKey,
-        /// The limit; `None` for no limit.
-        limit: Option<Usd>,
+        /// The terms; `None` lifts them.
+        terms: Option<Arc<BudgetTerms>>,
+        /// By whom.
+        by: SetBy,
+        /// The window that counts now, where the terms have windows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<Period>,
+        /// What was spent in that window, where it is not the one that counted before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spent: Option<Usd>,
+    },
+    /// A new window of a budget began, with nothing spent.
+    BudgetWindowBegan {
+        /// Which budget.
+        key: BudgetKey,
+        /// The window.
+        window: Period,
+    },
+    /// Somebody is to be told of a budget.
+    BudgetAlerted {
+        /// Which budget.
+        key: BudgetKey,
+        /// When it was seen.
+        at: Timestamp,
+        /// What.
+        alert: BudgetAlert,
     },
     /// We will launch this instance. Committed, with its holds, before any provider is called.
     InstanceIntended {
@@ -99,15 +124,27 @@ pub enum Event {
         instance: InstanceId,
         /// The new end of its lease.
         until: Timestamp,
+        /// Until when money is held at least, though the lease is shorter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        funded_until: Option<Timestamp>,
         /// Who pays from now on, with what is now held for it.
         shares: BTreeMap<ExperimentId, Share>,
+    },
+    /// The cloud says since when it bills an instance.
+    BillingBegan {
+        /// Which instance.
+        instance: InstanceId,
+        /// Since then.
+        at: Timestamp,
     },
     /// The price in force of a running instance changed.
     PriceChanged {
         /// Which instance.
         instance: InstanceId,
+        /// Since when. What is charged already stays charged at the price before.
+        at: Timestamp,
         /// The new price.
-        price: UsdPerHour,
+        price: Price,
     },
     /// No new work for an instance; what runs is told to stop.
     InstanceDraining {
@@ -142,6 +179,9 @@ pub enum Event {
         attempt: Attempt,
         /// Who pays for the instance from now on, with what is now held for it.
         shares: BTreeMap<ExperimentId, Share>,
+        /// Until when money is held at least, though the lease is shorter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        funded_until: Option<Timestamp>,
     },
     /// The agent started an attempt's work.
     AttemptStarted {
@@ -172,6 +212,9 @@ pub enum Event {
         at: Timestamp,
         /// Why.
         why: StopReason,
+        /// Without time to save: its budget says so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        at_once: bool,
     },
     /// An attempt is over; its experiment waits again unless `ExperimentEnded` follows.
     AttemptEnded {
@@ -195,6 +238,11 @@ pub enum Event {
         meter: Meter,
         /// What is held for each share afterwards.
         held: BTreeMap<ExperimentId, Usd>,
+    },
+    /// The cloud's bill says something else than was charged: a correction, also for what is long over.
+    BillCorrected {
+        /// What is mended, and by whom it is paid. Of class `Correction`.
+        charge: Charge,
     },
     /// The provider refused a launch: a part of the market is not asked for a while.
     CapacityRefused {

@@ -9,6 +9,7 @@ use crate::{
     id::{AttemptId, ExperimentId, InstanceId, SweepId},
     money::Usd,
     name::{ProjectName, UserName},
+    pricing::Costs,
     resources::Amounts,
     spec::{Params, SpecId},
     time::{Period, Timestamp},
@@ -152,9 +153,7 @@ pub struct RunCharge {
     /// When.
     pub period: Period,
     /// How much.
-    pub amount: Usd,
-    /// The same at the on-demand price.
-    pub on_demand_amount: Usd,
+    pub costs: Costs,
 }
 
 /// Where an attempt is in its life.
@@ -171,6 +170,9 @@ pub enum AttemptState {
         since: Timestamp,
         /// Why.
         why: StopReason,
+        /// Without time to save.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        at_once: bool,
     },
     /// It is over.
     Ended {
@@ -378,8 +380,7 @@ impl Attempt {
             let oldest = self.unsaved.remove(0);
             let next = &mut self.unsaved[0];
             next.period.from = oldest.period.from;
-            next.amount += oldest.amount;
-            next.on_demand_amount += oldest.on_demand_amount;
+            next.costs += oldest.costs;
         }
     }
 

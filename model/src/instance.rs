@@ -10,6 +10,7 @@ use crate::{
     money::{Usd, UsdPerHour},
     name::CloudId,
     offering::Offering,
+    pricing::{Costs, EarlierPrice, Price, Rates, Remainders, Segment, Terms},
     time::{Period, Span, Timestamp},
 };
 
@@ -30,11 +31,17 @@ pub struct Instance {
     /// The highest price that we let it reach: what its holds are made of.
     pub ceiling: UsdPerHour,
     /// The price in force.
-    pub price: UsdPerHour,
+    pub price: Price,
+    /// The prices in force before, for time that is not charged yet, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_prices: Vec<EarlierPrice>,
     /// It is paid for until then, and for `drain_allowance` after. The agent ends everything by then.
     pub lease_until: Timestamp,
     /// What is paid beyond the lease for checkpointing and shutting down.
     pub drain_allowance: Span,
+    /// Money is held until then at least, though the lease is shorter: for those whose budget finishes what it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funded_until: Option<Timestamp>,
     /// Who pays for which part, and what is held for it.
     pub shares: BTreeMap<ExperimentId, Share>,
     /// How far it is charged.
@@ -72,12 +79,10 @@ pub struct Meter {
     pub from: Option<Timestamp>,
     /// Charged until then.
     pub through: Timestamp,
-    /// What rounding left over, for `UsdPerHour::cost_with_remainder`.
-    pub remainder: i64,
-    /// The same for the on-demand price.
-    pub on_demand_remainder: i64,
+    /// What rounding left over.
+    pub remainders: Remainders,
     /// The sum of all charges.
-    pub cost: Usd,
+    pub costs: Costs,
 }
 
 /// Calls that failed in a row.
@@ -192,8 +197,14 @@ pub struct CloudInstance {
     pub instance: InstanceId,
     /// Whether it still costs money.
     pub state: CloudState,
-    /// When billing began.
+    /// When it was launched.
     pub launched_at: Timestamp,
+    /// Since when it runs, where the cloud says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_at: Option<Timestamp>,
+    /// Since when it ends, where the cloud says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping_at: Option<Timestamp>,
     /// When the cloud will take it back, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<Timestamp>,
@@ -211,7 +222,7 @@ pub enum CloudState {
     Stopping,
     /// It is over.
     Gone {
-        /// When billing ended.
+        /// Since when.
         at: Timestamp,
         /// Whether the cloud took it back.
         interrupted: bool,
@@ -237,10 +248,54 @@ impl Instance {
         self.shares.values().map(|share| share.held).sum()
     }
 
-    /// The time not charged yet that is paid for.
+    /// Until when money is held for it: for its lease, or for as long as what runs on it is to be finished.
     #[must_use]
-    pub fn uncharged(&self) -> Period {
-        Period::new(self.meter.through, self.paid_until())
+    pub fn held_until(&self) -> Timestamp {
+        self.lease_until.max(self.funded_until.unwrap_or(self.lease_until)) + self.drain_allowance
+    }
+
+    /// What may still be billed of it if it is gone by then.
+    #[must_use]
+    pub fn outstanding_until(&self, end: Timestamp) -> Span {
+        self.offering.terms.billing.outstanding(self.meter.from, self.meter.through, end)
+    }
+
+    /// What its disk costs an hour.
+    #[must_use]
+    pub fn disk_price(&self) -> UsdPerHour {
+        self.offering.terms.disk_gib.times(self.disk_gib)
+    }
+
+    /// What an hour costs at this price, on each basis.
+    #[must_use]
+    pub fn rates_at(&self, price: Price) -> Rates {
+        let disk = self.disk_price();
+        let Terms { overhead, .. } = *self.offering.terms;
+        Rates {
+            effective: price.effective + disk,
+            contracted: price.effective + disk - overhead,
+            list: price.list + disk,
+            on_demand: self.offering.on_demand_price.unwrap_or(price.effective) + disk,
+        }
+    }
+
+    /// A period that is not charged yet, cut where the price changed.
+    #[must_use]
+    pub fn segments(&self, period: Period) -> Vec<Segment> {
+        let mut segments = Vec::with_capacity(self.earlier_prices.len() + 1);
+        let mut from = period.from;
+        for EarlierPrice { until, price } in &self.earlier_prices {
+            let part = Period::new(from, (*until).min(period.to));
+            if !part.is_empty() {
+                segments.push(Segment { period: part, price: *price });
+                from = part.to;
+            }
+        }
+        let rest = Period::new(from, period.to);
+        if !rest.is_empty() {
+            segments.push(Segment { period: rest, price: self.price });
+        }
+        segments
     }
 
     /// What all shares are parts of: the type's weight, or the sum of the shares where that is more.
@@ -249,6 +304,33 @@ impl Instance {
         let sum: u32 = self.shares.values().map(|share| share.weight).sum();
         sum.max(self.offering.instance_type.weight())
     }
+
+    /// The cloud bills it since then.
+    pub(crate) fn begin_billing(&mut self, at: Timestamp) {
+        self.meter.from = Some(at);
+        self.meter.through = at;
+        self.earlier_prices.retain(|earlier| earlier.until > at);
+    }
+
+    /// Another price is in force from then on, or from where it is charged to.
+    pub(crate) fn change_price(&mut self, at: Timestamp, price: Price) {
+        let newest = self.earlier_prices.last().map_or(self.meter.through, |earlier| earlier.until);
+        let at = at.max(newest);
+        if at > newest {
+            self.earlier_prices.push(EarlierPrice { until: at, price: self.price });
+        }
+        if self.earlier_prices.len() > Self::EARLIER_PRICES_MAX {
+            let oldest = self.earlier_prices.remove(0);
+            // Never too little: time whose price is forgotten counts at the higher of the two.
+            let next = &mut self.earlier_prices[0].price;
+            next.effective = next.effective.max(oldest.price.effective);
+            next.list = next.list.max(oldest.price.list);
+        }
+        self.price = price;
+    }
+
+    /// The most prices that are kept for time that is not charged yet: one a minute over ten hours of silence.
+    const EARLIER_PRICES_MAX: usize = 600;
 
     /// One word for lists and filters.
     #[must_use]

@@ -76,14 +76,13 @@ pub fn check(fleet: &Fleet) -> Vec<Violation> {
 
 fn budgets_within_limits(fleet: &Fleet, violations: &mut Vec<Violation>) {
     for (key, budget) in &fleet.budgets {
-        // A limit that somebody lowered below what is spent and held shows here too, until the work has landed: the
-        // state does not keep what the limit was. `bursar doctor` tells the two apart.
-        if let Some(limit) = budget.limit
-            && budget.spent + budget.held > limit
+        // What was committed when somebody lowered a limit below it may land; it may not grow.
+        if let Some(ceiling) = budget.ceiling()
+            && budget.committed() > ceiling
         {
             violations.push(Violation {
                 invariant: InvariantId::B1,
-                detail: format!("{key}: {} spent + {} held > {limit}", budget.spent, budget.held),
+                detail: format!("{key}: {} spent + {} held > {ceiling}", budget.spent, budget.held),
             });
         }
         if budget.held < Usd::ZERO {

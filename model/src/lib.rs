@@ -14,6 +14,7 @@ pub mod invariant;
 pub mod money;
 pub mod name;
 pub mod offering;
+pub mod pricing;
 pub mod reason;
 pub mod resources;
 pub mod schedule;
@@ -21,7 +22,7 @@ pub mod spec;
 pub mod time;
 
 pub use self::{
-    budget::{Account, Budget, BudgetKey},
+    budget::{Account, Budget, BudgetAlert, BudgetKey, BudgetTerms, OnExhausted, SetBy, Told},
     charge::{Category, Charge, ChargeClass, ChargeLine},
     event::Event,
     experiment::{
@@ -37,6 +38,10 @@ pub use self::{
     money::{Usd, UsdPerHour},
     name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
     offering::{CapacityType, Offering, OfferingKey, Scope},
+    pricing::{
+        BillingEnd, BillingRules, BillingStart, ByBasis, Costs, Discount, EarlierPrice, Price, Rates,
+        Remainders, Segment, Terms,
+    },
     reason::{NoRoom, WaitingOn},
     resources::{Accelerators, Amounts, InstanceType, Resources},
     schedule::{InvalidSchedule, Schedule},

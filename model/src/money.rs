@@ -95,6 +95,12 @@ impl UsdPerHour {
         self.0
     }
 
+    /// So many times the price.
+    #[must_use]
+    pub const fn times(self, count: u32) -> Self {
+        Self(self.0.saturating_mul(count as i64))
+    }
+
     /// What this price costs over a time, rounded up: for holds, which must never be short.
     #[must_use]
     pub fn cost_rounded_up(self, span: Span) -> Usd {
@@ -127,6 +133,20 @@ impl Add for Usd {
     type Output = Self;
     fn add(self, other: Self) -> Self {
         Self(self.0 + other.0)
+    }
+}
+
+impl Add for UsdPerHour {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sub for UsdPerHour {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     money::UsdPerHour,
     name::{ProviderName, Region, TypeName, Zone},
+    pricing::{Price, Terms},
     resources::InstanceType,
+    time::Timestamp,
 };
 
 /// How the provider sells it.
@@ -60,13 +62,31 @@ pub struct Offering {
     pub instance_type: Arc<InstanceType>,
     /// Spot or on-demand.
     pub capacity_type: CapacityType,
-    /// The price now. `None` is unknown, as is a listed price of 0: never chosen.
+    /// The price now. `None` is unknown, as is a listed price of 0: never chosen. A provider says what it lists; what
+    /// the rest of bursar sees has discounts, address and overhead in it (`ledger::quote`).
     pub price: Option<UsdPerHour>,
-    /// The on-demand price of the same type in the same place: the default ceiling of a spot price.
+    /// What the provider lists, address included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_price: Option<UsdPerHour>,
+    /// The on-demand price of the same type in the same place, with all that `price` has in it: the default ceiling of a
+    /// spot price.
     pub on_demand_price: Option<UsdPerHour>,
+    /// Since when the price is in force, where the provider says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_since: Option<Timestamp>,
+    /// What else is to be paid, and for how much time.
+    #[serde(default)]
+    pub terms: Arc<Terms>,
 }
 
 impl Offering {
+    /// The price now, effective and listed.
+    #[must_use]
+    pub fn known_price(&self) -> Option<Price> {
+        let effective = self.price.filter(|price| *price > UsdPerHour::ZERO)?;
+        Some(Price { effective, list: self.list_price.unwrap_or(effective) })
+    }
+
     /// What names it.
     #[must_use]
     pub fn key(&self) -> OfferingKey {

@@ -1,11 +1,12 @@
 //! What a researcher asks for, after `config` has checked it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    money::{Usd, UsdPerHour},
+    budget::BudgetTerms,
+    money::UsdPerHour,
     name::{AcceleratorName, ProjectName},
     resources::Resources,
     time::{Span, Timestamp},
@@ -86,9 +87,9 @@ pub struct ExperimentSpec {
     /// When it must be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Deadline>,
-    /// The most that this experiment may ever cost.
+    /// The most that this experiment may ever cost, and what happens then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub budget: Option<Usd>,
+    pub budget: Option<Arc<BudgetTerms>>,
     /// Higher goes first; 0 unless told.
     #[serde(default)]
     pub priority: i32,
@@ -232,9 +233,9 @@ pub struct SweepSpec {
     pub experiment: ExperimentSpec,
     /// The trials, in the order of the matrix.
     pub trials: Vec<Params>,
-    /// The most that all trials together may ever cost.
+    /// The most that all trials together may ever cost, and what happens then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub budget: Option<Usd>,
+    pub budget: Option<Arc<BudgetTerms>>,
     /// How many may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,

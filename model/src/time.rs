@@ -126,6 +126,12 @@ impl Period {
     pub fn span(self) -> Span {
         self.to.since(self.from)
     }
+
+    /// Whether there is no moment in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.from >= self.to
+    }
 }
 
 impl Add<Span> for Timestamp {

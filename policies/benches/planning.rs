@@ -110,7 +110,10 @@ fn market(types: usize, zones: usize) -> Market {
                     instance_type: kind.clone(),
                     capacity_type,
                     price: Some(price),
+                    list_price: None,
                     on_demand_price: Some(on_demand),
+                    price_since: None,
+                    terms: Arc::default(),
                 });
             }
         }

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fmt};
 
 use bursar_ledger::{Room, Short};
 use bursar_model::{
-    Account, BudgetKey, Experiment, ExperimentId, ExperimentSpec, InstanceType, Offering, OfferingKey,
-    Timestamp, TypedId, Usd, UsdPerHour,
+    Account, BudgetKey, BudgetTerms, Experiment, ExperimentId, ExperimentSpec, InstanceType, Offering,
+    OfferingKey, OnExhausted, Timestamp, TypedId, Usd, UsdPerHour,
 };
 use serde::{Deserialize, Serialize};
 
@@ -108,14 +108,14 @@ pub fn candidates(
 ) -> Vec<Candidate> {
     // Not an id of any experiment: only the budgets above the experiment count, and its own, which is untouched.
     let nobody = ExperimentId::from_u64(0);
-    candidates_of(input, spec, account, nobody, spec.budget.unwrap_or(Usd::MAX), limit)
+    candidates_of(input, spec, account, nobody, spec.budget.as_deref(), limit)
 }
 
 /// The same for an experiment that is queued already.
 #[must_use]
 pub fn candidates_for(input: &PlanInput<'_>, experiment: &Experiment, limit: usize) -> Vec<Candidate> {
     let spec = input.fleet.spec(experiment);
-    candidates_of(input, spec, &experiment.account, experiment.id, Usd::MAX, limit)
+    candidates_of(input, spec, &experiment.account, experiment.id, None, limit)
 }
 
 fn candidates_of(
@@ -123,16 +123,22 @@ fn candidates_of(
     spec: &ExperimentSpec,
     account: &Account,
     experiment: ExperimentId,
-    own_budget: Usd,
+    own_terms: Option<&BudgetTerms>,
     limit: usize,
 ) -> Vec<Candidate> {
+    let own_budget = own_terms.and_then(BudgetTerms::cap).unwrap_or(Usd::MAX);
+    let own_finishes = own_terms.is_some_and(|terms| terms.on_exhausted == OnExhausted::FinishRunning);
     let queued_at = input.fleet.experiments.get(&experiment).map_or(input.now, |known| known.queued_at);
     let wish = Wish::new(spec, input.settings, crate::choice::is_in_a_hurry(spec, queued_at, input.now));
     let view = View::new(input);
     let mut room = Room::new(&input.fleet.budgets);
     keep_for_renewals(input, &BTreeSet::new(), &mut room);
-    let held_for = input.settings.lease + input.settings.drain_allowance;
-    let means = Means { left: room.left(account, experiment).min(own_budget), held_for };
+    let finishes = own_finishes || room.finishes(account, experiment);
+    let means = Means {
+        left: room.left(account, experiment).min(own_budget),
+        lease: input.settings.lease,
+        work: spec.estimate.as_ref().filter(|_| finishes).map(|estimate| estimate.duration),
+    };
     let chosen = view.choose(&wish, 1, means);
     let no_room = |hold: Usd| match room.short(account, experiment, hold) {
         Some(Short { key, .. }) => Some(key),
@@ -180,7 +186,7 @@ impl Subject<'_> {
         let (expected_hours, expected_cost) = expectation(self.spec, speed, price);
         let amounts = self.wish.resources.amounts_on(kind);
         let choice = amounts.and_then(|amounts| self.view.choice_of(self.wish, index, amounts, 1));
-        let hold = choice.map(|choice| self.view.hold(&choice, 1, self.means.held_for));
+        let hold = choice.map(|choice| self.view.hold(&choice, 1, self.means));
         let is_chosen = self.chosen.is_some_and(|chosen| chosen.offering == index);
 
         let verdict = if is_chosen {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use bursar_ledger::WorstCase;
 use bursar_model::{
     Attempt, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
-    Instance, InstanceState, InvariantId, Resources, SpotPolicy, UsdPerHour, Violation, invariant,
+    Instance, InstanceState, InvariantId, Resources, SpotPolicy, Usd, Violation, invariant,
 };
 
 use crate::{Plan, PlanInput, plan};
@@ -53,12 +53,16 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::LeaseExtended { .. }
         | Event::InstanceDraining { .. }
         | Event::InstanceTerminating { .. }
+        | Event::BudgetAlerted { .. }
         | Event::AttemptStopping { .. } => {}
         Event::SpecAdded { .. }
         | Event::SweepQueued { .. }
         | Event::ExperimentQueued { .. }
         | Event::CancelRequested { .. }
-        | Event::BudgetLimited { .. }
+        | Event::BudgetSet { .. }
+        | Event::BudgetWindowBegan { .. }
+        | Event::BillingBegan { .. }
+        | Event::BillCorrected { .. }
         | Event::InstanceLaunched { .. }
         | Event::AgentRegistered { .. }
         | Event::InstanceNoticed { .. }
@@ -83,10 +87,10 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
     if listed != Some(&instance.offering) {
         wrong("is launched from no offering of the market");
     }
-    if instance.offering.price != Some(instance.price) || instance.price <= UsdPerHour::ZERO {
+    if instance.offering.known_price() != Some(instance.price) {
         wrong("is launched at no known price");
     }
-    if instance.ceiling < instance.price {
+    if instance.ceiling < instance.price.effective {
         wrong("starts above its ceiling");
     }
     if input.settings.max_price.is_some_and(|most| instance.ceiling > most) {
@@ -103,7 +107,7 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
     {
         wrong("is not paid for one lease");
     }
-    let whole = WorstCase::of_instance(instance).cost(instance.uncharged().span());
+    let whole = WorstCase::of_instance(instance).cost(instance.outstanding_until(instance.held_until()));
     if instance.held() < whole {
         wrong("holds less than it may come to cost");
     }
@@ -220,9 +224,8 @@ fn new_state_violations(before: &Fleet, after: &Fleet) -> Vec<Violation> {
     let grew = |violation: &Violation| {
         violation.invariant != InvariantId::B1
             || after.budgets.iter().any(|(key, budget)| {
-                let was = before.budgets.get(key).copied().unwrap_or_default();
-                budget.limit.is_some_and(|limit| budget.spent + budget.held > limit)
-                    && budget.spent + budget.held > was.spent + was.held
+                let was = before.budgets.get(key).cloned().unwrap_or_default();
+                budget.over() > Usd::ZERO && budget.committed() > was.committed()
             })
     };
     let known = invariant::check(before);

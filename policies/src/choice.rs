@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     PlanInput, Settings,
+    funding::time_at_speed,
     market::{Firmness, Kind, Market, Shelf, known_price},
 };
 
@@ -41,11 +42,14 @@ pub(crate) struct View<'a> {
     open: RefCell<FxHashMap<(u32, Firmness), Option<u32>>>,
 }
 
-/// What a payer can hold and for how long a launch has to be held.
+/// What a payer can hold, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Means {
     pub(crate) left: Usd,
-    pub(crate) held_for: Span,
+    /// One lease.
+    pub(crate) lease: Span,
+    /// The work that has to be paid for from the start, at speed 1, where a budget finishes what it starts.
+    pub(crate) work: Option<Span>,
 }
 
 /// A launch that would do.
@@ -58,6 +62,10 @@ pub(crate) struct Choice {
     pub(crate) ceiling: UsdPerHour,
     /// What one experiment takes of it.
     pub(crate) amounts: Amounts,
+    /// How fast one experiment works on it.
+    pub(crate) speed: f64,
+    /// The disk that comes with it, in GiB.
+    pub(crate) disk_gib: u32,
     /// How many such experiments fit.
     pub(crate) places: u32,
     pub(crate) score: Score,
@@ -76,7 +84,12 @@ pub(crate) struct Score {
 
 impl Means {
     /// Money is no object.
-    pub(crate) const ANY: Self = Self { left: Usd::MAX, held_for: Span::ZERO };
+    pub(crate) const ANY: Self = Self { left: Usd::MAX, lease: Span::ZERO, work: None };
+
+    /// How long a launch has to be held on a machine of this speed, without the drain at its end.
+    pub(crate) fn held_for(&self, speed: f64) -> Span {
+        self.work.map_or(self.lease, |work| time_at_speed(work, speed).max(self.lease))
+    }
 }
 
 impl<'a> Wish<'a> {
@@ -95,10 +108,7 @@ impl<'a> Wish<'a> {
     }
 
     pub(crate) fn speed(&self, kind: &InstanceType) -> f64 {
-        let named =
-            self.speeds.zip(kind.accelerators.as_ref()).and_then(|(speeds, has)| speeds.get(&has.name));
-        // A speed that is no speed would make a machine free or the order undefined.
-        named.copied().filter(|speed| speed.is_finite() && *speed > 0.0).unwrap_or(1.0)
+        self.speeds.map_or(1.0, |speeds| speed_among(speeds, kind))
     }
 
     /// The same without a deadline: spot may miss it, and is better than nothing.
@@ -233,13 +243,16 @@ impl<'a> View<'a> {
         }
         let kind = &offering.instance_type;
         let places = places_on(kind, amounts);
+        let speed = wish.speed(kind);
         Some(Choice {
             offering: index,
             price,
             ceiling: wish.ceiling_of(offering, price),
             amounts,
+            speed,
+            disk_gib: wish.resources.disk_gib,
             places,
-            score: Score::new(price, wish.speed(kind), places.min(mates), index),
+            score: Score::new(price, speed, places.min(mates), index),
             constrained: false,
         })
     }
@@ -247,26 +260,32 @@ impl<'a> View<'a> {
     /// Whether these means suffice for a launch.
     pub(crate) fn can_be_held(&self, choice: &Choice, mates: u32, means: Means) -> bool {
         // Without a limit nothing has to be worked out.
-        means.left == Usd::MAX || self.hold(choice, mates, means.held_for) <= means.left
+        means.left == Usd::MAX || self.hold(choice, mates, means) <= means.left
     }
 
     /// What the first of `mates` experiments holds for a launch: its own part, and what the others leave over.
-    pub(crate) fn hold(&self, choice: &Choice, mates: u32, held_for: Span) -> Usd {
+    pub(crate) fn hold(&self, choice: &Choice, mates: u32, means: Means) -> Usd {
         let kind = &self.market.offering(choice.offering).instance_type;
         let part = kind.weight_of(choice.amounts);
         let others = part.saturating_mul(choice.places.min(mates).max(1) - 1);
         let total = kind.weight().max(others.saturating_add(part));
-        let worst =
-            WorstCase::of(self.market.offering(choice.offering), choice.ceiling, self.drain_allowance);
-        hold::part_of(worst.cost(held_for), total - others, total)
+        let whole =
+            self.worst_case(choice).cost_of_launch(means.held_for(choice.speed) + self.drain_allowance);
+        hold::part_of(whole, total - others, total)
+    }
+
+    /// What a launch may come to cost.
+    pub(crate) fn worst_case(&self, choice: &Choice) -> WorstCase {
+        let offering = self.market.offering(choice.offering);
+        WorstCase::of(offering, choice.disk_gib, choice.ceiling, self.drain_allowance)
     }
 
     /// The least that a launch for one experiment alone has to hold, on whatever may ever be asked for.
-    pub(crate) fn least_hold(&self, wish: &Wish<'_>, held_for: Span) -> Option<Usd> {
+    pub(crate) fn least_hold(&self, wish: &Wish<'_>, means: Means) -> Option<Usd> {
         let wish = wish.at_leisure();
         let accepted = self.suitable(&wish).filter(|(index, _)| self.accepted(&wish, *index));
         let choices = accepted.filter_map(|(index, amounts)| self.choice_of(&wish, index, amounts, 1));
-        choices.map(|choice| self.hold(&choice, 1, held_for)).min()
+        choices.map(|choice| self.hold(&choice, 1, means)).min()
     }
 
     /// Why nothing on the market may be asked for.
@@ -345,6 +364,17 @@ impl Score {
         let cost = price.as_nanos().max(0) as f64 / (speed * f64::from(sharing.max(1)));
         Self { cost_bits: cost.to_bits(), price, offering }
     }
+}
+
+/// How fast an experiment works on a machine; 1.0 unless its estimate says otherwise.
+pub(crate) fn speed_on(spec: &ExperimentSpec, kind: &InstanceType) -> f64 {
+    spec.estimate.as_ref().map_or(1.0, |estimate| speed_among(&estimate.speeds, kind))
+}
+
+fn speed_among(speeds: &BTreeMap<AcceleratorName, f64>, kind: &InstanceType) -> f64 {
+    let named = kind.accelerators.as_ref().and_then(|has| speeds.get(&has.name));
+    // A speed that is no speed would make a machine free or the order undefined.
+    named.copied().filter(|speed| speed.is_finite() && *speed > 0.0).unwrap_or(1.0)
 }
 
 /// Whether spot may miss the deadline where on-demand would not. One interruption is reckoned with: it costs what was

@@ -4,9 +4,11 @@
 //! follows from the state that they make (an `Intended` instance is launched, a `Terminating` one terminated), so that
 //! whoever executes a plan makes no choices, and planning again once all is done changes nothing.
 
+pub mod budgets;
 mod candidates;
 mod check;
 mod choice;
+mod funding;
 mod lifecycle;
 pub mod market;
 mod placement;
@@ -105,5 +107,7 @@ pub fn plan(input: &PlanInput<'_>, ids: &mut IdGen) -> Plan {
     let lifecycle = lifecycle::plan_lifecycle(input, &mut room, &mut plan);
     lifecycle::keep_for_renewals(input, &lifecycle.leaving, &mut room);
     placement::plan_placement(input, &lifecycle, &mut room, ids, &mut plan);
+    budgets::plan_alerts(input, &lifecycle.exhausted, &mut plan);
+    budgets::wake_at_windows(input, &mut plan);
     plan
 }

@@ -5,14 +5,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bursar_ledger::{Metered, Room, hold, lost_work, meter, shares};
+use bursar_ledger::{Metered, Room, cuts, hold, lost_work, meter, shares};
 use bursar_model::{
-    Account, Attempt, AttemptEnd, AttemptState, BudgetKey, Category, DrainReason, Event, Experiment,
-    ExperimentId, ExperimentState, Instance, InstanceId, InstanceState, Outcome, RunCharge, Share, Span,
-    StopReason, Timestamp, Usd,
+    Account, Attempt, AttemptEnd, AttemptId, AttemptState, BudgetKey, Category, DrainReason, Event,
+    Experiment, ExperimentId, ExperimentState, Fleet, Instance, InstanceId, InstanceState, OnExhausted,
+    Outcome, RunCharge, Share, Span, StopReason, Timestamp, Usd,
 };
 
-use crate::{Plan, PlanInput};
+use crate::{Plan, PlanInput, budgets, funding::funded_until};
 
 /// Kept between the end of the longest grace and the end of the lease. Longer than the agent's own margin, so that it
 /// is the daemon that stops the work and knows why, unless it is down.
@@ -35,6 +35,10 @@ pub(crate) struct Lifecycle<'a> {
     /// Instances that this plan has charged already: their shares are not what the fleet says, so they get new work
     /// from the next plan, which follows at once.
     pub(crate) settled: BTreeSet<InstanceId>,
+    /// Experiments that a lowered limit stops, with the budget.
+    landing: BTreeMap<ExperimentId, BudgetKey>,
+    /// Budgets for whose sake this plan stops work.
+    pub(crate) exhausted: BTreeSet<BudgetKey>,
 }
 
 /// Plans all that concerns what is there already.
@@ -43,17 +47,20 @@ pub(crate) fn plan_lifecycle<'a>(
     room: &mut Room<'_>,
     plan: &mut Plan,
 ) -> Lifecycle<'a> {
-    let mut lifecycle = Lifecycle::default();
+    let mut lifecycle = Lifecycle { landing: budgets::landing(input.fleet), ..Lifecycle::default() };
     // What ended in this very turn is still in the fleet until it is stored.
     for attempt in input.fleet.attempts.values().filter(|attempt| !attempt.is_ended()) {
         lifecycle.attempts.entry(attempt.instance).or_default().push(attempt);
     }
     end_cancelled(input, plan);
     for instance in input.fleet.instances.values() {
-        let live = lifecycle.attempts.get(&instance.id).map_or(&[][..], Vec::as_slice);
+        let live = lifecycle.attempts.remove(&instance.id).unwrap_or_default();
         let events_before = plan.events.len();
-        if !plan_instance(input, room, plan, instance, live) {
+        if !plan_instance(input, room, plan, &mut lifecycle, instance, &live) {
             lifecycle.leaving.insert(instance.id);
+        }
+        if !live.is_empty() {
+            lifecycle.attempts.insert(instance.id, live);
         }
         if plan.events.len() > events_before {
             lifecycle.settled.insert(instance.id);
@@ -81,8 +88,8 @@ pub(crate) fn keep_for_renewals(input: &PlanInput<'_>, leaving: &BTreeSet<Instan
         }
         let renewed_at = (instance.lease_until - renewal_ahead(input)).max(input.now);
         let paid_until = renewed_at + input.settings.lease + instance.drain_allowance;
-        let uncharged = paid_until.since(instance.meter.through);
-        for (payer, share) in hold::with_holds(instance, instance.shares.clone(), uncharged) {
+        let end = paid_until.max(instance.held_until());
+        for (payer, share) in hold::with_holds(instance, instance.shares.clone(), end) {
             let held = instance.shares.get(&payer).map_or(Usd::ZERO, |share| share.held);
             room.keep(&share.account, payer, share.held.saturating_sub(held).max(Usd::ZERO));
         }
@@ -107,9 +114,13 @@ fn plan_instance(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
     instance: &Instance,
     live: &[&Attempt],
 ) -> bool {
+    if land(input, room, plan, lifecycle, instance, live) {
+        return false;
+    }
     match instance.state {
         InstanceState::Intended { .. } => {
             // The next call is due at its back-off, whatever is planned. Past its lease nothing pays for what the launch
@@ -132,7 +143,7 @@ fn plan_instance(
                 return false;
             }
             plan.wake(give_up);
-            extend_when_due(input, room, plan, instance, live)
+            extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Ready { since } => {
             stop_where_due(input, plan, live);
@@ -149,7 +160,7 @@ fn plan_instance(
                 plan.wake(instance.lease_until);
                 return true;
             }
-            extend_when_due(input, room, plan, instance, live)
+            extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Draining { since, why } => {
             stop_where_due(input, plan, live);
@@ -163,6 +174,71 @@ fn plan_instance(
         }
         InstanceState::Terminating { .. } | InstanceState::Gone { .. } => false,
     }
+}
+
+/// Stops what a lowered limit does not pay for any longer: work is told to save and stop, and an instance that works for
+/// nobody else goes. True when it goes.
+fn land(
+    input: &PlanInput<'_>,
+    room: &mut Room<'_>,
+    plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
+    instance: &Instance,
+    live: &[&Attempt],
+) -> bool {
+    if lifecycle.landing.is_empty() {
+        return false;
+    }
+    let lands = |id: &ExperimentId| lifecycle.landing.contains_key(id);
+    let takes_work = match instance.state {
+        InstanceState::Intended { .. } | InstanceState::Booting { .. } | InstanceState::Ready { .. } => true,
+        InstanceState::Draining { .. } | InstanceState::Terminating { .. } | InstanceState::Gone { .. } => {
+            false
+        }
+    };
+    if !takes_work || !instance.shares.keys().any(lands) {
+        return false;
+    }
+    let stopped: Vec<&Attempt> = live.iter().copied().filter(|attempt| lands(&attempt.experiment)).collect();
+    let goes = if live.is_empty() {
+        // Whoever waits for it and could pay gets another.
+        true
+    } else {
+        stopped.len() == live.len()
+    };
+    let keys: Vec<BudgetKey> =
+        instance.shares.keys().filter_map(|id| lifecycle.landing.get(id)).cloned().collect();
+    if goes {
+        if live.is_empty() {
+            end(input, room, plan, instance, live, DrainReason::Budget);
+        } else {
+            settle(input, room, plan, instance, live);
+            let (at, why) = (input.now, DrainReason::Budget);
+            plan.events.push(Event::InstanceDraining { instance: instance.id, at, why });
+            plan.wake(input.now + input.settings.drain_allowance);
+        }
+    }
+    for attempt in stopped {
+        let key = &lifecycle.landing[&attempt.experiment];
+        stop_for_budget(input, plan, attempt, key);
+    }
+    lifecycle.exhausted.extend(keys);
+    goes
+}
+
+/// Tells an attempt to stop for the sake of a budget.
+fn stop_for_budget(input: &PlanInput<'_>, plan: &mut Plan, attempt: &Attempt, key: &BudgetKey) {
+    let why = budgets::stop_reason(key);
+    if may_stop(attempt, why) {
+        let at_once = stops_at_once(input, key);
+        plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why, at_once });
+    }
+}
+
+/// Whether a budget gives no time to save.
+fn stops_at_once(input: &PlanInput<'_>, key: &BudgetKey) -> bool {
+    let budget = input.fleet.budgets.get(key);
+    budget.is_some_and(|budget| budget.on_exhausted() == OnExhausted::Stop)
 }
 
 /// Whether an instance's agent was not heard lately, or not yet since the daemon started.
@@ -193,7 +269,7 @@ fn reason_to_leave(
     if instance.notice.is_some() {
         return Some(DrainReason::Interrupted);
     }
-    if instance.price > instance.ceiling {
+    if instance.price.effective > instance.ceiling {
         return Some(DrainReason::Ceiling);
     }
     // Silence counts from when the daemon could first have heard.
@@ -238,7 +314,8 @@ fn leave(
         | DrainReason::Unneeded => StopReason::Moved,
     };
     for attempt in live.iter().filter(|attempt| may_stop(attempt, stop)) {
-        plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why: stop });
+        let (at, why, at_once) = (input.now, stop, false);
+        plan.events.push(Event::AttemptStopping { attempt: attempt.id, at, why, at_once });
     }
     plan.wake(input.now + input.settings.drain_allowance);
 }
@@ -263,7 +340,8 @@ fn stop_where_due(input: &PlanInput<'_>, plan: &mut Plan, live: &[&Attempt]) {
         if let Some(why) = reason_to_stop(input, plan, attempt, experiment)
             && may_stop(attempt, why)
         {
-            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why });
+            let (at, at_once) = (input.now, false);
+            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at, why, at_once });
         }
     }
 }
@@ -301,17 +379,22 @@ fn extend_when_due(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
     instance: &Instance,
     live: &[&Attempt],
 ) -> bool {
     let due = instance.lease_until - renewal_ahead(input);
-    if input.now < due {
+    // What somebody holds whose work has landed goes to those who still run, at once.
+    let works = |payer: &&ExperimentId| live.iter().any(|attempt| attempt.experiment == **payer);
+    let has_landed = |payer: &&ExperimentId| lifecycle.landing.contains_key(payer) && !works(payer);
+    let hands_over = !live.is_empty() && instance.shares.keys().any(|payer| has_landed(&payer));
+    if input.now < due && !hands_over {
         plan.wake(due);
         return true;
     }
     let Err(short) = extend_lease(input, room, plan, instance, live) else { return true };
 
-    let land_at = instance.lease_until - landing_ahead(input, live);
+    let land_at = instance.lease_until - landing_ahead(input, live, &short);
     if input.now < land_at {
         plan.wake(land_at);
         // Budgets get room when other work ends; asked again at half of what is left.
@@ -330,15 +413,9 @@ fn extend_when_due(
         });
     }
     for attempt in stopped {
-        let why = match short[&attempt.experiment] {
-            // A wider budget outlives the experiment: somebody may raise it, and until then it waits.
-            BudgetKey::Installation | BudgetKey::Project(_) => StopReason::Unfunded,
-            BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => StopReason::Budget,
-        };
-        if may_stop(attempt, why) {
-            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why });
-        }
+        stop_for_budget(input, plan, attempt, &short[&attempt.experiment]);
     }
+    lifecycle.exhausted.extend(short.into_values());
     plan.wake(input.now + input.settings.drain_allowance);
     plan.wake(instance.lease_until);
     false
@@ -352,9 +429,16 @@ fn renewal_ahead(input: &PlanInput<'_>) -> Span {
 /// How long before the end of a lease that cannot be extended work is told to stop: its grace to save, as much again for
 /// the others on the instance, whose lease is extended once it has left, and a margin. Where the lease is too short for
 /// that, the others may have to move.
-fn landing_ahead(input: &PlanInput<'_>, live: &[&Attempt]) -> Span {
+fn landing_ahead(
+    input: &PlanInput<'_>,
+    live: &[&Attempt],
+    short: &BTreeMap<ExperimentId, BudgetKey>,
+) -> Span {
+    let saves =
+        |attempt: &&&Attempt| short.get(&attempt.experiment).is_none_or(|key| !stops_at_once(input, key));
     let grace = live
         .iter()
+        .filter(saves)
         .filter_map(|attempt| input.fleet.experiments.get(&attempt.experiment))
         .map(|experiment| input.fleet.spec(experiment).checkpoint.grace)
         .max()
@@ -378,22 +462,28 @@ fn extend_lease(
     if until <= instance.lease_until {
         return Ok(());
     }
-    let through = metered_through(input, instance);
-    let uncharged = (until + instance.drain_allowance).since(through);
     let account_of =
         |id| input.fleet.experiments.get(&id).map(|experiment: &Experiment| experiment.account.clone());
-    let charged = charge(input, instance, live);
+    let charged = charge(input, room, instance, live);
     if let Some(metered) = &charged {
         enter(room, instance, metered);
     }
     let before = shares_after(instance, charged.as_ref());
-    let held = |shares| hold::with_holds(instance, shares, uncharged);
-    let renewed = shares::at_renewal(instance, live.iter().copied(), account_of);
-    for candidate in [renewed, instance.shares.clone()] {
+    let funded_until = funded_until(input, room, instance, None);
+    let renewed = Instance {
+        lease_until: until,
+        funded_until,
+        meter: charged.as_ref().map_or(&instance.meter, Metered::meter).clone(),
+        ..instance.clone()
+    };
+    let held = |shares| hold::with_holds(&renewed, shares, renewed.held_until());
+    let by_use = shares::at_renewal(instance, live.iter().copied(), account_of);
+    for candidate in [by_use, instance.shares.clone()] {
         let after = held(candidate);
         if room.exchange(&before, &after).is_ok() {
-            plan.events.extend(charged.map(Metered::into_event));
-            plan.events.push(Event::LeaseExtended { instance: instance.id, until, shares: after });
+            plan.events.extend(charged.into_iter().flat_map(Metered::into_events));
+            let instance = instance.id;
+            plan.events.push(Event::LeaseExtended { instance, until, funded_until, shares: after });
             plan.wake(until - renewal_ahead(input));
             return Ok(());
         }
@@ -436,15 +526,20 @@ fn settle(
     instance: &Instance,
     live: &[&Attempt],
 ) {
-    if let Some(metered) = charge(input, instance, live) {
+    if let Some(metered) = charge(input, room, instance, live) {
         enter(room, instance, &metered);
-        plan.events.push(metered.into_event());
+        plan.events.extend(metered.into_events());
     }
 }
 
 /// What an instance is to be charged now, if anything.
-pub(crate) fn charge(input: &PlanInput<'_>, instance: &Instance, live: &[&Attempt]) -> Option<Metered> {
-    meter(instance, live.iter().copied(), metered_through(input, instance))
+pub(crate) fn charge(
+    input: &PlanInput<'_>,
+    room: &Room<'_>,
+    instance: &Instance,
+    live: &[&Attempt],
+) -> Option<Metered> {
+    meter(instance, live.iter().copied(), metered_through(input, instance), room.cuts())
 }
 
 /// The shares of an instance with what they hold after a charge.
@@ -474,7 +569,8 @@ fn changes<'m>(
     instance: &'m Instance,
     metered: &'m Metered,
 ) -> impl Iterator<Item = (&'m Account, ExperimentId, Usd)> {
-    let charged = metered.charge.lines.iter().map(|line| (&*line.account, line.payer, line.amount));
+    let lines = metered.charges().flat_map(|charge| &charge.lines);
+    let charged = lines.map(|line| (&*line.account, line.payer, line.costs.effective));
     let held = instance.shares.iter().filter_map(|(payer, share)| {
         let after = metered.held.get(payer)?;
         Some((&*share.account, *payer, *after - share.held))
@@ -492,18 +588,18 @@ pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Tim
     heard.min(input.now).max(instance.meter.through)
 }
 
-/// The events that end an attempt: its charge up to then, the work that is lost, the end, and the end of its experiment
-/// where it is not to be tried again. `live` are the attempts on the instance, this one among them.
+/// The events that end a live attempt: its charge up to then, the work that is lost, the end, and the end of its
+/// experiment where it is not to be tried again. None for an attempt that does not run anywhere.
 #[must_use]
-pub fn attempt_ended(
-    instance: &Instance,
-    live: &[&Attempt],
-    attempt: &Attempt,
-    experiment: &Experiment,
-    retry_limit: u32,
-    at: Timestamp,
-    end: AttemptEnd,
-) -> Vec<Event> {
+pub fn attempt_ended(fleet: &Fleet, attempt: AttemptId, at: Timestamp, end: AttemptEnd) -> Vec<Event> {
+    let found = fleet.attempts.get(&attempt).and_then(|attempt| {
+        let instance = fleet.instances.get(&attempt.instance)?;
+        Some((attempt, instance, fleet.experiments.get(&attempt.experiment)?))
+    });
+    let Some((attempt, instance, experiment)) = found else { return Vec::new() };
+    let live: Vec<&Attempt> = fleet.attempts_on(instance.id).collect();
+    let retry_limit = fleet.spec(experiment).retry.limit;
+    let cuts = cuts(&fleet.budgets);
     let mut events = Vec::new();
     // What was told to stop for good stays stopped, however its process took it.
     let end = match (&attempt.state, end) {
@@ -529,21 +625,19 @@ pub fn attempt_ended(
     };
     let mut charged = instance.clone();
     let mut ended = attempt.clone();
-    if let Some(metered) = meter(instance, live.iter().copied(), at) {
+    if let Some(metered) = meter(instance, live.iter().copied(), at, &cuts) {
         // The lost part is counted with this last charge in it.
-        let ran = metered.charge.lines.iter().filter(|line| line.category == Category::Run);
-        for line in ran.filter(|line| line.payer == attempt.experiment) {
-            ended.ran(RunCharge {
-                period: metered.charge.period,
-                amount: line.amount,
-                on_demand_amount: line.on_demand_amount,
-            });
+        for charge in metered.charges() {
+            let ran = charge.lines.iter().filter(|line| line.category == Category::Run);
+            for line in ran.filter(|line| line.payer == attempt.experiment) {
+                ended.ran(RunCharge { period: charge.period, costs: line.costs });
+            }
         }
-        charged.meter = metered.meter.clone();
-        events.push(metered.into_event());
+        charged.meter = metered.meter().clone();
+        events.extend(metered.into_events());
     }
-    if lost && let Some(correction) = lost_work(&charged, &ended, at) {
-        events.push(correction.into_event());
+    if lost && let Some(correction) = lost_work(&charged, &ended) {
+        events.extend(correction.into_events());
     }
     let not_before = match &end {
         AttemptEnd::InstanceLost { interrupted: false } => Some(at + backoff_after(experiment.losses)),

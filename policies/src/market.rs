@@ -239,8 +239,7 @@ type Parts<'a> = (
 
 /// What an offering's key is made of, without making one.
 fn parts(offering: &Offering) -> Parts<'_> {
-    let Offering { provider, region, zone, instance_type, capacity_type, price: _, on_demand_price: _ } =
-        offering;
+    let Offering { provider, region, zone, instance_type, capacity_type, .. } = offering;
     (provider, region, zone, &instance_type.name, *capacity_type)
 }
 

@@ -19,7 +19,7 @@ mod tests;
 use std::sync::Arc;
 
 use bursar_ledger::Room;
-use bursar_model::{BudgetKey, Event, IdGen, NoRoom, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
+use bursar_model::{Event, IdGen, NoRoom, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
 use rustc_hash::FxHashMap;
 
 use self::{
@@ -142,7 +142,7 @@ impl<'a> Placement<'a, '_> {
         let needed = no_room.needed;
         let experiment = self.entries[index].experiment;
         let never = self.room.never(&experiment.account, experiment.id, needed);
-        if let Some(short) = never.filter(|short| is_its_own(&short.key) && short.held == Usd::ZERO) {
+        if let Some(short) = never.filter(|short| short.key.ends_with_its_work() && short.held == Usd::ZERO) {
             let why = Refusal::Budget { key: short.key, limit: short.limit, spent: short.spent, needed };
             // What has run and cannot go on was stopped, with its checkpoint kept; only what never ran is refused.
             let outcome = match experiment.attempts {
@@ -179,14 +179,5 @@ impl<'a> Placement<'a, '_> {
                 Fate::Open => unreachable!("placing gives everything a fate"),
             }
         }
-    }
-}
-
-/// A budget that ends with the experiment or its sweep. That of a project or of the installation outlives them: somebody
-/// may raise it, and until then the experiment waits.
-fn is_its_own(key: &BudgetKey) -> bool {
-    match key {
-        BudgetKey::Installation | BudgetKey::Project(_) => false,
-        BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => true,
     }
 }

@@ -1,9 +1,12 @@
 //! What must be true of every plan, over random worlds and over what becomes of them.
 #![expect(clippy::float_arithmetic, reason = "prices are made up of tenths of a dollar")]
 
+use std::sync::Arc;
+
+use bursar_ledger::{Metered, quote};
 use bursar_model::{
-    AttemptEnd, BudgetKey, Event, ExperimentId, ExperimentSpec, ExperimentState, Offering, Scope, Span,
-    SpotPolicy, WaitingOn,
+    AttemptEnd, BillingRules, BudgetKey, BudgetTerms, Event, ExperimentId, ExperimentSpec, ExperimentState,
+    Offering, OnExhausted, Price, Schedule, Scope, Span, SpotPolicy, Terms, WaitingOn,
 };
 use proptest::prelude::*;
 
@@ -23,18 +26,29 @@ enum Happening {
     Price(prop::sample::Index, f64),
     Refuse(prop::sample::Index, i64),
     Cancel(prop::sample::Index),
+    Budget(BudgetKey, BudgetTerms),
     SweepUp,
 }
 
 fn offerings() -> impl Strategy<Value = Vec<Offering>> {
     let kind =
         (prop::sample::select(vec!["T4", "L4", "A100", ""]), prop::sample::select(vec![1_u32, 2, 4, 8]));
-    let listed = (kind, 0_u32..60, any::<bool>()).prop_map(|((accelerator, count), price, is_spot)| {
+    // As a cloud bills: by the second, a minute at least, with a disk and an overhead.
+    let billed = Terms {
+        billing: BillingRules::PER_SECOND,
+        disk_gib: per_hour(0.002),
+        address: per_hour(0.005),
+        overhead: per_hour(0.01),
+    };
+    let terms = prop_oneof![Just(Terms::default()), Just(billed)];
+    let listed = (kind, 0_u32..60, any::<bool>(), terms);
+    let listed = listed.prop_map(|((accelerator, count), price, is_spot, terms)| {
         let name = format!("{accelerator}x{count}");
         let kind =
             if accelerator.is_empty() { cpu(&name, 4 * count) } else { gpu(&name, accelerator, count) };
         let price = f64::from(price) / 10.0;
-        if is_spot { spot(&kind, price, price * 2.0) } else { offering(&kind, price) }
+        let listed = if is_spot { spot(&kind, price, price * 2.0) } else { offering(&kind, price) };
+        quote(listed, &terms, &[])
     });
     prop::collection::vec(listed, 0..14)
 }
@@ -53,12 +67,29 @@ fn specs() -> impl Strategy<Value = ExperimentSpec> {
         |(accelerators, policy, (max_price, budget), cpus, priority)| ExperimentSpec {
             spot_policy: policy,
             max_price: max_price.map(|tenths| per_hour(f64::from(tenths) / 10.0)),
-            budget: budget.map(|tenths| crate::testing::dollars(f64::from(tenths) / 10.0)),
+            budget: budget
+                .map(|tenths| Arc::new(BudgetTerms::of(crate::testing::dollars(f64::from(tenths) / 10.0)))),
             priority,
             resources: bursar_model::Resources { cpus_milli: 500 * cpus, ..spec(&accelerators).resources },
             ..spec(&accelerators)
         },
     )
+}
+
+/// Caps of all kinds: over everything or by the hour, and with each way to end work.
+fn budgets() -> impl Strategy<Value = (BudgetKey, BudgetTerms)> {
+    let keys = vec![
+        BudgetKey::Installation,
+        BudgetKey::Project("p".into()),
+        BudgetKey::User(bursar_model::UserName::new("ada")),
+    ];
+    let ends = vec![OnExhausted::CheckpointAndStop, OnExhausted::Stop, OnExhausted::FinishRunning];
+    let terms = (1_u32..100, any::<bool>(), prop::sample::select(ends));
+    (prop::sample::select(keys), terms).prop_map(|(key, (tenths, hourly, on_exhausted))| {
+        let schedule = hourly.then(|| Schedule::parse("hour", None).unwrap());
+        let limit = crate::testing::dollars(f64::from(tenths) / 10.0);
+        (key, BudgetTerms { schedule, on_exhausted, ..BudgetTerms::of(limit) })
+    })
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
@@ -76,6 +107,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => (any::<prop::sample::Index>(), 0.1_f64..12.0).prop_map(|(index, price)| Happening::Price(index, price)),
         1 => (any::<prop::sample::Index>(), 1_i64..600).prop_map(|(index, secs)| Happening::Refuse(index, secs)),
         1 => any::<prop::sample::Index>().prop_map(Happening::Cancel),
+        1 => budgets().prop_map(|(key, terms)| Happening::Budget(key, terms)),
         1 => Just(Happening::SweepUp),
     ];
     prop::collection::vec(one, 1..40)
@@ -116,15 +148,12 @@ fn happen(world: &mut World, sweep: bursar_model::SweepId, happening: Happening)
             if !ids.is_empty() {
                 // As the daemon does it: charged at the old price up to the change.
                 let id = *index.get(&ids);
-                let live: Vec<_> = world.fleet.attempts_on(id).collect();
-                let instance = &world.fleet.instances[&id];
-                let charged = crate::lifecycle::charge(&world.input(), instance, &live);
-                if let Some(metered) = charged {
-                    world.apply(&metered.into_event());
+                for event in world.charge(id).into_iter().flat_map(Metered::into_events) {
+                    world.apply(&event);
                 }
                 // Above the ceiling a charge could exceed what is held: that is for the reconciler to keep short.
                 let price = per_hour(price).min(world.fleet.instances[&id].ceiling);
-                world.apply(&Event::PriceChanged { instance: id, price });
+                world.apply(&Event::PriceChanged { instance: id, at: world.now, price: Price::plain(price) });
             }
         }
         Happening::Refuse(index, secs) => {
@@ -140,6 +169,7 @@ fn happen(world: &mut World, sweep: bursar_model::SweepId, happening: Happening)
                 world.apply(&Event::CancelRequested { experiment: *index.get(&ids) });
             }
         }
+        Happening::Budget(key, terms) => world.set_terms(key, terms),
         Happening::SweepUp => world.sweep_up(),
     }
 }
@@ -216,8 +246,9 @@ proptest! {
             let _ = world.step();
             happen(&mut world, sweep, happening);
             for (key, budget) in &world.fleet.budgets {
+                // What was committed when the limit was lowered may land, and not a nano-dollar more.
                 prop_assert!(
-                    budget.limit.is_none_or(|limit| budget.spent + budget.held <= limit),
+                    budget.ceiling().is_none_or(|most| budget.committed() <= most),
                     "{key}: {budget:?}"
                 );
             }

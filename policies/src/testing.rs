@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bursar_model::{
-    Accelerators, Account, AttemptEnd, AttemptId, BudgetKey, CapacityType, CheckpointSpec, CloudInstance,
-    CloudState, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, InstanceEnd,
-    InstanceId, InstanceState, InstanceType, Offering, Params, Resources, Retry, Span, SpecId, SpotPolicy,
-    Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    Accelerators, Account, AttemptEnd, AttemptId, BudgetKey, BudgetTerms, CapacityType, CheckpointSpec,
+    CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet,
+    IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Offering, Params, Resources, Retry, SetBy,
+    Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
-use crate::{Market, Plan, PlanInput, Settings, attempt_ended, check, plan};
+use bursar_ledger::{Metered, Room};
+
+use crate::{Market, Plan, PlanInput, Settings, attempt_ended, budgets::windows_that_begin, check, plan};
 
 /// A machine type with 8 CPUs and 32 GiB for each of its accelerators.
 pub(crate) fn gpu(name: &str, accelerator: &str, count: u32) -> Arc<InstanceType> {
@@ -51,7 +53,10 @@ pub(crate) fn offering(kind: &Arc<InstanceType>, price: f64) -> Offering {
         instance_type: kind.clone(),
         capacity_type: CapacityType::OnDemand,
         price: Some(per_hour(price)),
+        list_price: None,
         on_demand_price: Some(per_hour(price)),
+        price_since: None,
+        terms: Arc::default(),
     }
 }
 
@@ -127,7 +132,13 @@ impl World {
     }
 
     pub(crate) fn limit(&mut self, key: BudgetKey, limit: f64) {
-        self.apply(&Event::BudgetLimited { key, limit: Some(dollars(limit)) });
+        self.set_terms(key, BudgetTerms::of(dollars(limit)));
+    }
+
+    pub(crate) fn set_terms(&mut self, key: BudgetKey, terms: BudgetTerms) {
+        let window = terms.schedule.as_ref().map(|schedule| schedule.window_at(self.now));
+        let (terms, by) = (Some(Arc::new(terms)), SetBy::Configuration);
+        self.apply(&Event::BudgetSet { key, terms, by, window, spent: None });
     }
 
     pub(crate) fn sweep(&mut self, trials: u32, max_parallel: Option<u32>) -> SweepId {
@@ -163,8 +174,8 @@ impl World {
         if known.is_none() {
             self.apply(&Event::SpecAdded { id: spec_id, spec: Arc::new(spec.clone()) });
         }
-        if let Some(budget) = spec.budget {
-            self.apply(&Event::BudgetLimited { key: BudgetKey::Experiment(id), limit: Some(budget) });
+        if let Some(terms) = &spec.budget {
+            self.set_terms(BudgetKey::Experiment(id), BudgetTerms::clone(terms));
         }
         let experiment = Experiment {
             id,
@@ -200,6 +211,9 @@ impl World {
     #[track_caller]
     pub(crate) fn step(&mut self) -> Plan {
         let mut ids = self.ids.clone();
+        for event in windows_that_begin(&self.fleet.budgets, self.now) {
+            self.apply(&event);
+        }
         let plan = plan(&self.input(), &mut ids);
         assert_eq!(plan, self.look(), "the same input gives the same plan");
         let violations = check(&self.input(), &plan);
@@ -232,6 +246,8 @@ impl World {
                         instance: id,
                         state: CloudState::Pending,
                         launched_at: self.now,
+                        running_at: None,
+                        stopping_at: None,
                         notice: None,
                     };
                     self.apply(&Event::InstanceLaunched { cloud, at: self.now });
@@ -267,17 +283,20 @@ impl World {
         }
     }
 
+    /// What an instance is to be charged now.
+    pub(crate) fn charge(&self, instance: InstanceId) -> Option<Metered> {
+        let live: Vec<_> = self.fleet.attempts_on(instance).collect();
+        let room = Room::new(&self.fleet.budgets);
+        crate::lifecycle::charge(&self.input(), &room, &self.fleet.instances[&instance], &live)
+    }
+
     /// An attempt ends, as its agent says.
     #[track_caller]
     pub(crate) fn end(&mut self, attempt: AttemptId, end: AttemptEnd) {
-        let attempt = &self.fleet.attempts[&attempt];
-        let instance = &self.fleet.instances[&attempt.instance];
-        let experiment = &self.fleet.experiments[&attempt.experiment];
-        let live: Vec<_> = self.fleet.attempts_on(instance.id).collect();
-        let retry = self.fleet.spec(experiment).retry.limit;
+        let instance = &self.fleet.instances[&self.fleet.attempts[&attempt].instance];
         // The instance ended itself by the end of what is paid for, and the attempt with it.
         let at = self.now.min(instance.paid_until());
-        let events = attempt_ended(instance, &live, attempt, experiment, retry, at, end);
+        let events = attempt_ended(&self.fleet, attempt, at, end);
         for event in &events {
             self.apply(event);
         }
@@ -321,7 +340,7 @@ pub(crate) fn render(plan: &Plan) -> String {
                     "launch {} as {} at {} up to {}, {} GiB of disk, for",
                     instance.id,
                     instance.offering.key(),
-                    instance.price.rounded(),
+                    instance.price.effective.rounded(),
                     instance.ceiling.rounded(),
                     instance.disk_gib
                 );
@@ -330,7 +349,7 @@ pub(crate) fn render(plan: &Plan) -> String {
                 }
                 line
             }
-            Event::AttemptAssigned { attempt, shares } => {
+            Event::AttemptAssigned { attempt, shares, .. } => {
                 let mut line = format!(
                     "assign {} to {} on {:?}, paid by",
                     attempt.experiment, attempt.instance, attempt.devices
@@ -341,7 +360,7 @@ pub(crate) fn render(plan: &Plan) -> String {
                 line
             }
             Event::Charged { charge, .. } => {
-                format!("charge {} {}", charge.instance, charge.cost().rounded())
+                format!("charge {} {}", charge.instance, charge.costs().effective.rounded())
             }
             Event::ExperimentEnded { experiment, outcome, .. } => format!("end {experiment}: {outcome}"),
             other => format!("{other:?}"),

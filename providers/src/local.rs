@@ -364,7 +364,10 @@ impl Provider for LocalProvider {
                         instance_type: Arc::clone(&kind.instance_type),
                         capacity_type,
                         price: Some(price),
+                        list_price: None,
                         on_demand_price: kind.on_demand,
+                        price_since: None,
+                        terms: Arc::default(),
                     });
                 }
             }
@@ -483,6 +486,8 @@ fn cloud_instance(
         instance: machine.instance,
         state,
         launched_at: machine.launched_at,
+        running_at: None,
+        stopping_at: None,
         notice: folder.notice()?.map(|notice| notice.gone_at),
     })
 }

@@ -133,6 +133,8 @@ impl Provider for MemoryProvider {
             instance: request.instance,
             state: CloudState::Running,
             launched_at: now,
+            running_at: None,
+            stopping_at: None,
             notice: None,
         };
         records.instances.insert(token, record.clone());

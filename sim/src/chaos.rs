@@ -1,7 +1,11 @@
 //! Everything at once: work comes in, and whatever can go wrong does, by seed. Then the faults stop, and all must end
 //! well.
 
-use bursar_model::{BudgetKey, ExperimentId, InstanceId, Scope, Span, SpotPolicy, Timestamp, Usd, Violation};
+use std::sync::Arc;
+
+use bursar_model::{
+    BudgetKey, BudgetTerms, ExperimentId, InstanceId, Scope, Span, SpotPolicy, Timestamp, Usd, Violation,
+};
 use bursar_providers::{
     ErrorKind,
     faulty::{Call, Fault},
@@ -50,7 +54,8 @@ pub fn chaos(seed: u64) -> ChaosReport {
     let mut chance = Chance::new(seed).child(1);
     // Half of the worlds have less money than work.
     let limit = chance.per_mille(500).then(|| Usd::from_dollars(2 + chance.below(12) as i64));
-    let scenario = Scenario { limits: vec![(BudgetKey::Installation, limit)], ..Scenario::default() };
+    let terms = limit.map(|limit| Arc::new(BudgetTerms::of(limit)));
+    let scenario = Scenario { budgets: vec![(BudgetKey::Installation, terms)], ..Scenario::default() };
     let mut run = Run {
         world: World::new(seed, scenario),
         chance,
@@ -165,7 +170,7 @@ impl Run {
         let mut spec = job.spec();
         let policies = [SpotPolicy::Auto, SpotPolicy::Spot, SpotPolicy::OnDemand];
         spec.spot_policy = self.chance.pick(&policies).copied().unwrap_or_default();
-        spec.budget = self.chance.per_mille(200).then_some(Usd::from_dollars(1));
+        spec.budget = self.chance.per_mille(200).then(|| Arc::new(BudgetTerms::of(Usd::from_dollars(1))));
         spec.max_duration = self.chance.per_mille(100).then_some(Span::from_secs(3600));
         spec.priority = self.chance.below(3) as i32;
         // Submitted again under the same key where the daemon died over it.

@@ -407,6 +407,8 @@ impl Record {
             instance,
             state,
             launched_at: self.launched_at,
+            running_at: None,
+            stopping_at: None,
             notice: self.notice.filter(|(told_at, _)| *told_at <= now).map(|(_, taken_at)| taken_at),
         }
     }

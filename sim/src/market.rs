@@ -128,7 +128,10 @@ pub fn small_market(provider: &ProviderName) -> Vec<SimOffering> {
                 instance_type: instance_type.clone(),
                 capacity_type,
                 price: Some(price),
+                list_price: None,
                 on_demand_price: Some(on_demand_price),
+                price_since: None,
+                terms: Arc::default(),
             };
             offerings.push(SimOffering {
                 offering: offering(CapacityType::OnDemand, on_demand_price),

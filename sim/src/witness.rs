@@ -109,7 +109,7 @@ impl Witness {
                 continue;
             };
             let (billed, doubt) = self.cloud.bill(id);
-            let set_aside = instance.meter.cost + instance.held();
+            let set_aside = instance.meter.costs.effective + instance.held();
             if billed > set_aside + doubt + ROUNDING {
                 let now = self.clock.now();
                 self.ground.report(
@@ -163,7 +163,10 @@ impl Witness {
         let unlisted = |ended: &Timestamp| now.since(*ended) >= LIST_KEEPS_ENDED;
         let ended = self.cloud.ended(instance.id).filter(unlisted);
         let unseen = ended.map_or(Span::ZERO, |ended| instance.paid_until().since(ended));
-        Closed { booked: instance.meter.cost, excess_max: instance.ceiling.cost_rounded_up(unseen) }
+        Closed {
+            booked: instance.meter.costs.effective,
+            excess_max: instance.ceiling.cost_rounded_up(unseen),
+        }
     }
 
     /// Every change is a single step, so that a panic elsewhere leaves nothing half-done.

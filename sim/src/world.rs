@@ -7,12 +7,12 @@ use bursar_daemon::{
     inbox::{
         Accepted, CancelTarget, Inbox, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest, inbox,
     },
-    reconciler::{Parts, Reconciler, Snapshot},
+    reconciler::{Parts, Pricing, Reconciler, Snapshot},
     secrets::InstallationKey,
 };
 use bursar_model::{
-    BudgetKey, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId, Outcome, ProviderName, Span,
-    Timestamp, Usd, UserName, Violation, WaitingOn,
+    BudgetKey, BudgetTerms, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId, Outcome,
+    ProviderName, Span, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
 use bursar_providers::{Provider, faulty::FaultyProvider};
@@ -48,8 +48,10 @@ pub struct Scenario {
     pub market: Vec<SimOffering>,
     /// How the daemon plans.
     pub settings: Settings,
-    /// The limits of the configured budgets.
-    pub limits: Vec<(BudgetKey, Option<Usd>)>,
+    /// The configured budgets.
+    pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
+    /// What listed prices come to.
+    pub pricing: Pricing,
 }
 
 impl Default for Scenario {
@@ -58,7 +60,8 @@ impl Default for Scenario {
             epoch: Timestamp::from_millis(1_790_000_000_000),
             market: small_market(&provider_name()),
             settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
-            limits: Vec::new(),
+            budgets: Vec::new(),
+            pricing: Pricing::default(),
         }
     }
 }
@@ -183,7 +186,8 @@ impl World {
                 observe_interval: Span::from_secs(30),
                 observe_interval_busy: Span::from_secs(5),
             },
-            limits: self.scenario.limits.clone(),
+            budgets: self.scenario.budgets.clone(),
+            pricing: self.scenario.pricing.clone(),
         };
         let witness = self.witness.clone();
         let started = self.runtime.block_on(async {
@@ -236,8 +240,8 @@ impl World {
         let until = self.now() + span;
         let (clock, witness) = (self.clock, self.witness.clone());
         let ground = self.ground.clone();
-        let limit = self.scenario.limits.iter().find(|(key, _)| *key == BudgetKey::Installation);
-        let limit = limit.and_then(|(_, limit)| *limit);
+        let terms = self.scenario.budgets.iter().find(|(key, _)| *key == BudgetKey::Installation);
+        let limit = terms.and_then(|(_, terms)| terms.as_ref()?.limit);
         let cloud = self.cloud.clone();
         let died = self.runtime.block_on(async {
             while clock.now() < until {
@@ -281,8 +285,14 @@ impl World {
     ) -> Option<Accepted> {
         let spec_id = spec_id(&spec);
         let trials = jobs.iter().map(|job| job.params()).collect();
-        let sweep =
-            NewSweep { name: name.into(), spec_id, spec: Arc::new(spec), trials, budget, max_parallel };
+        let sweep = NewSweep {
+            name: name.into(),
+            spec_id,
+            spec: Arc::new(spec),
+            trials,
+            budget: budget.map(|limit| Arc::new(BudgetTerms::of(limit))),
+            max_parallel,
+        };
         self.send(name, SubmitContent::Sweep(sweep))
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bursar_config::{ConfigFile, read_config};
 use bursar_daemon::{http::Health, serve::store_path};
-use bursar_model::{Budget, BudgetKey, InvariantId, Usd, Violation};
+use bursar_model::{Budget, BudgetKey, Usd};
 use bursar_store::{Integrity, Reader};
 
 use crate::{
@@ -128,13 +128,9 @@ fn of_store(path: &Path) -> Vec<Finding> {
     };
     let fix = "stop the daemon and restore the newest backup";
     let mut findings = vec![Finding::of("store", integrity.is_sound(), detail, fix)];
-    let lowered: Vec<_> = budgets.iter().filter(|(key, budget)| is_lowered(key, budget)).collect();
-    findings.extend(lowered.iter().map(|(key, budget)| Finding::well("budget", below(key, budget))));
-    let faults: Vec<String> = violations
-        .iter()
-        .filter(|violation| !lowered.iter().any(|(key, _)| is_of(violation, key)))
-        .map(ToString::to_string)
-        .collect();
+    let landing = budgets.iter().filter(|(_, budget)| budget.over() > Usd::ZERO);
+    findings.extend(landing.map(|(key, budget)| Finding::well("budget", below(key, budget))));
+    let faults: Vec<String> = violations.iter().map(ToString::to_string).collect();
     findings.push(Finding::of(
         "invariants",
         faults.is_empty(),
@@ -144,23 +140,13 @@ fn of_store(path: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Whether a limit is below what is spent and held as only a person can bring about: in the configuration, which has
-/// the limits of the installation and of projects. Those of sweeps and experiments never change.
-fn is_lowered(key: &BudgetKey, budget: &Budget) -> bool {
-    matches!(key, BudgetKey::Installation | BudgetKey::Project(_)) && budget.room() < Usd::ZERO
-}
-
 fn below(key: &BudgetKey, budget: &Budget) -> String {
-    let limit = budget.limit.map_or_else(String::new, Usd::rounded);
-    let until = if budget.unspent() < Usd::ZERO { "it is raised" } else { "enough of what runs has ended" };
+    let limit = budget.limit().unwrap_or_default();
+    let until = if budget.spent > limit { "it is raised" } else { "enough of what runs has ended" };
     format!(
-        "{key}: the limit was lowered to {limit}, below the {} that are spent and {} held; nothing new starts until {until}",
+        "{key}: its limit of {} is below the {} that are spent and {} held; work lands, and nothing new starts until {until}",
+        limit.rounded(),
         budget.spent.rounded(),
         budget.held.rounded()
     )
-}
-
-/// Whether a violation says just that.
-fn is_of(violation: &Violation, key: &BudgetKey) -> bool {
-    violation.invariant == InvariantId::B1 && violation.detail.starts_with(&format!("{key}: "))
 }

@@ -6,13 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bursar_model::{InstanceType, ProjectName, ProviderName, Span, TypeName, UsdPerHour, Zone};
+use bursar_model::{
+    InstanceType, ProjectName, ProviderName, Span, Terms, TypeName, UsdPerHour, UserName, Zone,
+};
 
-use super::{accelerators::accelerators, quantities, words};
+use super::{
+    accelerators::accelerators,
+    budget::check_budget,
+    notifications::check_notifications,
+    pricing::{check_discounts, check_terms},
+    quantities, words,
+};
 use crate::{
-    config::{Config, LocalProvider, LocalType, Policy, Project, Provider},
+    config::{Config, LocalProvider, LocalType, Policy, Project, Provider, ProviderKind, User},
     problem::{Problem, Report, shortened},
-    raw::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider},
+    raw::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
 };
 
 /// The port of the API where none is given.
@@ -59,19 +67,32 @@ pub(crate) struct Surroundings<'a> {
 
 /// What the configuration means. Wrong parts are reported and stand as their defaults.
 pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surroundings<'_>) -> Config {
-    let RawConfig { installation, data_dir, listen, budget, projects, policy, providers } = raw;
+    let RawConfig {
+        installation,
+        data_dir,
+        listen,
+        budget,
+        projects,
+        users,
+        pricing,
+        notifications,
+        policy,
+        providers,
+    } = raw;
     let installation = installation.unwrap_or_else(|| "default".to_owned());
     words::name(report, "installation", &installation);
+    let providers = check_providers(report, providers, around.machine);
     Config {
         installation,
         data_dir: check_data_dir(report, data_dir.as_deref(), around),
         listen: check_listen(report, listen.as_deref()),
-        budget: budget
-            .and_then(|budget| budget.limit)
-            .and_then(|limit| words::budget(report, "budget.limit", &limit)),
+        budget: budget.and_then(|budget| check_budget(report, "budget", budget)),
         projects: check_projects(report, projects),
+        users: check_users(report, users),
+        discounts: check_discounts(report, pricing.unwrap_or_default().discounts, &providers),
+        notifications: check_notifications(report, notifications.unwrap_or_default()),
         policy: check_policy(report, policy.unwrap_or_default()),
-        providers: check_providers(report, providers, around.machine),
+        providers,
     }
 }
 
@@ -118,10 +139,23 @@ fn check_projects(
         words::name(report, &path, &name);
         let budget = raw
             .and_then(|raw| raw.budget)
-            .and_then(|budget| words::budget(report, &format!("{path}.budget"), &budget));
+            .and_then(|budget| check_budget(report, &format!("{path}.budget"), budget));
         projects.insert(ProjectName::new(&name), Project { budget });
     }
     projects
+}
+
+fn check_users(report: &mut Report, raw: BTreeMap<String, Option<RawUser>>) -> BTreeMap<UserName, User> {
+    let mut users = BTreeMap::new();
+    for (name, raw) in raw {
+        let path = format!("users.{name}");
+        words::user(report, &path, &name);
+        let budget = raw
+            .and_then(|raw| raw.budget)
+            .and_then(|budget| check_budget(report, &format!("{path}.budget"), budget));
+        users.insert(UserName::new(&name), User { budget });
+    }
+    users
 }
 
 fn check_policy(report: &mut Report, raw: RawPolicy) -> Policy {
@@ -210,13 +244,16 @@ fn check_providers(
     }
     if providers.is_empty() {
         let local = LocalProvider { seed: 0, types: this_machine(machine), interruptions: Vec::new() };
-        providers.insert(ProviderName::new("local"), Provider::Local(local));
+        let provider = Provider { terms: Terms::default(), kind: ProviderKind::Local(local) };
+        providers.insert(ProviderName::new("local"), provider);
     }
     providers
 }
 
 fn check_provider(report: &mut Report, path: &str, raw: RawProvider, machine: Machine) -> Provider {
-    let RawProvider { kind, seed, types, interruptions } = raw;
+    let RawProvider { kind, billing, disk_price, address_price, overhead, seed, types, interruptions } = raw;
+    let (disk, address) = (disk_price.as_ref(), address_price.as_ref());
+    let terms = check_terms(report, path, billing, disk, address, overhead.as_ref());
     let kind_path = format!("{path}.type");
     match kind.as_deref() {
         Some("local") => {}
@@ -235,13 +272,14 @@ fn check_provider(report: &mut Report, path: &str, raw: RawProvider, machine: Ma
         })
         .collect();
     let interruptions = interruptions.iter().enumerate();
-    Provider::Local(LocalProvider {
+    let kind = ProviderKind::Local(LocalProvider {
         seed: seed.unwrap_or_default().cast_unsigned(),
         types: if checked.is_empty() { this_machine(machine) } else { checked },
         interruptions: interruptions
             .filter_map(|(index, text)| words::span(report, &format!("{path}.interruptions[{index}]"), text))
             .collect(),
-    })
+    });
+    Provider { terms, kind }
 }
 
 fn check_type(report: &mut Report, path: &str, name: &str, raw: RawLocalType) -> LocalType {

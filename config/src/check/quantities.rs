@@ -1,4 +1,4 @@
-//! CPUs, memory and disk: `4`, `4+`, `0.5`, `32GB`. Exact decimals, no floats.
+//! CPUs, memory, disk and percentages: `4`, `4+`, `0.5`, `32GB`. Exact decimals, no floats.
 
 use std::fmt;
 
@@ -47,6 +47,20 @@ pub(super) fn disk_gib(report: &mut Report, path: &str, written: &Written) -> Op
     Some(u32::try_from(gib).expect("the bound is below u32::MAX"))
 }
 
+/// A part of more than nothing and less than all that is written in percent, in millionths.
+pub(super) fn percent_millionths(report: &mut Report, path: &str, written: &Written) -> Option<u32> {
+    let text = written.0.as_str();
+    let millionths = decimal(text.trim(), 4).filter(|part| (1..1_000_000).contains(part));
+    let millionths = report.take(
+        path,
+        millionths.ok_or_else(|| {
+            let text = shortened(text);
+            format!("`{text}` is not more than 0 and less than 100, with at most four decimals")
+        }),
+    )?;
+    Some(u32::try_from(millionths).expect("the bound is below u32::MAX"))
+}
+
 /// `4+` says what `4` means here anyway.
 fn at_least(text: &str) -> &str {
     let text = text.trim();
@@ -70,13 +84,18 @@ fn mib(text: &str) -> Option<u64> {
 
 /// A decimal number with at most three decimals, in thousandths.
 fn thousandths(text: &str) -> Option<u64> {
+    decimal(text, 3)
+}
+
+/// A decimal number with at most so many decimals, in units of the last.
+fn decimal(text: &str, decimals: usize) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+    if !digits(whole) || !digits(fraction) || fraction.len() > decimals {
         return None;
     }
-    let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction)
+    // The digits up to the last unit are the number of units.
+    format!("{whole}{fraction:0<decimals$}").parse().ok()
 }
 
 #[cfg(test)]

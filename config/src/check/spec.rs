@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use bursar_model::{
-    CheckpointSpec, Deadline, Estimate, ExperimentSpec, ProjectName, Resources, Retry, SecretRef, Span,
-    SpotPolicy, SweepSpec, Timestamp,
+    CheckpointSpec, Deadline, Estimate, ExperimentSpec, ProjectName, Resources, Retry, Span, SpotPolicy,
+    SweepSpec, Timestamp,
 };
 
 use super::{
     accelerators::{accelerator_name, accelerators},
+    budget::check_work_budget,
     quantities,
     sweep::check_sweep,
     words,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     config::{Config, Policy},
     problem::{Checked, Problem, Problems, Report, did_you_mean, shortened},
-    raw::{RawCheckpoint, RawEstimate, RawResources, RawSecret, RawSpec, Written},
+    raw::{RawCheckpoint, RawEstimate, RawResources, RawSpec, Written},
 };
 
 /// What an experiment gets that asks for no CPUs: one.
@@ -156,14 +157,20 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         envs: envs.into_iter().map(|(name, value)| (name, value.0)).collect(),
         secrets: secrets
             .into_iter()
-            .filter_map(|(name, secret)| check_secret(report, &name, secret).map(|secret| (name, secret)))
+            .filter_map(|(name, secret)| {
+                let path = format!("secrets.{name}");
+                words::variable(report, || path.clone(), &name);
+                Some((name, words::secret(report, &path, secret)?))
+            })
             .collect(),
         spot_policy: spot_policy
             .and_then(|text| words::word(report, "spot_policy", &text, &policies))
             .unwrap_or_default(),
         max_price: max_price.and_then(|price| words::price(report, "max_price", &price)),
         deadline: deadline.and_then(|text| check_deadline(report, &text)),
-        budget: budget.and_then(|budget| words::budget(report, "budget", &budget)),
+        // An experiment is one of many: who wants to be told of its cost says so.
+        budget: budget
+            .and_then(|budget| check_work_budget(report, "budget", &budget, Vec::new(), estimate.is_some())),
         priority: priority.and_then(|priority| report.take("priority", priority)).unwrap_or_default(),
         retry: Retry {
             limit: retry
@@ -245,29 +252,6 @@ fn check_workdir(report: &mut Report, workdir: &str) {
 
 fn is_git_url(workdir: &str) -> bool {
     workdir.contains("://") || workdir.starts_with("git@")
-}
-
-fn check_secret(report: &mut Report, name: &str, raw: RawSecret) -> Option<SecretRef> {
-    let path = format!("secrets.{name}");
-    words::variable(report, || path.clone(), name);
-    match (raw.env, raw.file) {
-        (Some(env), None) if !env.is_empty() && !env.contains(['=', '\0']) => Some(SecretRef::Env(env)),
-        (Some(_), None) => {
-            report.error(Problem::new(path + ".env", "is no name of an environment variable"));
-            None
-        }
-        (None, Some(file)) if Path::new(&file).is_absolute() && !file.contains('\0') => {
-            Some(SecretRef::File(file))
-        }
-        (None, Some(_)) => {
-            report.error(Problem::new(path + ".file", "is no absolute path"));
-            None
-        }
-        (None, None) | (Some(_), Some(_)) => {
-            report.error(Problem::new(path, "name exactly one place: {env: NAME} or {file: /path}"));
-            None
-        }
-    }
 }
 
 fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {

@@ -1,8 +1,11 @@
 //! The `sweep` section: which trials its matrix comes to.
 
-use bursar_model::{ExperimentSpec, ParamValue, Params, SweepSpec, Usd};
+use std::sync::Arc;
+
+use bursar_model::{BudgetTerms, ExperimentSpec, ParamValue, Params, SweepSpec};
 
 use super::{
+    budget::check_work_budget,
     expand::{Dimension, RandomDimension, dimension},
     words,
 };
@@ -22,7 +25,7 @@ const PARAMS_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Sweep {
     trials: Vec<Params>,
-    budget: Option<Usd>,
+    budget: Option<Arc<BudgetTerms>>,
     max_parallel: Option<u32>,
 }
 
@@ -38,7 +41,9 @@ impl Sweep {
 pub(super) fn check_sweep(report: &mut Report, raw: &RawSweep, spec: &RawSpec) -> Sweep {
     let RawSweep { matrix, samples, seed, include, exclude, budget, max_parallel } = raw;
     check_names(report, raw, spec);
-    let budget = budget.as_ref().and_then(|budget| words::budget(report, "sweep.budget", budget));
+    let (told, estimated) = (BudgetTerms::default_thresholds(), spec.estimate.is_some());
+    let budget =
+        budget.as_ref().and_then(|budget| check_work_budget(report, "sweep.budget", budget, told, estimated));
     let max_parallel =
         max_parallel.and_then(|n| words::count(report, "sweep.max_parallel", n, 1, TRIALS_MAX as u32));
     let (mut listed, mut random) = (Vec::new(), Vec::new());

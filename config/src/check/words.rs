@@ -1,14 +1,20 @@
-//! Names, durations and amounts: one reader each, which reports what is wrong and returns nothing then.
+//! Names, durations, schedules, amounts and secrets: one reader each, which reports what is wrong and returns nothing
+//! then.
 
-use bursar_model::{Span, Usd, UsdPerHour};
+use std::path::Path;
+
+use bursar_model::{InvalidSchedule, Schedule, SecretRef, Span, Usd, UsdPerHour};
 
 use crate::{
     problem::{Problem, Report, did_you_mean, shortened},
-    raw::Written,
+    raw::{RawSecret, Written},
 };
 
 /// The longest name: what still fits a tag of every cloud, a metric label and a terminal.
 const NAME_LEN_MAX: usize = 63;
+
+/// The longest name of a user, who may be known by an address.
+const USER_LEN_MAX: usize = 100;
 
 /// The longest duration. Longer ones are slips of the unit, and sums of such stay far from the end of `Span`.
 const SPAN_MAX: Span = Span::from_hours(10 * 365 * 24);
@@ -25,6 +31,16 @@ pub(super) fn name(report: &mut Report, path: &str, text: &str) {
         let hint = format!(
             "use 1 to {NAME_LEN_MAX} letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
         );
+        report.error(Problem::new(path, message).hint(hint));
+    }
+}
+
+/// The name of a user as the API takes it: no other could ever submit.
+pub(super) fn user(report: &mut Report, path: &str, text: &str) {
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
+    if text.is_empty() || text.len() > USER_LEN_MAX || !text.chars().all(allowed) {
+        let message = format!("`{}` is no name of a user", shortened(text));
+        let hint = format!("use at most {USER_LEN_MAX} letters, digits, `-`, `_`, `.`, `@` and `+`");
         report.error(Problem::new(path, message).hint(hint));
     }
 }
@@ -69,6 +85,47 @@ pub(super) fn some_span(report: &mut Report, path: &str, text: &str) -> Option<S
     Some(span)
 }
 
+/// When something recurs. A wrong zone does not hide a wrong schedule.
+pub(super) fn schedule(
+    report: &mut Report,
+    path: &str,
+    text: &str,
+    zone_path: &str,
+    zone: Option<&str>,
+) -> Option<Schedule> {
+    match Schedule::parse(text, zone) {
+        Ok(schedule) => Some(schedule),
+        Err(error @ InvalidSchedule::UnknownZone { .. }) => {
+            report.error(Problem::new(zone_path, error.to_string()));
+            report.take(path, Schedule::parse(text, None));
+            None
+        }
+        Err(error) => {
+            report.error(Problem::new(path, error.to_string()));
+            None
+        }
+    }
+}
+
+/// Where a secret's value is found. What stands there is never repeated: it may be the secret itself.
+pub(super) fn secret(report: &mut Report, path: &str, raw: RawSecret) -> Option<SecretRef> {
+    let problem = match (raw.env, raw.file) {
+        (Some(env), None) if !env.is_empty() && !env.contains(['=', '\0']) => {
+            return Some(SecretRef::Env(env));
+        }
+        (Some(_), None) => Problem::new(format!("{path}.env"), "is no name of an environment variable"),
+        (None, Some(file)) if Path::new(&file).is_absolute() && !file.contains('\0') => {
+            return Some(SecretRef::File(file));
+        }
+        (None, Some(_)) => Problem::new(format!("{path}.file"), "is no absolute path"),
+        (None, None) | (Some(_), Some(_)) => {
+            Problem::new(path, "name exactly one place: {env: NAME} or {file: /path}")
+        }
+    };
+    report.error(problem);
+    None
+}
+
 /// A cap on spending.
 pub(super) fn budget(report: &mut Report, path: &str, written: &Written) -> Option<Usd> {
     let amount: Usd = report.take(path, written.0.parse())?;
@@ -100,6 +157,20 @@ pub(super) fn price(report: &mut Report, path: &str, written: &Written) -> Optio
         return Some(price);
     };
     report.error(problem);
+    None
+}
+
+/// An amount that comes on top of a price, where there is one.
+pub(super) fn extra(report: &mut Report, path: &str, written: &Written) -> Option<Usd> {
+    let amount: Usd = report.take(path, written.0.parse())?;
+    let message = if amount < Usd::ZERO {
+        format!("`{written}` is negative")
+    } else if amount > AMOUNT_MAX {
+        format!("`{written}` is more than a billion dollars")
+    } else {
+        return Some(amount);
+    };
+    report.error(Problem::new(path, message));
     None
 }
 

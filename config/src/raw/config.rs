@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OneOrMany, Written};
+use super::{LimitOr, OneOrMany, RawBilling, RawBudget, RawNotifications, RawPricing, Written};
 
 /// What a bursar daemon works with. Everything has a default: without a file it rents out this one machine. A scalar
-/// `key` of a `section` can also be set by the environment variable `BURSAR_SECTION_KEY`, which wins over the file.
+/// `key` of a `section` can also be set by the environment variable `BURSAR_SECTION_KEY`, which wins over the file;
+/// `BURSAR_BUDGET` sets `budget.limit`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
@@ -23,12 +24,21 @@ pub struct RawConfig {
     /// The address and port of the API. Default `127.0.0.1:7733`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
-    /// What the whole installation may ever spend.
+    /// What the whole installation may spend: a number is the limit in USD, a map says more. Default no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<RawLimit>,
+    pub budget: Option<LimitOr<RawBudget>>,
     /// The projects that experiments may name, each with its budget. `default` always exists.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projects: BTreeMap<String, Option<RawProject>>,
+    /// Users with a budget of their own, by the name that they submit under. Others need not stand here.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<String, Option<RawUser>>,
+    /// What listed prices come to for this account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<RawPricing>,
+    /// Who is told what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<RawNotifications>,
     /// How instances are rented, kept and given back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<RawPolicy>,
@@ -37,22 +47,23 @@ pub struct RawConfig {
     pub providers: BTreeMap<String, RawProvider>,
 }
 
-/// A cap on spending.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawLimit {
-    /// The most that may ever be spent, in USD. Default no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Written>,
-}
-
 /// A project: who pays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawProject {
-    /// The most that it may ever spend, in USD. Default no limit of its own.
+    /// What it may spend: a number is the limit in USD, a map says more. Default no limit of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<Written>,
+    pub budget: Option<LimitOr<RawBudget>>,
+}
+
+/// A user of whom something is laid down.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawUser {
+    /// What they may spend, over all projects: a number is the limit in USD, a map says more. Default no limit of their
+    /// own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<LimitOr<RawBudget>>,
 }
 
 /// How instances are rented, kept and given back.
@@ -93,6 +104,20 @@ pub struct RawProvider {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["local", null]))]
     pub kind: Option<String>,
+    /// For how much time it bills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billing: Option<RawBilling>,
+    /// What a GiB of disk costs a month, in USD. An hour of it is a 730th, as many hours as an average month has; a
+    /// cloud's bill counts the hours of the month at hand, 672 to 744. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_price: Option<Written>,
+    /// What the public address of an instance costs, in USD an hour. Part of every price. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address_price: Option<Written>,
+    /// What this installation adds for every instance, in USD an hour. Budgets are charged with it, the provider does not
+    /// bill it. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<Written>,
     /// Where the random interruptions start. The same seed interrupts at the same ages. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,

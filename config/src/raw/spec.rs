@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{OneOrMany, RawSweep, Written};
+use super::{LimitOr, OneOrMany, RawSweep, RawWorkBudget, Written};
 
 /// An experiment, or with a `sweep` section a set of them: what to run, what it needs, and what it may cost.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -54,9 +54,10 @@ pub struct RawSpec {
     /// When it must be finished: a time such as `2026-12-01T18:00:00Z`, or a duration from when it was queued, `8h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
-    /// The most that one experiment may ever cost, in USD. A hard cap. The cap of a whole sweep is `sweep.budget`.
+    /// What one experiment may ever cost: a number is the limit in USD, a hard cap; a map says more. The cap of a whole
+    /// sweep is `sweep.budget`. Default no limit of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<Written>,
+    pub budget: Option<LimitOr<RawWorkBudget>>,
     /// Higher goes first. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
@@ -106,7 +107,7 @@ pub struct RawResources {
 /// Where a secret's value comes from: exactly one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("x-instead" = "a secret's value never stands in a spec; name where the daemon finds it: {env: NAME} or {file: /path}"))]
+#[schemars(extend("x-instead" = "a secret's value is never written here; name where the daemon finds it: {env: NAME} or {file: /path}"))]
 pub struct RawSecret {
     /// An environment variable of the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]

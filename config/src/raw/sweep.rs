@@ -9,7 +9,7 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::Written;
+use super::{LimitOr, RawWorkBudget};
 
 /// One trial for each combination of the matrix. Each parameter becomes an environment variable of its name.
 /// Trials stand in the alphabetical order of the names; the last name changes fastest.
@@ -37,9 +37,9 @@ pub struct RawSweep {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<BTreeMap<String, ParamShape>>")]
     pub exclude: Vec<Params>,
-    /// The most that all trials together may ever cost, in USD. A hard cap.
+    /// What all trials together may ever cost: a number is the limit in USD, a hard cap; a map says more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<Written>,
+    pub budget: Option<LimitOr<RawWorkBudget>>,
     /// How many trials may run at once. Default no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<i64>,

@@ -2,12 +2,12 @@
 //!
 //! Read by hand instead of by `untagged`, whose only message is that no variant matched.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error, SeqAccess, Visitor},
+    de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 /// A number or a text, kept as it was written: `0.35`, `4+`, `80GB`, `5m`. So money never passes through a float
@@ -20,6 +20,11 @@ pub struct Written(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct OneOrMany(pub Vec<String>);
+
+/// A limit alone, or a map that says more about it: `1000` is short for `{limit: 1000}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct LimitOr<T>(pub T);
 
 impl From<&str> for Written {
     fn from(text: &str) -> Self {
@@ -84,6 +89,34 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
+impl<'de, T: Deserialize<'de> + From<Written>> Deserialize<'de> for LimitOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LimitOrVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + From<Written>> Visitor<'de> for LimitOrVisitor<T> {
+            type Value = LimitOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a map")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<LimitOr<T>, E> {
+                Ok(LimitOr(T::from(Written(text.to_owned()))))
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<LimitOr<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<LimitOr<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<LimitOr<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LimitOr<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(LimitOr)
+            }
+        }
+        deserializer.deserialize_any(LimitOrVisitor(PhantomData))
+    }
+}
+
 impl JsonSchema for Written {
     fn schema_name() -> Cow<'static, str> {
         "Written".into()
@@ -100,5 +133,16 @@ impl JsonSchema for OneOrMany {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for LimitOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("LimitOr{}", T::schema_name()).into()
+    }
+    /// `env` is told by `x-short-for` that a scalar is a map with this key.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (short, long) = (generator.subschema_for::<Written>(), generator.subschema_for::<T>());
+        json_schema!({"anyOf": [short, long], "x-short-for": "limit"})
     }
 }

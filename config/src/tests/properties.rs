@@ -46,7 +46,11 @@ fn dimension() -> impl Strategy<Value = RawDimension> {
 fn spec() -> impl Strategy<Value = RawSpec> {
     let texts = || prop::option::of(text());
     let numbers = || prop::option::of(text().prop_map(Written));
-    let head = (texts(), texts(), numbers(), numbers(), any::<Option<i64>>());
+    let thresholds = prop::option::of(prop::collection::vec(any::<i64>(), 0..4));
+    let budget = (numbers(), thresholds, texts()).prop_map(|(limit, thresholds, on_exhausted)| {
+        LimitOr(RawWorkBudget { limit, thresholds, on_exhausted })
+    });
+    let head = (texts(), texts(), prop::option::of(budget), numbers(), any::<Option<i64>>());
     let maps = (
         prop::collection::btree_map(name(), text().prop_map(Written), 0..4),
         prop::collection::btree_map(name(), dimension(), 0..4),
@@ -57,7 +61,7 @@ fn spec() -> impl Strategy<Value = RawSpec> {
         |((run, deadline, budget, cpus, priority), (envs, matrix, include, accelerators))| RawSpec {
             run,
             deadline,
-            budget,
+            budget: budget.clone(),
             priority,
             envs,
             resources: Some(RawResources {
@@ -65,7 +69,7 @@ fn spec() -> impl Strategy<Value = RawSpec> {
                 cpus,
                 ..RawResources::default()
             }),
-            sweep: Some(RawSweep { matrix, include, ..RawSweep::default() }),
+            sweep: Some(RawSweep { matrix, include, budget, ..RawSweep::default() }),
             ..full_spec()
         },
     )
@@ -80,6 +84,13 @@ fn yamlish() -> impl Strategy<Value = String> {
         "sweep",
         "matrix",
         "policy",
+        "budget",
+        "per",
+        "thresholds",
+        "notifications",
+        "webhooks",
+        "reports",
+        "discounts",
         "providers",
         "local",
         "type",
@@ -145,6 +156,10 @@ proptest! {
         let _ = spec_of(&text);
         let _ = config_of(&text);
         let _ = config_of(&format!("providers: {{a: {{types: {{b: {text}}}}}}}"));
+        let _ = config_of(&format!("budget: {{limit: {text}, per: {text}, timezone: {text}}}"));
+        let _ = config_of(&format!("notifications: {{webhooks: {{a: {{url: {text}}}}}, reports: [{text}]}}"));
+        let _ = config_of(&format!("pricing: {{discounts: [{{percent: {text}}}]}}"));
+        let _ = spec_of(&format!("run: x\nbudget: {text}"));
         let _ = spec_of(&format!("run: x\nsweep: {{matrix: {{a: {text}}}}}"));
         let _ = spec_of(&format!("run: x\nresources: {{accelerators: {text}, cpus: {text}}}"));
     }

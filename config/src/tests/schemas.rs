@@ -95,7 +95,7 @@ pub(super) fn full_spec() -> RawSpec {
         spot_policy: text(),
         max_price: number(),
         deadline: text(),
-        budget: number(),
+        budget: Some(LimitOr(work_budget())),
         priority: Some(1),
         retry: Some(RawRetry { limit: Some(1) }),
         max_duration: text(),
@@ -109,10 +109,14 @@ pub(super) fn full_spec() -> RawSpec {
             seed: Some(1),
             include: params(),
             exclude: params(),
-            budget: number(),
+            budget: Some(LimitOr(work_budget())),
             max_parallel: Some(1),
         }),
     }
+}
+
+fn work_budget() -> RawWorkBudget {
+    RawWorkBudget { limit: Some(Written::from("1")), thresholds: Some(vec![50]), on_exhausted: text() }
 }
 
 fn full_config() -> RawConfig {
@@ -130,12 +134,42 @@ fn full_config() -> RawConfig {
         boot: text(),
         max_instances: Some(1),
     };
+    let budget = RawBudget {
+        limit: number(),
+        per: text(),
+        timezone: text(),
+        thresholds: Some(vec![50]),
+        on_exhausted: text(),
+    };
+    let discount = RawDiscount {
+        provider: text(),
+        region: text(),
+        instance_type: text(),
+        capacity_type: text(),
+        percent: number(),
+    };
+    let webhook = RawWebhook {
+        url: text(),
+        format: text(),
+        secret: Some(RawSecret { env: text(), file: text() }),
+        events: Some(OneOrMany(vec!["report".to_owned()])),
+    };
+    let report = RawReport {
+        name: text(),
+        schedule: text(),
+        timezone: text(),
+        by: text(),
+        to: Some(OneOrMany(vec!["A".to_owned()])),
+    };
     RawConfig {
         installation: text(),
         data_dir: text(),
         listen: text(),
-        budget: Some(RawLimit { limit: number() }),
-        projects: map(Some(RawProject { budget: number() })),
+        budget: Some(LimitOr(budget.clone())),
+        projects: map(Some(RawProject { budget: Some(LimitOr(budget.clone())) })),
+        users: map(Some(RawUser { budget: Some(LimitOr(budget)) })),
+        pricing: Some(RawPricing { discounts: vec![discount] }),
+        notifications: Some(RawNotifications { webhooks: map(webhook), reports: vec![report] }),
         policy: Some(RawPolicy {
             idle_duration: text(),
             lease: text(),
@@ -147,6 +181,10 @@ fn full_config() -> RawConfig {
         }),
         providers: map(RawProvider {
             kind: text(),
+            billing: Some(RawBilling { granularity: text(), minimum: text(), starts: text(), ends: text() }),
+            disk_price: number(),
+            address_price: number(),
+            overhead: number(),
             seed: Some(1),
             types: map(local_type),
             interruptions: vec!["6s".to_owned()],

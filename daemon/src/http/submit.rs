@@ -132,16 +132,20 @@ pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<Pla
         }
     };
     let account = Account { project: spec.project.clone(), user, sweep: None };
-    let own = spec.budget;
-    let (trials, budget) = sweep.unwrap_or((1, own));
+    let own = spec.budget.clone();
+    let is_sweep = sweep.is_some();
+    let (trials, budget) = sweep.unwrap_or_else(|| (1, own.clone()));
     // A launch needs room in both budgets, so the smaller one is what a trial has.
-    let smaller = [own, budget].into_iter().flatten().min();
+    let smaller = [&own, &budget].into_iter().flatten().min_by_key(|terms| terms.cap().unwrap_or(Usd::MAX));
+    let smaller = smaller.cloned();
+    let limit = budget.and_then(|terms| terms.limit);
+    let is_the_sweeps = is_sweep && own != smaller;
     let of = CandidatesOf::Spec(Box::new(ExperimentSpec { budget: smaller, ..spec }), account);
     let mut candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
-    if sweep.is_some() && own != smaller {
+    if is_the_sweeps {
         name_the_sweep(&mut candidates);
     }
-    Ok(Json(PlanAnswer { trials, budget, candidates, waiting: None, state: None }))
+    Ok(Json(PlanAnswer { trials, budget: limit, candidates, waiting: None, state: None }))
 }
 
 /// Says that it is the sweep's budget that has no room, where the planner was told of one budget and took it for the

@@ -1,6 +1,7 @@
 //! Messages into events: what happened, checked against the state.
 
 mod agents;
+mod budgets;
 mod cloud;
 mod submit;
 
@@ -11,7 +12,7 @@ use bursar_policies::{PlanInput, candidates, candidates_for};
 use bursar_store::Store;
 
 use super::{Reconciler, Turn};
-use crate::inbox::{CancelTarget, CandidatesOf, Message};
+use crate::inbox::{CancelTarget, CandidatesOf, Message, SetBudgetError};
 
 impl<S: Store> Reconciler<S> {
     /// Takes one message in. Answers that depend on the turn being durable are noted in it.
@@ -25,6 +26,15 @@ impl<S: Store> Reconciler<S> {
                 turn.answers.push(Box::new(move |stored| {
                     // Whoever asked may have gone: nothing is lost by that.
                     let _ = reply.send(stored.map(|_| count).map_err(Clone::clone));
+                }));
+            }
+            Message::SetBudget { key, terms, by, reply } => {
+                let set = self.set_budget(key, terms, by, now, turn);
+                turn.answers.push(Box::new(move |stored| {
+                    let _ = reply.send(match stored {
+                        Ok(_) => set,
+                        Err(failed) => Err(SetBudgetError::NotStored(failed.clone())),
+                    });
                 }));
             }
             Message::Register { request, reply } => self.register(&request, reply, now, turn),

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Attempt, AttemptState, BudgetKey, Category, CloudId, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Instance, InstanceId, InstanceState, Params, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
-    WaitingOn,
+    Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId, ExperimentSpec,
+    ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep, SweepId,
+    Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use bursar_store::{ExperimentRow, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,20 @@ pub struct BudgetView {
     pub spent: Usd,
     /// Held for leases that run.
     pub held: Usd,
+    /// When its windows begin: a cron expression with its time zone, or a word such as `month`. None counts everything
+    /// ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<String>,
+    /// The window that counts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Period>,
+    /// What happens when it is used up.
+    pub on_exhausted: OnExhausted,
+    /// At which parts of the limit somebody is told, in percent.
+    pub thresholds: Vec<u16>,
+    /// The limit was lowered below what was spent and held, and work is landing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub landing: bool,
 }
 
 /// A report.
@@ -201,7 +215,11 @@ pub struct ReportLine {
     pub keys: Vec<String>,
     /// What it cost.
     pub cost: Usd,
-    /// What the work that was kept had cost at on-demand prices.
+    /// What the cloud's bill says: without the overhead of this installation.
+    pub contracted_cost: Usd,
+    /// What it cost at listed prices, without discounts.
+    pub list_cost: Usd,
+    /// What it had cost at on-demand prices.
     pub on_demand_cost: Usd,
     /// What the money went on.
     pub by_category: BTreeMap<Category, Usd>,
@@ -226,8 +244,24 @@ pub fn budget_name(key: &BudgetKey) -> String {
     match key {
         BudgetKey::Installation => "installation".to_owned(),
         BudgetKey::Project(name) => format!("project {name}"),
+        BudgetKey::User(name) => format!("user {name}"),
         BudgetKey::Sweep(id) => format!("sweep {id}"),
         BudgetKey::Experiment(id) => format!("experiment {id}"),
+    }
+}
+
+pub(super) fn budget_view(key: &BudgetKey, budget: &Budget) -> BudgetView {
+    let terms = budget.terms.as_deref();
+    BudgetView {
+        budget: budget_name(key),
+        limit: budget.limit(),
+        spent: budget.spent,
+        held: budget.held,
+        per: terms.and_then(|terms| terms.schedule.as_ref()).map(ToString::to_string),
+        window: budget.window,
+        on_exhausted: budget.on_exhausted(),
+        thresholds: terms.map(|terms| terms.thresholds.clone()).unwrap_or_default(),
+        landing: budget.over() > Usd::ZERO,
     }
 }
 
@@ -273,7 +307,7 @@ pub(super) fn sweep_view(row: SweepRow) -> SweepView {
         trials,
         open,
         running,
-        budget: budget.limit,
+        budget: budget.limit(),
         spent: budget.spent,
         held: budget.held,
         queued_at,
@@ -304,12 +338,12 @@ pub(super) fn instance_view(instance: Instance) -> InstanceView {
         capacity_type: instance.offering.capacity_type.to_string(),
         state: instance.state_name().to_owned(),
         reason,
-        price: instance.price,
+        price: instance.price.effective,
         ceiling: instance.ceiling,
         lease_until: instance.lease_until,
         launched_at: instance.meter.from,
         charged_through: instance.meter.through,
-        cost: instance.meter.cost,
+        cost: instance.meter.costs.effective,
         held: instance.held(),
         payers: instance.shares.keys().copied().collect(),
         cloud_id: instance.cloud_id,
@@ -318,11 +352,13 @@ pub(super) fn instance_view(instance: Instance) -> InstanceView {
 
 #[expect(clippy::float_arithmetic, reason = "seconds for people; no money is made of them")]
 pub(super) fn report_line(row: ReportRow) -> ReportLine {
-    let ReportRow { keys, amount, on_demand_amount, by_category, time } = row;
+    let ReportRow { keys, costs, by_category, time } = row;
     ReportLine {
         keys,
-        cost: amount,
-        on_demand_cost: on_demand_amount,
+        cost: costs.effective,
+        contracted_cost: costs.contracted,
+        list_cost: costs.list,
+        on_demand_cost: costs.on_demand,
         by_category,
         seconds: time.as_millis() as f64 / 1000.0,
     }
@@ -376,6 +412,8 @@ pub(super) fn no_cost() -> ReportLine {
     ReportLine {
         keys: Vec::new(),
         cost: Usd::ZERO,
+        contracted_cost: Usd::ZERO,
+        list_cost: Usd::ZERO,
         on_demand_cost: Usd::ZERO,
         by_category: BTreeMap::new(),
         seconds: 0.0,

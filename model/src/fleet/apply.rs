@@ -60,9 +60,20 @@ impl Fleet {
                 }
                 Ok(())
             }
-            Event::BudgetLimited { key, limit } => {
-                self.budgets.entry(key.clone()).or_default().limit = *limit;
-                self.touched.budgets.insert(key.clone());
+            Event::BudgetSet { key, terms, by, window, spent } => {
+                self.budget_mut(key).set_terms(terms.clone(), by, *window, *spent);
+                Ok(())
+            }
+            Event::BudgetWindowBegan { key, window } => {
+                let budget = self.budget_mut(key);
+                if budget.window.is_none_or(|before| window.from < before.to) {
+                    return illegal(format!("a window of {key} begins before the one before has ended"));
+                }
+                budget.begin_window(*window);
+                Ok(())
+            }
+            Event::BudgetAlerted { key, at: _, alert } => {
+                self.budget_mut(key).note_alert(*alert);
                 Ok(())
             }
             Event::InstanceIntended { instance } => self.instance_intended(instance),
@@ -91,16 +102,25 @@ impl Fleet {
                 self.instance_mut(*instance)?.backoff = *backoff;
                 Ok(())
             }
-            Event::LeaseExtended { instance, until, shares } => {
+            Event::LeaseExtended { instance, until, funded_until, shares } => {
                 let found = self.instance_mut(*instance)?;
                 if !found.is_live() || *until < found.lease_until {
                     return illegal(format!("the lease of {instance} would shrink"));
                 }
                 found.lease_until = *until;
+                found.funded_until = *funded_until;
                 self.set_shares(*instance, shares)
             }
-            Event::PriceChanged { instance, price } => {
-                self.instance_mut(*instance)?.price = *price;
+            Event::BillingBegan { instance, at } => {
+                let found = self.instance_mut(*instance)?;
+                if found.meter.from.is_some() {
+                    return illegal(format!("billing of {instance} begins twice"));
+                }
+                found.begin_billing(*at);
+                Ok(())
+            }
+            Event::PriceChanged { instance, at, price } => {
+                self.instance_mut(*instance)?.change_price(*at, *price);
                 Ok(())
             }
             Event::InstanceDraining { instance, at, why } => {
@@ -136,7 +156,9 @@ impl Fleet {
                 }
             }
             Event::InstanceGone { instance, at, end } => self.instance_gone(*instance, *at, end),
-            Event::AttemptAssigned { attempt, shares } => self.attempt_assigned(attempt, shares),
+            Event::AttemptAssigned { attempt, shares, funded_until } => {
+                self.attempt_assigned(attempt, shares, *funded_until)
+            }
             Event::AttemptStarted { attempt, at } => {
                 let found = self.attempt_mut(*attempt)?;
                 if found.state == AttemptState::Assigned {
@@ -161,7 +183,7 @@ impl Fleet {
                 experiment.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
                 Ok(())
             }
-            Event::AttemptStopping { attempt, at, why } => {
+            Event::AttemptStopping { attempt, at, why, at_once } => {
                 let found = self.attempt_mut(*attempt)?;
                 match &found.state {
                     AttemptState::Assigned | AttemptState::Running => {}
@@ -171,7 +193,7 @@ impl Fleet {
                         return illegal(format!("{attempt} is told to stop twice"));
                     }
                 }
-                found.state = AttemptState::Stopping { since: *at, why: *why };
+                found.state = AttemptState::Stopping { since: *at, why: *why, at_once: *at_once };
                 Ok(())
             }
             Event::AttemptEnded { attempt, at, end, failed, not_before } => {
@@ -191,6 +213,7 @@ impl Fleet {
                 Ok(())
             }
             Event::Charged { charge, meter, held } => self.charged(charge, meter, held),
+            Event::BillCorrected { charge } => self.bill_corrected(charge),
             Event::CapacityRefused { scope, failures, until } => {
                 self.refused.insert(scope.clone(), RefusedScope { failures: *failures, until: *until });
                 self.touched.refused.insert(scope.clone());
@@ -251,9 +274,10 @@ impl Fleet {
         }
         found.cloud_id = Some(cloud.cloud_id.clone());
         found.backoff = Backoff::default();
-        if found.meter.from.is_none() {
-            found.meter.from = Some(cloud.launched_at);
-            found.meter.through = cloud.launched_at;
+        if found.meter.from.is_none()
+            && let Some(began) = found.offering.terms.billing.began(cloud)
+        {
+            found.begin_billing(began);
         }
         if matches!(found.state, InstanceState::Intended { .. }) {
             found.state = InstanceState::Booting { at };
@@ -276,7 +300,12 @@ impl Fleet {
         self.set_shares(id, &released)
     }
 
-    fn attempt_assigned(&mut self, attempt: &Attempt, shares: &BTreeMap<ExperimentId, Share>) -> Applied {
+    fn attempt_assigned(
+        &mut self,
+        attempt: &Attempt,
+        shares: &BTreeMap<ExperimentId, Share>,
+        funded_until: Option<Timestamp>,
+    ) -> Applied {
         let Attempt { id, experiment, instance, .. } = attempt;
         if attempt.state != AttemptState::Assigned || self.attempts.contains_key(id) {
             return illegal(format!("{id} was assigned twice"));
@@ -306,7 +335,9 @@ impl Fleet {
         }
         self.attempts.insert(*id, attempt.clone());
         self.touched.attempts.insert(*id);
-        self.instance_mut(*instance)?.idle_since = None;
+        let found = self.instance_mut(*instance)?;
+        found.idle_since = None;
+        found.funded_until = funded_until;
         self.set_shares(*instance, shares)
     }
 
@@ -351,7 +382,7 @@ impl Fleet {
         if !gapless {
             return illegal(format!("a charge of {id} overlaps or leaves a gap (L2)"));
         }
-        if found.meter.cost + charge.cost() != meter.cost {
+        if found.meter.costs + charge.costs() != meter.costs {
             return illegal(format!("the charges of {id} do not add up (L1)"));
         }
         let mut shares = found.shares.clone();
@@ -370,16 +401,12 @@ impl Fleet {
         }
         for line in &charge.lines {
             for key in line.account.budgets(line.payer) {
-                self.budget_mut(key).spent += line.amount;
+                self.budget_mut(&key).spend(line.costs.effective, charge.period.from);
             }
         }
         if charge.class == ChargeClass::Usage {
             for line in charge.lines.iter().filter(|line| line.category == Category::Run) {
-                let ran = RunCharge {
-                    period: charge.period,
-                    amount: line.amount,
-                    on_demand_amount: line.on_demand_amount,
-                };
+                let ran = RunCharge { period: charge.period, costs: line.costs };
                 if let Some(ExperimentState::Running { attempt }) =
                     self.experiments.get(&line.payer).map(|experiment| &experiment.state)
                 {
@@ -388,8 +415,31 @@ impl Fleet {
                 }
             }
         }
-        self.instance_mut(id)?.meter = meter.clone();
+        let found = self.instance_mut(id)?;
+        found.meter = meter.clone();
+        found.earlier_prices.retain(|earlier| earlier.until > meter.through);
         self.set_shares(id, &shares)
+    }
+
+    /// Budgets that are over are not here any more: the store adds to those.
+    fn bill_corrected(&mut self, charge: &Charge) -> Applied {
+        if charge.class != ChargeClass::Correction {
+            return illegal(format!("a bill charges {} anew", charge.instance));
+        }
+        if let Some(found) = self.instances.get_mut(&charge.instance) {
+            found.meter.costs += charge.costs();
+            self.touched.instances.insert(charge.instance);
+        }
+        for line in &charge.lines {
+            for key in line.account.budgets(line.payer) {
+                if self.budgets.contains_key(&key) {
+                    let budget = self.budget_mut(&key);
+                    budget.spend(line.costs.effective, charge.period.from);
+                    budget.land();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the shares of an instance and moves the difference of what is held into the budgets above.
@@ -397,20 +447,20 @@ impl Fleet {
         let before = std::mem::replace(&mut self.instance_mut(id)?.shares, shares.clone());
         for (payer, share) in before {
             for key in share.account.budgets(payer) {
-                self.budget_mut(key).held -= share.held;
+                self.budget_mut(&key).held -= share.held;
             }
         }
         for (payer, share) in shares {
             for key in share.account.budgets(*payer) {
-                self.budget_mut(key).held += share.held;
+                self.budget_mut(&key).held += share.held;
             }
         }
         Ok(())
     }
 
-    fn budget_mut(&mut self, key: BudgetKey) -> &mut crate::budget::Budget {
+    fn budget_mut(&mut self, key: &BudgetKey) -> &mut crate::budget::Budget {
         self.touched.budgets.insert(key.clone());
-        self.budgets.entry(key).or_default()
+        self.budgets.entry(key.clone()).or_default()
     }
 
     fn touch_budget(&mut self, key: BudgetKey) {

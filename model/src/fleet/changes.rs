@@ -89,9 +89,11 @@ impl Fleet {
         }
         // After the entities, whose leaving decides whether their budgets stay.
         for key in touched.budgets {
-            let Some(budget) = self.budgets.get(&key).copied() else { continue };
+            let Some(budget) = self.budgets.get_mut(&key) else { continue };
+            budget.landed();
+            let budget = budget.clone();
             let owner_lives = match &key {
-                BudgetKey::Installation | BudgetKey::Project(_) => true,
+                BudgetKey::Installation | BudgetKey::Project(_) | BudgetKey::User(_) => true,
                 BudgetKey::Sweep(id) => self.sweeps.contains_key(id),
                 BudgetKey::Experiment(id) => self.experiments.contains_key(id),
             };
@@ -113,7 +115,7 @@ impl Fleet {
     fn is_charged_to(&self, key: &BudgetKey) -> bool {
         let mut shares = self.instances.values().flat_map(|instance| &instance.shares);
         match key {
-            BudgetKey::Installation | BudgetKey::Project(_) => true,
+            BudgetKey::Installation | BudgetKey::Project(_) | BudgetKey::User(_) => true,
             BudgetKey::Sweep(id) => shares.any(|(_, share)| share.account.sweep == Some(*id)),
             BudgetKey::Experiment(id) => shares.any(|(payer, _)| payer == id),
         }

@@ -2,9 +2,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Account, Amounts, Attempt, AttemptEnd, AttemptState, Backoff, BudgetKey, CapacityType, Category, Charge,
-    ChargeClass, ChargeLine, CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceState, InstanceType, Meter, Offering,
-    Outcome, Period, Retry, Share, Span, SpecId, SpotPolicy, Timestamp, Usd, UsdPerHour, invariant,
+    ChargeClass, ChargeLine, CloudInstance, CloudState, Costs, Event, Experiment, ExperimentId,
+    ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceState, InstanceType, Meter,
+    Offering, Outcome, Period, Price, Remainders, Retry, Share, Span, SpecId, SpotPolicy, Timestamp, Usd,
+    UsdPerHour, invariant,
 };
 
 const SPEC: SpecId = SpecId::from_digest([1; 16]);
@@ -96,22 +97,26 @@ impl Course {
                 instance_type: Arc::new(kind),
                 capacity_type: CapacityType::OnDemand,
                 price: Some(price),
+                list_price: None,
                 on_demand_price: Some(price),
+                price_since: None,
+                terms: Arc::default(),
             },
             state: InstanceState::Intended { at: at(0) },
             cloud_id: None,
             disk_gib: 10,
             ceiling: price,
-            price,
+            price: Price::plain(price),
+            earlier_prices: Vec::new(),
             lease_until: at(600),
             drain_allowance: Span::from_secs(60),
+            funded_until: None,
             shares: BTreeMap::from([(payer, share)]),
             meter: Meter {
                 from: None,
                 through: at(0),
-                remainder: 0,
-                on_demand_remainder: 0,
-                cost: Usd::ZERO,
+                remainders: Remainders::default(),
+                costs: Costs::default(),
             },
             token_digest: None,
             idle_since: None,
@@ -136,11 +141,11 @@ impl Course {
             checkpoint_at: None,
             unsaved: Vec::new(),
         };
-        Event::AttemptAssigned { attempt, shares: instance.shares.clone() }
+        Event::AttemptAssigned { attempt, shares: instance.shares.clone(), funded_until: None }
     }
 
     fn held(&self) -> Usd {
-        self.fleet.budgets.get(&BudgetKey::Project("p".into())).copied().unwrap_or_default().held
+        self.fleet.budgets.get(&BudgetKey::Project("p".into())).cloned().unwrap_or_default().held
     }
 }
 
@@ -166,6 +171,8 @@ fn a_charge_moves_money_from_held_to_spent_and_must_meet_the_last_one() {
         instance: instance.id,
         state: CloudState::Running,
         launched_at: at(5),
+        running_at: None,
+        stopping_at: None,
         notice: None,
     };
     course.apply(Event::InstanceLaunched { cloud, at: at(6) });
@@ -175,24 +182,21 @@ fn a_charge_moves_money_from_held_to_spent_and_must_meet_the_last_one() {
             payer: experiment,
             account: account(),
             category: Category::Run,
-            amount,
-            on_demand_amount: amount,
+            costs: Costs::all(amount),
         };
         Event::Charged {
             charge: Charge {
                 instance: instance.id,
                 period: Period::new(at(from), at(to)),
                 class: ChargeClass::Usage,
-                price: instance.price,
-                on_demand_price: instance.price,
+                rates: instance.rates_at(instance.price),
                 lines: vec![line],
             },
             meter: Meter {
                 from: Some(at(5)),
                 through: at(to),
-                remainder: 0,
-                on_demand_remainder: 0,
-                cost: Usd::from_dollars(dollars),
+                remainders: Remainders::default(),
+                costs: Costs::all(Usd::from_dollars(dollars)),
             },
             held: BTreeMap::from([(experiment, Usd::from_dollars(1))]),
         }
@@ -202,7 +206,7 @@ fn a_charge_moves_money_from_held_to_spent_and_must_meet_the_last_one() {
     assert!(course.fleet.apply(&charge(0, 20, 1)).is_err(), "it overlaps");
     assert_eq!(course.fleet, before, "what is not legal changes nothing");
     course.apply(charge(5, 20, 1));
-    let budget = course.fleet.budgets[&BudgetKey::Project("p".into())];
+    let budget = &course.fleet.budgets[&BudgetKey::Project("p".into())];
     assert_eq!((budget.spent, budget.held), (Usd::from_dollars(1), Usd::from_dollars(1)));
 }
 
@@ -249,8 +253,9 @@ fn what_is_over_leaves_the_live_state_once_it_was_taken_for_the_store() {
     assert!(course.fleet.experiments.is_empty() && course.fleet.attempts.is_empty());
     assert!(course.fleet.instances.is_empty() && course.fleet.specs.is_empty());
     let project = BudgetKey::Project("p".into());
+    let user = BudgetKey::User("ada".into());
     assert!(
-        course.fleet.budgets.keys().eq([&BudgetKey::Installation, &project]),
+        course.fleet.budgets.keys().eq([&BudgetKey::Installation, &project, &user]),
         "budgets of what is over go too"
     );
     assert_eq!(course.fleet.take_changes(), Default::default(), "each change is taken once");

@@ -2,7 +2,7 @@
 
 use bursar_model::{
     AttemptEnd, AttemptState, BudgetKey, DrainReason, Event, ExperimentId, ExperimentState, InstanceId,
-    InstanceState, Outcome, Span, StopReason, Usd,
+    InstanceState, Outcome, Price, Span, StopReason, Usd,
 };
 
 use crate::{
@@ -62,7 +62,7 @@ fn near_a_cap_work_is_told_to_stop_early_enough_to_save_itself() {
     let _ = world.step();
     assert!(matches!(state(&world, instance), InstanceState::Terminating { .. }));
     world.sweep_up();
-    let budget = world.fleet.budgets[&BudgetKey::Project("p".into())];
+    let budget = &world.fleet.budgets[&BudgetKey::Project("p".into())];
     assert_eq!(budget.held, Usd::ZERO);
     assert!(budget.spent <= dollars(0.21));
 }
@@ -172,7 +172,7 @@ fn a_price_above_the_ceiling_moves_the_work() {
     world.run();
     let instance = *world.fleet.instances.keys().next().unwrap();
     for (price, expected) in [(1.0, vec![]), (1.01, vec![StopReason::Moved])] {
-        world.apply(&Event::PriceChanged { instance, price: per_hour(price) });
+        world.apply(&Event::PriceChanged { instance, at: world.now, price: Price::plain(per_hour(price)) });
         assert_eq!(stops(&world.step()), expected, "at {price}");
     }
 }
@@ -249,11 +249,11 @@ fn an_instance_that_outlives_what_is_held_is_charged_to_its_last_payer_though_th
     assert!(world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));
 
     world.now = world.now + Span::from_secs(10);
-    let charged = crate::lifecycle::charge(&world.input(), &world.fleet.instances[&instance], &[]);
+    let charged = world.charge(instance);
     assert!(charged.is_none(), "it was not heard since");
     world.heard.insert(instance, world.now);
-    let charged = crate::lifecycle::charge(&world.input(), &world.fleet.instances[&instance], &[]).unwrap();
-    world.apply(&charged.into_event());
+    let charged = world.charge(instance).unwrap();
+    charged.into_events().for_each(|event| world.apply(&event));
     world.apply(&Event::InstanceGone { instance, at: world.now, end: bursar_model::InstanceEnd::Vanished });
     let _ = world.fleet.take_changes();
     assert!(!world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_ledger::{Short, WorstCase, hold, shares};
 use bursar_model::{
-    AcceleratorName, Account, Amounts, Backoff, Event, ExperimentId, Instance, InstanceId, InstanceState,
-    InstanceType, Meter, NoRoom, Offering, Share, Span, Usd, UsdPerHour, WaitingOn,
+    AcceleratorName, Account, Amounts, Backoff, Costs, Event, ExperimentId, Instance, InstanceId,
+    InstanceState, InstanceType, Meter, NoRoom, Offering, Price, Remainders, Share, Span, Usd, UsdPerHour,
+    WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
@@ -13,6 +14,7 @@ use super::{Entry, Fate, Placement};
 use crate::{
     PlanInput,
     choice::{Choice, Means, Wish},
+    funding::work_to_fund,
     market::Firmness,
 };
 
@@ -28,6 +30,8 @@ pub(super) struct Launch<'a> {
     price: UsdPerHour,
     ceiling: UsdPerHour,
     disk_gib: u32,
+    /// How long money is held for it, without the drain at its end: a lease, or the longest work that is to be finished.
+    held_for: Span,
     free: Amounts,
     /// Whom it is launched for; the first pays for what is left over.
     payers: Vec<Payer<'a>>,
@@ -41,8 +45,8 @@ pub(super) type OpenLaunches<'a> = FxHashMap<Option<&'a AcceleratorName>, Vec<us
 
 impl Launch<'_> {
     pub(super) fn into_event(self, input: &PlanInput<'_>) -> Event {
-        let Self { id, offering, price, ceiling, disk_gib, free: _, payers: _, shares } = self;
-        let now = input.now;
+        let Self { id, offering, price, ceiling, disk_gib, held_for, free: _, payers: _, shares } = self;
+        let (now, lease) = (input.now, input.settings.lease);
         Event::InstanceIntended {
             instance: Box::new(Instance {
                 id,
@@ -51,16 +55,17 @@ impl Launch<'_> {
                 cloud_id: None,
                 disk_gib,
                 ceiling,
-                price,
-                lease_until: now + input.settings.lease,
+                price: offering.known_price().unwrap_or_else(|| Price::plain(price)),
+                earlier_prices: Vec::new(),
+                lease_until: now + lease,
                 drain_allowance: input.settings.drain_allowance,
+                funded_until: (held_for > lease).then_some(now + held_for),
                 shares,
                 meter: Meter {
                     from: None,
                     through: now,
-                    remainder: 0,
-                    on_demand_remainder: 0,
-                    cost: Usd::ZERO,
+                    remainders: Remainders::default(),
+                    costs: Costs::default(),
                 },
                 token_digest: None,
                 idle_since: None,
@@ -105,21 +110,22 @@ impl<'a> Placement<'a, '_> {
         });
         let Some((at, amounts)) = found else { return false };
 
+        let means = self.means(index);
         let launch = &mut self.launches[at];
+        let held_for = launch.held_for.max(means.held_for(wish.speed(&launch.offering.instance_type)));
+        let disk_gib = launch.disk_gib.max(wish.resources.disk_gib);
+        let allowance = self.input.settings.drain_allowance;
+        let worst = WorstCase::of(launch.offering, disk_gib, launch.ceiling, allowance);
         launch.payers.push((experiment.id, account, amounts));
-        let after = held_shares(
-            launch.offering,
-            worst_case(self.input, launch.offering, launch.ceiling),
-            &launch.payers,
-            held_for(self.input),
-        );
+        let after = held_shares(launch.offering, worst.cost_of_launch(held_for + allowance), &launch.payers);
         if self.room.exchange(&launch.shares, &after).is_err() {
             launch.payers.pop();
             return false;
         }
         launch.shares = after;
+        launch.held_for = held_for;
         launch.free = launch.free.minus(amounts);
-        launch.disk_gib = launch.disk_gib.max(wish.resources.disk_gib);
+        launch.disk_gib = disk_gib;
         let instance = launch.id;
         let kind = &launch.offering.instance_type;
         if !can_be_shared(kind, launch.free) {
@@ -130,6 +136,16 @@ impl<'a> Placement<'a, '_> {
         }
         self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
         true
+    }
+
+    /// What an experiment can hold, and for how long it has to.
+    fn means(&self, index: usize) -> Means {
+        let Entry { experiment, account, .. } = self.entries[index];
+        Means {
+            left: self.room.left(account, experiment.id),
+            lease: self.input.settings.lease,
+            work: work_to_fund(self.input, self.room, experiment),
+        }
     }
 
     /// Launches an instance for an experiment and those that want the same, or says why not.
@@ -144,15 +160,14 @@ impl<'a> Placement<'a, '_> {
             };
             return self.block(index, reason);
         }
-        let left = self.room.left(account, experiment.id);
-        let means = Means { left, held_for: held_for(self.input) };
+        let means = self.means(index);
         if !suspect && self.launch_together(index, means) || self.launch_alone(index, means) {
             return;
         }
         if self.view.choose(&wish, 1, Means::ANY).is_none() {
             return self.block(index, self.view.why_none(&wish));
         }
-        let least = self.view.least_hold(&wish, means.held_for).expect("a choice has a hold");
+        let least = self.view.least_hold(&wish, means).expect("a choice has a hold");
         match self.room.short(account, experiment.id, least) {
             Some(short) => self.short_of_budget(index, short, least),
             // What it could pay for was refused lately.
@@ -220,12 +235,11 @@ impl<'a> Placement<'a, '_> {
             (experiment.id, account, choice.amounts)
         };
         let payers: Vec<Payer<'a>> = sharing.iter().map(payer).collect();
-        let shares = held_shares(
-            offering,
-            worst_case(self.input, offering, choice.ceiling),
-            &payers,
-            held_for(self.input),
-        );
+        let longest = sharing.iter().map(|member| self.means(*member).held_for(choice.speed)).max();
+        let held_for = longest.unwrap_or(self.input.settings.lease);
+        let whole =
+            self.view.worst_case(choice).cost_of_launch(held_for + self.input.settings.drain_allowance);
+        let shares = held_shares(offering, whole, &payers);
         self.room.exchange(&BTreeMap::new(), &shares)?;
 
         let id = self.ids.instance(self.input.now);
@@ -239,9 +253,8 @@ impl<'a> Placement<'a, '_> {
             let key = kind.accelerators.as_ref().map(|has| &has.name);
             self.open_launches.entry(key).or_default().push(self.launches.len());
         }
-        let disk_gib = self.groups[self.entries[sharing[0]].group].wish.resources.disk_gib;
-        let (price, ceiling) = (choice.price, choice.ceiling);
-        self.launches.push(Launch { id, offering, price, ceiling, disk_gib, free, payers, shares });
+        let Choice { price, ceiling, disk_gib, .. } = *choice;
+        self.launches.push(Launch { id, offering, price, ceiling, disk_gib, held_for, free, payers, shares });
         self.instances += 1;
         Ok(())
     }
@@ -303,24 +316,9 @@ impl<'a> Placement<'a, '_> {
     }
 }
 
-/// How long a launch has to be held.
-pub(super) fn held_for(input: &PlanInput<'_>) -> Span {
-    input.settings.lease + input.settings.drain_allowance
-}
-
-/// What a launch now may come to cost.
-fn worst_case(input: &PlanInput<'_>, offering: &Offering, ceiling: UsdPerHour) -> WorstCase {
-    WorstCase::of(offering, ceiling, input.settings.drain_allowance)
-}
-
-fn held_shares(
-    offering: &Offering,
-    worst: WorstCase,
-    payers: &[Payer<'_>],
-    held_for: Span,
-) -> BTreeMap<ExperimentId, Share> {
+fn held_shares(offering: &Offering, whole: Usd, payers: &[Payer<'_>]) -> BTreeMap<ExperimentId, Share> {
     let mut shares = shares::at_launch(&offering.instance_type, payers);
-    hold::fill(worst, &offering.instance_type, &mut shares, held_for);
+    hold::fill(whole, &offering.instance_type, &mut shares);
     shares
 }
 

@@ -12,6 +12,7 @@ use super::{Fate, Placement};
 use crate::{
     PlanInput,
     choice::{Means, Wish},
+    funding::funded_until,
     lifecycle::{self, Lifecycle},
     market::Firmness,
 };
@@ -79,7 +80,7 @@ impl Place<'_> {
         let accepted = wish.accepts(Firmness::of(self.instance.offering.capacity_type))
             && self.instance.disk_gib >= wish.resources.disk_gib
             // The instance's own ceiling is what it may come to cost while the experiment runs.
-            && wish.ceiling.is_none_or(|ceiling| self.instance.ceiling.max(self.instance.price) <= ceiling);
+            && wish.ceiling.is_none_or(|ceiling| self.instance.ceiling.max(self.instance.price.effective) <= ceiling);
         accepted.then_some(amounts)
     }
 }
@@ -201,7 +202,7 @@ impl<'a> Placement<'a, '_> {
     fn put_by(&mut self, experiment: &Experiment, at: usize, amounts: Amounts) -> bool {
         let instance = self.places[at].instance;
         let kind = &instance.offering.instance_type;
-        let whole = WorstCase::of_instance(instance).cost(instance.uncharged().span());
+        let whole = WorstCase::of_instance(instance).cost(instance.outstanding_until(instance.held_until()));
         let part = hold::part_of(whole, kind.weight_of(amounts), instance.total_weight());
         if self.room.short(&experiment.account, experiment.id, part).is_some() {
             return false;
@@ -216,11 +217,11 @@ impl<'a> Placement<'a, '_> {
         let (mut working, assigned, charged) = match place.changed.take() {
             Some((working, assigned)) => (working, assigned, None),
             None => {
-                let charged = lifecycle::charge(self.input, place.instance, &place.live);
+                let charged = lifecycle::charge(self.input, self.room, place.instance, &place.live);
                 let mut working = place.instance.clone();
                 if let Some(metered) = &charged {
                     lifecycle::enter(self.room, place.instance, metered);
-                    working.meter = metered.meter.clone();
+                    working.meter = metered.meter().clone();
                 }
                 working.shares = lifecycle::shares_after(place.instance, charged.as_ref());
                 (working, Vec::new(), charged)
@@ -228,9 +229,12 @@ impl<'a> Placement<'a, '_> {
         };
         let live = place.live.iter().copied().chain(&assigned);
         let after = shares::at_assignment(&working, live, experiment.id, &experiment.account, amounts);
-        let after = hold::with_holds(&working, after, working.uncharged().span());
+        let funded_until = funded_until(self.input, self.room, &working, Some(experiment));
+        let before_funded = std::mem::replace(&mut working.funded_until, funded_until);
+        let after = hold::with_holds(&working, after, working.held_until());
         if self.room.exchange(&working.shares, &after).is_err() {
             // What was charged only for this is not charged after all.
+            working.funded_until = before_funded;
             match charged {
                 Some(metered) => lifecycle::leave_out(self.room, place.instance, &metered),
                 None if !assigned.is_empty() => place.changed = Some((working, assigned)),
@@ -238,7 +242,7 @@ impl<'a> Placement<'a, '_> {
             }
             return false;
         }
-        self.plan.events.extend(charged.map(bursar_ledger::Metered::into_event));
+        self.plan.events.extend(charged.into_iter().flat_map(bursar_ledger::Metered::into_events));
         let attempt = Attempt {
             id: self.ids.attempt(self.input.now),
             experiment: experiment.id,
@@ -252,7 +256,8 @@ impl<'a> Placement<'a, '_> {
             checkpoint_at: None,
             unsaved: Vec::new(),
         };
-        self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), shares: after.clone() });
+        let shares = after.clone();
+        self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), shares, funded_until });
         working.shares = after;
         let mut assigned = assigned;
         assigned.push(attempt);

@@ -53,7 +53,10 @@ pub(crate) fn offering(name: &str, capacity_type: CapacityType) -> Offering {
         instance_type: instance_type(name),
         capacity_type,
         price: Some(UsdPerHour::from_nanos(100_000_000)),
+        list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(300_000_000)),
+        price_since: None,
+        terms: Arc::default(),
     }
 }
 

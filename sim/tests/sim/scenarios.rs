@@ -1,8 +1,10 @@
 //! One thing that goes wrong at a time.
 
+use std::sync::Arc;
+
 use bursar_model::{
-    Attempt, AttemptEnd, AttemptState, Category, ExperimentId, ExperimentSpec, IdGen, Instance, InstanceEnd,
-    InstanceId, InstanceState, Outcome, Scope, Span, SpotPolicy, StopReason, Usd,
+    Attempt, AttemptEnd, AttemptState, BudgetTerms, Category, ExperimentId, ExperimentSpec, IdGen, Instance,
+    InstanceEnd, InstanceId, InstanceState, Outcome, Scope, Span, SpotPolicy, StopReason, Usd,
 };
 use bursar_providers::{
     ErrorKind,
@@ -55,7 +57,7 @@ fn an_experiment_runs_to_its_end_and_costs_what_the_cloud_wants() {
     assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
     assert_eq!(world.finished(experiment), 1);
     let (bill, _) = world.with_cloud(|cloud| cloud.whole_bill());
-    let booked: Usd = instances(&world).iter().map(|instance| instance.meter.cost).sum();
+    let booked: Usd = instances(&world).iter().map(|instance| instance.meter.costs.effective).sum();
     assert_eq!(booked, bill);
 }
 
@@ -157,7 +159,7 @@ fn a_refused_launch_costs_nothing_and_the_experiment_goes_elsewhere() {
     let refused =
         |state: &InstanceState| matches!(state, InstanceState::Gone { end: InstanceEnd::Refused { .. }, .. });
     let instances = instances(&world);
-    assert!(instances.iter().filter(|i| refused(&i.state)).all(|i| i.meter.cost == Usd::ZERO));
+    assert!(instances.iter().filter(|i| refused(&i.state)).all(|i| i.meter.costs.effective == Usd::ZERO));
     assert!(instances.iter().any(|i| !refused(&i.state)));
 }
 
@@ -206,7 +208,8 @@ fn a_budget_is_kept_though_the_daemon_dies_and_comes_back() {
     let limit = Some(Usd::from_dollars(2));
     let mut world = world();
     let spec = firm(Job::lasting(Span::from_hours(9)));
-    let spec = ExperimentSpec { budget: limit, ..spec };
+    let budget = limit.map(|limit| Arc::new(BudgetTerms::of(limit)));
+    let spec = ExperimentSpec { budget, ..spec };
     let experiment = submit(&mut world, "long", spec);
     for _ in 0..4 {
         world.run_for(minutes(20));

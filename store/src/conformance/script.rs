@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BudgetKey, CapacityType,
-    Category, Charge, ChargeClass, ChargeLine, CheckpointSpec, CloudInstance, CloudState, DrainReason, Event,
-    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
-    InstanceId, InstanceState, InstanceType, Meter, Offering, Outcome, ParamValue, Period, Refusal,
-    Resources, Retry, Scope, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd,
-    UsdPerHour,
+    Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BudgetKey, BudgetTerms,
+    CapacityType, Category, Charge, ChargeClass, ChargeLine, CheckpointSpec, CloudInstance, CloudState,
+    Costs, DrainReason, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
+    Instance, InstanceEnd, InstanceId, InstanceState, InstanceType, Meter, Offering, Outcome, ParamValue,
+    Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy,
+    StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
@@ -108,7 +108,13 @@ impl Script {
             ended_at: None,
         };
         self.then(Event::SweepQueued { sweep });
-        self.then(Event::BudgetLimited { key: BudgetKey::Sweep(id), limit: Some(Usd::from_dollars(20)) });
+        self.then(Event::BudgetSet {
+            key: BudgetKey::Sweep(id),
+            terms: Some(Arc::new(BudgetTerms::of(Usd::from_dollars(20)))),
+            by: SetBy::Spec,
+            window: None,
+            spent: None,
+        });
         for trial in 0..trials {
             self.queue(&format!("lr-{trial}"), trial % 3, Some(id));
         }
@@ -133,7 +139,7 @@ impl Script {
     /// Charges an instance for some time, to all that have a share of it, for this.
     pub fn charge(&mut self, instance: InstanceId, span: Span, category: Category) {
         let found = &self.fleet.instances[&instance];
-        let (price, on_demand_price) = (found.price, UsdPerHour::from_nanos(3_060_000_001));
+        let rates = found.rates_at(found.price);
         let total = i64::from(found.total_weight());
         let lines: Vec<_> = found
             .shares
@@ -144,15 +150,14 @@ impl Script {
                     payer: *payer,
                     account: share.account.clone(),
                     category,
-                    amount: price.cost_rounded_up(part),
-                    on_demand_amount: on_demand_price.cost_rounded_up(part),
+                    costs: rates.map(|price| price.cost_rounded_up(part)),
                 }
             })
             .collect();
         let period = Period::new(found.meter.through, found.meter.through + span);
-        let charge = Charge { instance, period, class: ChargeClass::Usage, price, on_demand_price, lines };
+        let charge = Charge { instance, period, class: ChargeClass::Usage, rates, lines };
         let meter =
-            Meter { through: period.to, cost: found.meter.cost + charge.cost(), ..found.meter.clone() };
+            Meter { through: period.to, costs: found.meter.costs + charge.costs(), ..found.meter.clone() };
         let held =
             found.shares.iter().map(|(payer, share)| (*payer, share.held.saturating_sub(Usd::from_nanos(1))));
         let held = held.collect();
@@ -240,6 +245,7 @@ impl Script {
                     attempt: attempt.id,
                     at: self.now,
                     why: StopReason::Moved,
+                    at_once: false,
                 });
             }
             13 => self.end_attempt(attempt.id, AttemptEnd::Killed { signal: 11 }),
@@ -265,7 +271,8 @@ impl Script {
                 self.then(Event::CallFailed { instance: id, backoff });
                 self.then(Event::PriceChanged {
                     instance: id,
-                    price: UsdPerHour::from_nanos(pick as i64 % 9_999),
+                    at: self.now,
+                    price: Price::plain(UsdPerHour::from_nanos(pick as i64 % 9_999)),
                 });
                 self.then(Event::InstanceNoticed { instance: id, gone_at: self.now });
             }
@@ -300,7 +307,7 @@ impl Script {
             _ => {
                 let until = found.lease_until + Span::from_secs(60);
                 let shares = found.shares.clone();
-                self.then(Event::LeaseExtended { instance: id, until, shares });
+                self.then(Event::LeaseExtended { instance: id, until, funded_until: None, shares });
             }
         }
     }
@@ -318,16 +325,17 @@ impl Script {
             cloud_id: None,
             disk_gib: 100,
             ceiling: UsdPerHour::from_nanos(3_060_000_001),
-            price: UsdPerHour::from_nanos(918_000_007),
+            price: Price::plain(UsdPerHour::from_nanos(918_000_007)),
+            earlier_prices: Vec::new(),
             lease_until: self.now + Span::from_secs(600),
             drain_allowance: Span::from_secs(60),
+            funded_until: None,
             shares: payers.iter().map(share).collect(),
             meter: Meter {
                 from: None,
                 through: self.now,
-                remainder: 0,
-                on_demand_remainder: 0,
-                cost: Usd::ZERO,
+                remainders: Remainders::default(),
+                costs: Costs::default(),
             },
             token_digest: None,
             idle_since: None,
@@ -344,6 +352,8 @@ impl Script {
             instance,
             state: CloudState::Running,
             launched_at: self.now,
+            running_at: None,
+            stopping_at: None,
             notice: None,
         };
         self.then(Event::InstanceLaunched { cloud, at: self.now });
@@ -367,7 +377,7 @@ impl Script {
         let account = self.fleet.experiments[&experiment].account.clone();
         let mut shares = self.fleet.instances[&instance].shares.clone();
         shares.insert(experiment, Share { account, weight: 1000, held: Usd::from_dollars(2) });
-        self.then(Event::AttemptAssigned { attempt, shares });
+        self.then(Event::AttemptAssigned { attempt, shares, funded_until: None });
         id
     }
 
@@ -422,6 +432,9 @@ fn an_offering(number: u8) -> Offering {
         }),
         capacity_type: CapacityType::Spot,
         price: Some(UsdPerHour::from_nanos(918_000_007)),
+        list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(3_060_000_001)),
+        price_since: None,
+        terms: Arc::default(),
     }
 }

@@ -95,14 +95,15 @@ CREATE TABLE instances (
 ) STRICT;
 CREATE INDEX instances_live ON instances (id) WHERE live;
 
--- `key` is 0 for the installation (kind 0), a name for a project (1), an id for a sweep (2) or an experiment (3).
+-- `key` is 0 for the installation (kind 0), a name for a project (1) or a user (2), an id for a sweep (3) or an experiment
+-- (4). `rest` is what else there is of it, in JSON; most budgets of experiments have nothing else.
 CREATE TABLE budgets (
   kind INTEGER NOT NULL,
   key ANY NOT NULL,
   live INTEGER NOT NULL,
-  cap INTEGER,
   spent INTEGER NOT NULL,
   held INTEGER NOT NULL,
+  rest TEXT,
   PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX budgets_live ON budgets (kind, key) WHERE live;
@@ -113,14 +114,17 @@ CREATE TABLE refused (
   until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- `seq` is that of the event in the journal. Rows are added, never changed.
+-- `seq` is that of the event in the journal. Rows are added, never changed. Prices and costs are on four bases: what is
+-- charged, what the cloud bills, what it lists, and what the same had cost on demand.
 CREATE TABLE charges (
   seq INTEGER PRIMARY KEY,
   instance INTEGER NOT NULL,
   since INTEGER NOT NULL,
   until INTEGER NOT NULL,
   correction INTEGER NOT NULL,
-  price INTEGER NOT NULL,
+  effective_price INTEGER NOT NULL,
+  contracted_price INTEGER NOT NULL,
+  list_price INTEGER NOT NULL,
   on_demand_price INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX charges_instance ON charges (instance);
@@ -132,8 +136,10 @@ CREATE TABLE charge_lines (
   experiment INTEGER NOT NULL,
   account INTEGER NOT NULL,
   category INTEGER NOT NULL,
-  amount INTEGER NOT NULL,
-  on_demand_amount INTEGER NOT NULL,
+  effective INTEGER NOT NULL,
+  contracted INTEGER NOT NULL,
+  list INTEGER NOT NULL,
+  on_demand INTEGER NOT NULL,
   millis INTEGER NOT NULL,
   PRIMARY KEY (charge, line)
 ) STRICT, WITHOUT ROWID;
@@ -146,8 +152,10 @@ CREATE TABLE sums (
   experiment INTEGER NOT NULL,
   place INTEGER NOT NULL,
   category INTEGER NOT NULL,
-  amount INTEGER NOT NULL,
-  on_demand_amount INTEGER NOT NULL,
+  effective INTEGER NOT NULL,
+  contracted INTEGER NOT NULL,
+  list INTEGER NOT NULL,
+  on_demand INTEGER NOT NULL,
   millis INTEGER NOT NULL,
   PRIMARY KEY (day, account, experiment, place, category)
 ) STRICT, WITHOUT ROWID;
@@ -155,7 +163,7 @@ CREATE TABLE sums (
 -- What the sums are sums of.
 CREATE VIEW costs AS
 SELECT charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
-       amount, on_demand_amount, millis
+       effective, contracted, list, on_demand, millis
 FROM charges
 JOIN charge_lines ON charge_lines.charge = charges.seq
 JOIN instances ON instances.id = charges.instance;

@@ -194,7 +194,7 @@ fn experiment_row(
     Ok(ExperimentRow { experiment, spec, spent })
 }
 
-const SELECT_SWEEPS: &str = "SELECT body, cap, ifnull(spent, 0), ifnull(held, 0) FROM sweeps LEFT JOIN budgets ON kind = 2 AND key = +id";
+const SELECT_SWEEPS: &str = "SELECT body, ifnull(spent, 0), ifnull(held, 0), rest FROM sweeps LEFT JOIN budgets ON kind = 3 AND key = +id";
 
 fn sweep_row(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
     Ok(SweepRow { sweep: rows::json(row, 0)?, budget: rows::budget_amounts(row, 1)? })

@@ -60,7 +60,8 @@ impl Reader {
 const WRONG_SUMS: &str = "
     WITH recount AS (
       SELECT day, account, experiment, place, category,
-             sum(amount) AS amount, sum(on_demand_amount) AS on_demand_amount, sum(millis) AS millis
+             sum(effective) AS effective, sum(contracted) AS contracted, sum(list) AS list,
+             sum(on_demand) AS on_demand, sum(millis) AS millis
       FROM costs GROUP BY day, account, experiment, place, category
     )
     SELECT (SELECT count(*) FROM (SELECT * FROM sums EXCEPT SELECT * FROM recount))

@@ -39,16 +39,16 @@ pub struct ChargeRow {
 }
 
 impl Reader {
-    /// The budgets that count now: the installation's, the projects', those of what is live. Those of experiments only
-    /// where they have a limit, because every experiment that ran has one.
+    /// The budgets that count now: the installation's, the projects', the users', those of what is live. Those of experiments
+    /// only where they have a limit, because every experiment that ran has one.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn budgets(&self) -> Result<Vec<(BudgetKey, Budget)>, StoreError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT kind, key, cap, spent, held FROM budgets \
-                 WHERE live AND (kind < ?1 OR cap IS NOT NULL) ORDER BY kind, key",
+                "SELECT kind, key, spent, held, rest FROM budgets \
+                 WHERE live AND (kind < ?1 OR rest IS NOT NULL) ORDER BY kind, key",
             )?;
             let budgets = statement.query_map([rows::EXPERIMENT_BUDGET], rows::budget)?;
             Ok(budgets.collect::<Result<_, _>>()?)
@@ -62,7 +62,7 @@ impl Reader {
     pub fn budget(&self, key: &BudgetKey) -> Result<Option<Budget>, StoreError> {
         self.with(|connection| {
             let mut statement = connection
-                .prepare_cached("SELECT cap, spent, held FROM budgets WHERE kind = ?1 AND key = ?2")?;
+                .prepare_cached("SELECT spent, held, rest FROM budgets WHERE kind = ?1 AND key = ?2")?;
             let found = statement.query_row(rows::budget_key(key), |row| rows::budget_amounts(row, 0));
             Ok(found.optional()?)
         })
@@ -80,7 +80,8 @@ impl Reader {
     ) -> Result<Page<ChargeRow>, StoreError> {
         let ChargeFilter { experiment, sweep, project, instance, since, until } = filter;
         let mut select = Select::new(
-            "SELECT seq, instance, since, until, correction, price, on_demand_price FROM charges",
+            "SELECT seq, instance, since, until, correction, effective_price, contracted_price, list_price, \
+                 on_demand_price FROM charges",
         );
         select.matching("instance = ?", instance.map(rows::number));
         select.matching(
@@ -110,8 +111,7 @@ impl Reader {
                     instance: rows::id(row.get(1)?),
                     period,
                     class: if row.get(4)? { ChargeClass::Correction } else { ChargeClass::Usage },
-                    price: UsdPerHour::from_nanos(row.get(5)?),
-                    on_demand_price: UsdPerHour::from_nanos(row.get(6)?),
+                    rates: rows::by_basis(row, 5)?.map(UsdPerHour::from_nanos),
                     lines: lines(connection, seq, &mut accounts)?,
                 };
                 Ok((ChargeRow { seq: seq as u64, charge }, seq))
@@ -126,7 +126,7 @@ fn lines(
     accounts: &mut Accounts<'_>,
 ) -> rusqlite::Result<Vec<ChargeLine>> {
     let mut statement = connection.prepare_cached(
-        "SELECT experiment, account, category, amount, on_demand_amount FROM charge_lines \
+        "SELECT experiment, account, category, effective, contracted, list, on_demand FROM charge_lines \
          WHERE charge = ?1 ORDER BY line",
     )?;
     let lines = statement.query_map([charge], |row| {
@@ -134,8 +134,7 @@ fn lines(
             payer: rows::id(row.get(0)?),
             account: accounts.get(row.get(1)?)?,
             category: rows::category(row, 2)?,
-            amount: Usd::from_nanos(row.get(3)?),
-            on_demand_amount: Usd::from_nanos(row.get(4)?),
+            costs: rows::by_basis(row, 3)?.map(Usd::from_nanos),
         })
     })?;
     lines.collect()

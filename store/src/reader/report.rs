@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use bursar_model::{
-    Category, ExperimentId, ProjectName, ProviderName, Span, SweepId, Timestamp, Usd, UserName,
+    Category, Costs, ExperimentId, ProjectName, ProviderName, Span, SweepId, Timestamp, Usd, UserName,
 };
 use rusqlite::{Connection, params_from_iter};
 use rustc_hash::FxHashMap;
@@ -78,10 +78,8 @@ pub struct ReportQuery {
 pub struct ReportRow {
     /// The values of the dimensions that were asked for, in that order.
     pub keys: Vec<String>,
-    /// What it cost.
-    pub amount: Usd,
-    /// What it had cost at on-demand prices.
-    pub on_demand_amount: Usd,
+    /// What it cost, on each basis.
+    pub costs: Costs,
     /// What the money went on.
     pub by_category: BTreeMap<Category, Usd>,
     /// Instance time, shared instances by their parts.
@@ -163,15 +161,14 @@ impl Reader {
                 };
                 let keys = query.by.iter().map(key).collect::<rusqlite::Result<Vec<_>>>()?;
                 let sum = report.entry(keys).or_insert_with(Sum::default);
-                let amount = Usd::from_nanos(row.get(5)?);
-                sum.amount += amount;
-                sum.on_demand_amount += Usd::from_nanos(row.get(6)?);
-                sum.millis += row.get::<_, i64>(7)?;
-                *sum.by_category.entry(category).or_default() += amount;
+                let costs = rows::by_basis(row, 5)?.map(Usd::from_nanos);
+                sum.costs += costs;
+                sum.millis += row.get::<_, i64>(9)?;
+                *sum.by_category.entry(category).or_default() += costs.effective;
             }
             let rows = report.into_iter().map(|(keys, sum)| {
-                let Sum { amount, on_demand_amount, by_category, millis } = sum;
-                ReportRow { keys, amount, on_demand_amount, by_category, time: Span::from_millis(millis) }
+                let Sum { costs, by_category, millis } = sum;
+                ReportRow { keys, costs, by_category, time: Span::from_millis(millis) }
             });
             Ok(rows.collect())
         })
@@ -180,8 +177,7 @@ impl Reader {
 
 #[derive(Default)]
 struct Sum {
-    amount: Usd,
-    on_demand_amount: Usd,
+    costs: Costs,
     by_category: BTreeMap<Category, Usd>,
     millis: i64,
 }
@@ -211,7 +207,7 @@ fn select(query: &ReportQuery) -> Select {
     let is_midnight = |at: &Option<Timestamp>| at.is_none_or(|at| at.as_millis() % DAY_MILLIS == 0);
     let whole_days = is_midnight(since) && is_midnight(until);
     let mut select = Select::new(&format!(
-        "SELECT {}, sum(amount), sum(on_demand_amount), sum(millis) FROM {}",
+        "SELECT {}, sum(effective), sum(contracted), sum(list), sum(on_demand), sum(millis) FROM {}",
         selected.join(", "),
         if whole_days { "sums" } else { "costs" }
     ));

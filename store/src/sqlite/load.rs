@@ -28,7 +28,7 @@ pub(crate) fn load(connection: &Connection, epoch: u64) -> Result<Loaded, StoreE
         instances: query(&transaction, "SELECT body FROM instances WHERE live", |row| rows::json(row, 0))?,
         budgets: query(
             &transaction,
-            "SELECT kind, key, cap, spent, held FROM budgets WHERE live",
+            "SELECT kind, key, spent, held, rest FROM budgets WHERE live",
             rows::budget,
         )?,
         refused: query(&transaction, "SELECT scope, failures, until FROM refused", |row| {

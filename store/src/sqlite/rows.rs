@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, Budget, BudgetKey, Category, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params,
-    ProjectName, SpecId, Timestamp, TypedId, Usd, UserName,
+    Account, Budget, BudgetKey, ByBasis, Category, Experiment, ExperimentId, ExperimentSpec, ExperimentState,
+    Params, ProjectName, SpecId, Timestamp, TypedId, Usd, UserName,
 };
 use rusqlite::{
     Connection, Row,
@@ -139,37 +139,46 @@ pub(crate) fn state_detail(state: &ExperimentState) -> Option<&ExperimentState> 
 }
 
 /// The kind of the budgets of experiments, which are many.
-pub(crate) const EXPERIMENT_BUDGET: i64 = 3;
+pub(crate) const EXPERIMENT_BUDGET: i64 = 4;
 
 /// The primary key of a budget.
 pub(crate) fn budget_key(key: &BudgetKey) -> (i64, Value) {
     match key {
         BudgetKey::Installation => (0, Value::Integer(0)),
         BudgetKey::Project(name) => (1, Value::Text(name.as_str().to_owned())),
-        BudgetKey::Sweep(id) => (2, Value::Integer(number(*id))),
+        BudgetKey::User(name) => (2, Value::Text(name.as_str().to_owned())),
+        BudgetKey::Sweep(id) => (3, Value::Integer(number(*id))),
         BudgetKey::Experiment(id) => (EXPERIMENT_BUDGET, Value::Integer(number(*id))),
     }
 }
 
-/// Reads `kind, key, cap, spent, held`.
+/// Reads `kind, key, spent, held, rest`.
 pub(crate) fn budget(row: &Row<'_>) -> rusqlite::Result<(BudgetKey, Budget)> {
     let key = match (row.get(0)?, row.get_ref(1)?) {
         (0, _) => BudgetKey::Installation,
         (1, ValueRef::Text(_)) => BudgetKey::Project(row.get_ref(1)?.as_str()?.into()),
-        (2, ValueRef::Integer(sweep)) => BudgetKey::Sweep(id(sweep)),
+        (2, ValueRef::Text(_)) => BudgetKey::User(row.get_ref(1)?.as_str()?.into()),
+        (3, ValueRef::Integer(sweep)) => BudgetKey::Sweep(id(sweep)),
         (EXPERIMENT_BUDGET, ValueRef::Integer(experiment)) => BudgetKey::Experiment(id(experiment)),
         (_, key) => return Err(unreadable(1, key.data_type(), FromSqlError::InvalidType)),
     };
     Ok((key, budget_amounts(row, 2)?))
 }
 
-/// Reads `cap, spent, held` from this column on.
+/// Reads `spent, held, rest` from this column on.
 pub(crate) fn budget_amounts(row: &Row<'_>, from: usize) -> rusqlite::Result<Budget> {
+    let rest: Option<Budget> = optional_json(row, from + 2)?;
     Ok(Budget {
-        limit: row.get::<_, Option<i64>>(from)?.map(Usd::from_nanos),
-        spent: Usd::from_nanos(row.get(from + 1)?),
-        held: Usd::from_nanos(row.get(from + 2)?),
+        spent: Usd::from_nanos(row.get(from)?),
+        held: Usd::from_nanos(row.get(from + 1)?),
+        ..rest.unwrap_or_default()
     })
+}
+
+/// What `rest` keeps of a budget: all but the amounts that have columns, where there is anything.
+pub(crate) fn budget_rest(budget: &Budget) -> Option<Budget> {
+    let rest = Budget { spent: Usd::ZERO, held: Usd::ZERO, ..budget.clone() };
+    (rest != Budget::default()).then_some(rest)
 }
 
 /// The number of a category: its place in `Category::ALL`.
@@ -190,6 +199,16 @@ pub(crate) fn category(row: &Row<'_>, column: usize) -> rusqlite::Result<Categor
         .ok()
         .and_then(|index| Category::ALL.get(index).copied())
         .ok_or_else(|| unreadable(column, Type::Integer, FromSqlError::OutOfRange(number)))
+}
+
+/// Reads `effective, contracted, list, on_demand` from this column on, in nano-dollars.
+pub(crate) fn by_basis(row: &Row<'_>, from: usize) -> rusqlite::Result<ByBasis<i64>> {
+    Ok(ByBasis {
+        effective: row.get(from)?,
+        contracted: row.get(from + 1)?,
+        list: row.get(from + 2)?,
+        on_demand: row.get(from + 3)?,
+    })
 }
 
 /// Reads a number that SQL counted.

@@ -34,7 +34,7 @@ pub(super) fn write(connection: &Connection, commit: &Commit) -> Result<(), Stor
     writer.budgets(budgets)?;
     writer.refused(refused)?;
     writer.submissions(submissions)?;
-    writer.journal(*at, events)?;
+    writer.journal(*at, events, changes)?;
     Ok(())
 }
 
@@ -176,18 +176,18 @@ impl Writer<'_> {
     fn budgets(&mut self, budgets: &[Change<(BudgetKey, Budget)>]) -> Result<(), StoreError> {
         for Change { live, row: (key, budget) } in budgets {
             let mut statement = self.connection.prepare_cached(
-                "INSERT INTO budgets (kind, key, live, cap, spent, held) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                 ON CONFLICT (kind, key) DO UPDATE SET live = ?3, cap = ?4, spent = ?5, held = ?6",
+                "INSERT INTO budgets (kind, key, live, spent, held, rest) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                 ON CONFLICT (kind, key) DO UPDATE SET live = ?3, spent = ?4, held = ?5, rest = ?6",
             )?;
             let (kind, key) = rows::budget_key(key);
-            let Budget { limit, spent, held } = budget;
+            let rest = rows::budget_rest(budget).map(|rest| rows::to_json(&rest));
             statement.execute(params![
                 kind,
                 key,
                 live,
-                limit.map(bursar_model::Usd::as_nanos),
-                spent.as_nanos(),
-                held.as_nanos()
+                budget.spent.as_nanos(),
+                budget.held.as_nanos(),
+                rest
             ])?;
         }
         Ok(())
@@ -228,14 +228,17 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn journal(&mut self, at: Timestamp, events: &[Event]) -> Result<(), StoreError> {
+    fn journal(&mut self, at: Timestamp, events: &[Event], changes: &Changes) -> Result<(), StoreError> {
         let mut statement =
             self.connection.prepare_cached("INSERT INTO journal (at, event) VALUES (?1, ?2)")?;
         for event in events {
             statement.execute(params![at.as_millis(), json(&mut self.text, event)])?;
+            let seq = self.connection.last_insert_rowid();
             if let Event::Charged { charge, meter: _, held: _ } = event {
-                let seq = self.connection.last_insert_rowid();
                 super::charges::write(self, seq, charge)?;
+            }
+            if let Event::BillCorrected { charge } = event {
+                super::charges::write_correction(self, seq, charge, changes)?;
             }
         }
         Ok(())

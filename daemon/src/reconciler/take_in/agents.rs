@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bursar_ledger::meter;
+use bursar_ledger::{Metered, cuts, meter};
 use bursar_model::{
-    Attempt, AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason,
-    Timestamp,
+    AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason, Timestamp,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
 use bursar_policies::attempt_ended;
@@ -53,8 +52,10 @@ impl<S: Store> Reconciler<S> {
                 }
                 None => {
                     // What the boot cost is charged as such before it is over.
-                    if let Some(metered) = meter(instance, std::iter::empty(), now) {
-                        self.record(metered.into_event(), turn);
+                    let cuts = cuts(&self.fleet.budgets);
+                    let metered = meter(instance, std::iter::empty(), now, &cuts);
+                    for event in metered.into_iter().flat_map(Metered::into_events) {
+                        self.record(event, turn);
                     }
                     self.record(Event::AgentRegistered { instance: id, at: now, token_digest }, turn);
                 }
@@ -178,12 +179,9 @@ impl<S: Store> Reconciler<S> {
     ) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
         let Some(instance) = self.fleet.instances.get(&attempt.instance) else { return };
-        let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
-        let live: Vec<&Attempt> = self.fleet.attempts_on(instance.id).collect();
-        let retry_limit = self.fleet.spec(experiment).retry.limit;
         // Not before what is charged already, not after now: ages are the agent's word.
         let at = at.min(now).max(instance.meter.through);
-        for event in attempt_ended(instance, &live, attempt, experiment, retry_limit, at, end) {
+        for event in attempt_ended(&self.fleet, id, at, end) {
             self.record(event, turn);
         }
     }

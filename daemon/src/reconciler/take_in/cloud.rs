@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bursar_ledger::meter;
+use bursar_ledger::{Metered, cuts, meter};
 use bursar_model::{
-    Attempt, Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd,
-    InstanceId, InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
+    Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId,
+    InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
 };
 use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, ProviderError};
 use bursar_store::Store;
@@ -178,7 +178,8 @@ impl<S: Store> Reconciler<S> {
             // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
             let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
             let latest = instance.paid_until().min(asked_at - LIST_KEEPS_ENDED);
-            self.gone(id, latest.max(heard), false, now, turn);
+            let at = latest.max(heard);
+            self.gone(id, at, at, false, now, turn);
         }
     }
 
@@ -187,6 +188,8 @@ impl<S: Store> Reconciler<S> {
         let Some(instance) = self.fleet.instances.get(&cloud.instance) else { return };
         let is_new = instance.cloud_id.is_none();
         let known_notice = instance.notice;
+        let is_billed = instance.meter.from.is_some();
+        let terms = instance.offering.terms.clone();
         let key = instance.offering.key();
         if is_new {
             self.record(Event::InstanceLaunched { cloud: cloud.clone(), at: now }, turn);
@@ -196,20 +199,39 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::CapacityFound { scope }, turn);
             }
         }
+        let billing = terms.billing;
+        if let Some(at) = billing.began(cloud).filter(|_| !is_billed && !is_new) {
+            self.record(Event::BillingBegan { instance: cloud.instance, at }, turn);
+        }
         if let Some(gone_at) = cloud.notice.filter(|_| known_notice.is_none()) {
             self.record(Event::InstanceNoticed { instance: cloud.instance, gone_at }, turn);
         }
         match cloud.state {
             CloudState::Pending | CloudState::Running | CloudState::Stopping => {}
-            CloudState::Gone { at, interrupted } => self.gone(cloud.instance, at, interrupted, now, turn),
+            CloudState::Gone { at, interrupted } => {
+                let billed_until = billing.ended(cloud, at);
+                self.gone(cloud.instance, at, billed_until, interrupted, now, turn);
+            }
         }
     }
 
     /// The cloud said that an instance is gone: what ran is lost, the rest is charged, its holds are released.
-    fn gone(&mut self, id: InstanceId, at: Timestamp, interrupted: bool, now: Timestamp, turn: &mut Turn) {
+    /// `stopped_at` is when the cloud stopped counting, before its minimum and granularity.
+    fn gone(
+        &mut self,
+        id: InstanceId,
+        at: Timestamp,
+        stopped_at: Timestamp,
+        interrupted: bool,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
         self.lose_attempts(id, at, interrupted, now, turn);
         let Some(instance) = self.fleet.instances.get(&id) else { return };
-        let at = at.min(now).max(instance.meter.through);
+        let at = at.min(now).max(instance.meter.from.unwrap_or(at));
+        let billing = instance.offering.terms.billing;
+        let billed_until =
+            instance.meter.from.map_or(at, |from| billing.billed_until(from, stopped_at.min(at).max(from)));
         let end = match instance.state {
             InstanceState::Terminating { why, .. } => InstanceEnd::Terminated { why },
             InstanceState::Draining { why: DrainReason::Interrupted, .. } => InstanceEnd::Interrupted,
@@ -229,8 +251,9 @@ impl<S: Store> Reconciler<S> {
         let never_came_up =
             matches!(instance.state, InstanceState::Booting { .. }) && end == InstanceEnd::Vanished;
         let scope = never_came_up.then(|| Scope::of(&instance.offering.key()));
-        if let Some(metered) = meter(instance, std::iter::empty(), at) {
-            self.record(metered.into_event(), turn);
+        let metered = meter(instance, std::iter::empty(), billed_until, &cuts(&self.fleet.budgets));
+        for event in metered.into_iter().flat_map(Metered::into_events) {
+            self.record(event, turn);
         }
         if let Some(scope) = scope {
             warn!(instance = %id, %scope, "it ended before its agent was heard; its lease may be shorter than its boot");
@@ -287,29 +310,20 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    /// Takes over the spot price of what runs, from when it was last heard on. What was not heard since the daemon
-    /// started is followed once it is: nobody can tell since when the new price counts. All other prices are agreed on
-    /// at the launch.
+    /// Takes over the spot price of what runs: from when the cloud says that it is in force, or else from when the instance
+    /// was last heard on. Without either nobody can tell since when the new price counts, so that it is followed once the
+    /// instance was heard. All other prices are agreed on at the launch.
     pub(super) fn follow_price(&mut self, id: InstanceId, turn: &mut Turn) {
         let market = self.snapshot.borrow().market.clone();
-        let (Some(instance), Some(heard)) = (self.fleet.instances.get(&id), self.heard.get(&id)) else {
-            return;
-        };
+        let Some(instance) = self.fleet.instances.get(&id) else { return };
         let is_spot = instance.offering.capacity_type == CapacityType::Spot;
         if !is_spot || !instance.is_live() {
             return;
         }
-        let Some(price) = market.find(&instance.offering.key()).and_then(|offering| offering.price) else {
-            return;
-        };
-        if price == instance.price {
-            return;
-        }
-        let live: Vec<&Attempt> = self.fleet.attempts_on(id).collect();
-        if let Some(metered) = meter(instance, live.into_iter(), (*heard).max(instance.meter.through)) {
-            self.record(metered.into_event(), turn);
-        }
-        self.record(Event::PriceChanged { instance: id, price }, turn);
+        let Some(offering) = market.find(&instance.offering.key()) else { return };
+        let Some(price) = offering.known_price().filter(|price| *price != instance.price) else { return };
+        let Some(at) = offering.price_since.or_else(|| self.heard.get(&id).copied()) else { return };
+        self.record(Event::PriceChanged { instance: id, at, price }, turn);
     }
 }
 

@@ -58,14 +58,9 @@ impl<S: Store> Reconciler<S> {
                         Some(known) if known.project == new.spec.project => known.clone(),
                         _ => account.insert(account_of(&new.spec, &user, None)).clone(),
                     };
-                    let budget = new.spec.budget;
+                    let budget = new.spec.budget.clone();
                     let id = self.queue(new.name, new.spec_id, new.spec, account, Params::new(), now, turn);
-                    if budget.is_some() {
-                        self.record(
-                            Event::BudgetLimited { key: BudgetKey::Experiment(id), limit: budget },
-                            turn,
-                        );
-                    }
+                    self.set_spec_budget(BudgetKey::Experiment(id), budget.as_ref(), now, turn);
                     ids.push(id);
                 }
                 Accepted { sweep: None, experiments: ids, repeated: false, waiting: None }
@@ -86,22 +81,14 @@ impl<S: Store> Reconciler<S> {
                     ended_at: None,
                 };
                 self.record(Event::SweepQueued { sweep }, turn);
-                if new.budget.is_some() {
-                    self.record(Event::BudgetLimited { key: BudgetKey::Sweep(id), limit: new.budget }, turn);
-                }
+                self.set_spec_budget(BudgetKey::Sweep(id), new.budget.as_ref(), now, turn);
                 let account = account_of(&new.spec, &user, Some(id));
                 let mut ids = Vec::with_capacity(new.trials.len());
                 for (index, params) in new.trials.into_iter().enumerate() {
                     let name: Arc<str> = format!("{}-{}", new.name, index + 1).into();
-                    let budget = new.spec.budget;
                     let trial =
                         self.queue(name, new.spec_id, new.spec.clone(), account.clone(), params, now, turn);
-                    if budget.is_some() {
-                        self.record(
-                            Event::BudgetLimited { key: BudgetKey::Experiment(trial), limit: budget },
-                            turn,
-                        );
-                    }
+                    self.set_spec_budget(BudgetKey::Experiment(trial), new.spec.budget.as_ref(), now, turn);
                     ids.push(trial);
                 }
                 Accepted { sweep: Some(id), experiments: ids, repeated: false, waiting: None }

@@ -1,0 +1,131 @@
+//! Terms of budgets: what the configuration lays down at the start, and what people change while the daemon runs.
+
+use std::sync::Arc;
+
+use bursar_model::{
+    Account, BudgetKey, BudgetTerms, ChargeLine, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
+};
+use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
+use tracing::error;
+
+use crate::{
+    inbox::SetBudgetError,
+    reconciler::{Reconciler, Turn, chain},
+};
+
+impl<S: Store> Reconciler<S> {
+    /// Lays down what the configuration says. What a person set since then stands until the configuration says something
+    /// new; a project or user that it no longer names has no limit from it.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub(in crate::reconciler) async fn configure_budgets(
+        &mut self,
+        named: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut turn = Turn::default();
+        let lasting = self.fleet.budgets.keys().filter(|key| !key.ends_with_its_work());
+        let dropped: Vec<BudgetKey> =
+            lasting.filter(|key| !named.iter().any(|(other, _)| other == *key)).cloned().collect();
+        for (key, terms) in named.into_iter().chain(dropped.into_iter().map(|key| (key, None))) {
+            let configured = self.fleet.budgets.get(&key).and_then(|budget| budget.configured.as_ref());
+            if configured != terms.as_ref() {
+                self.set_terms(key, terms, SetBy::Configuration, now, &mut turn)?;
+            }
+        }
+        if turn.events.is_empty() {
+            return Ok(());
+        }
+        let changes = self.fleet.take_changes();
+        let Turn { events, submissions, .. } = turn;
+        self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
+    }
+
+    /// Changes the terms of a budget that is live.
+    pub(super) fn set_budget(
+        &mut self,
+        key: BudgetKey,
+        terms: Option<Arc<BudgetTerms>>,
+        by: SetBy,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) -> Result<(), SetBudgetError> {
+        let is_over = match &key {
+            BudgetKey::Installation | BudgetKey::Project(_) | BudgetKey::User(_) => false,
+            BudgetKey::Sweep(id) => !self.fleet.sweeps.contains_key(id),
+            BudgetKey::Experiment(id) => !self.fleet.experiments.contains_key(id),
+        };
+        if is_over {
+            return Err(SetBudgetError::Over(key));
+        }
+        self.set_terms(key, terms, by, now, turn)
+            .map_err(|unreadable| SetBudgetError::NotStored(crate::inbox::CommitFailed(chain(&unreadable))))
+    }
+
+    fn set_terms(
+        &mut self,
+        key: BudgetKey,
+        terms: Option<Arc<BudgetTerms>>,
+        by: SetBy,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) -> Result<(), StoreError> {
+        let schedule_of =
+            |terms: &Option<Arc<BudgetTerms>>| terms.as_ref().and_then(|terms| terms.schedule.clone());
+        let before = self.fleet.budgets.get(&key);
+        let (wanted, had) = (schedule_of(&terms), before.and_then(|budget| schedule_of(&budget.terms)));
+        let (window, spent) = if wanted == had {
+            (before.and_then(|budget| budget.window), None)
+        } else {
+            // Another way of counting: what counts now is added up from the charges.
+            let window = wanted.map(|schedule| schedule.window_at(now));
+            (window, Some(self.spent_in(&key, window, turn)?))
+        };
+        self.record(Event::BudgetSet { key, terms, by, window, spent }, turn);
+        Ok(())
+    }
+
+    /// What was charged to a budget in a window, or ever.
+    fn spent_in(&self, key: &BudgetKey, window: Option<Period>, turn: &Turn) -> Result<Usd, StoreError> {
+        let mut filter = ReportFilter::default();
+        match key {
+            BudgetKey::Installation => {}
+            BudgetKey::Project(name) => filter.project = Some(name.clone()),
+            BudgetKey::User(name) => filter.user = Some(name.clone()),
+            BudgetKey::Sweep(id) => filter.sweep = Some(*id),
+            BudgetKey::Experiment(id) => filter.experiment = Some(*id),
+        }
+        let since = window.map(|window| window.from);
+        let rows = self.store.reader().report(&ReportQuery { since, filter, ..ReportQuery::default() })?;
+        let stored: Usd = rows.iter().map(|row| row.costs.effective).sum();
+        // What this very turn has charged is not stored yet.
+        let counts =
+            |account: &Account, payer: ExperimentId| account.budgets(payer).any(|above| above == *key);
+        let charged = turn.events.iter().filter_map(|event| {
+            if let Event::Charged { charge, .. } | Event::BillCorrected { charge } = event {
+                Some(charge)
+            } else {
+                None
+            }
+        });
+        let in_window = charged.filter(|charge| since.is_none_or(|since| charge.period.from >= since));
+        let lines = in_window.flat_map(|charge| &charge.lines);
+        let counted = |line: &&ChargeLine| counts(&line.account, line.payer);
+        Ok(stored + lines.filter(counted).map(|line| line.costs.effective).sum::<Usd>())
+    }
+
+    /// Lays down the budget that a spec asks for.
+    pub(super) fn set_spec_budget(
+        &mut self,
+        key: BudgetKey,
+        terms: Option<&Arc<BudgetTerms>>,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let Some(terms) = terms else { return };
+        if let Err(unreadable) = self.set_terms(key, Some(terms.clone()), SetBy::Spec, now, turn) {
+            error!(error = %chain(&unreadable), "a budget without windows needs nothing of the store");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Money for work that a budget lets finish (`on_exhausted: finish-running`): held for the rest of the estimate, not just
+//! for a lease.
+
+use bursar_ledger::Room;
+use bursar_model::{
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceType, Span, Timestamp,
+};
+
+use crate::{PlanInput, choice::speed_on};
+
+/// How long an experiment is expected to run, where a budget above it finishes what it starts. Without an estimate nobody
+/// knows, and a lease at a time is held as for everybody.
+pub(crate) fn work_to_fund(input: &PlanInput<'_>, room: &Room<'_>, experiment: &Experiment) -> Option<Span> {
+    let finishes = room.finishes(&experiment.account, experiment.id);
+    finishes.then(|| input.fleet.spec(experiment).estimate.as_ref().map(|estimate| estimate.duration))?
+}
+
+/// So much work on this machine. Rounded up.
+#[expect(
+    clippy::float_arithmetic,
+    reason = "a speed is a ratio; the time is rounded up to whole milliseconds"
+)]
+pub(crate) fn time_at_speed(work: Span, speed: f64) -> Span {
+    Span::from_millis((work.as_millis() as f64 / speed).ceil() as i64)
+}
+
+/// Until when money is to be held for an instance beyond its lease: until the last of those that it is paid by is
+/// expected to have finished. `more` is about to join them.
+pub(crate) fn funded_until(
+    input: &PlanInput<'_>,
+    room: &Room<'_>,
+    instance: &Instance,
+    more: Option<&Experiment>,
+) -> Option<Timestamp> {
+    if !room.has_finishing() {
+        return None;
+    }
+    let payers = instance.shares.keys().filter_map(|id: &ExperimentId| input.fleet.experiments.get(id));
+    payers.chain(more).filter_map(|experiment| finished_at(input, room, instance, experiment)).max()
+}
+
+fn finished_at(
+    input: &PlanInput<'_>,
+    room: &Room<'_>,
+    instance: &Instance,
+    experiment: &Experiment,
+) -> Option<Timestamp> {
+    let work = work_to_fund(input, room, experiment)?;
+    let started_at = match experiment.state {
+        ExperimentState::Queued => input.now,
+        ExperimentState::Running { attempt } => {
+            let attempt = input.fleet.attempts.get(&attempt)?;
+            // Paid here for an earlier attempt, it works elsewhere now.
+            (attempt.instance == instance.id).then(|| attempt.started_at.unwrap_or(input.now))?
+        }
+        ExperimentState::Ended { .. } => return None,
+    };
+    let kind: &InstanceType = &instance.offering.instance_type;
+    let spec: &ExperimentSpec = input.fleet.spec(experiment);
+    Some(started_at + time_at_speed(work, speed_on(spec, kind)))
+}
