@@ -4,6 +4,7 @@
 //! sum to the whole (L1), and the periods of an instance's charges meet (L2).
 
 pub mod allocate;
+pub mod focus;
 pub mod hold;
 #[cfg(test)]
 mod laws;
