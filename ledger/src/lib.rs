@@ -5,6 +5,7 @@
 
 pub mod allocate;
 pub mod focus;
+pub mod bill;
 pub mod hold;
 #[cfg(test)]
 mod laws;
