@@ -1,7 +1,7 @@
-//! What a cloud billed, read from its export.
+//! What a cloud billed, read from its export and compared with what we charged.
 //!
 //! Metering estimates: it knows the price in force and when an instance ran. The bill is the truth, and comes days
-//! later. [`Bill::read`] reads it.
+//! later. [`Bill::read`] reads it, [`compare`] finds what differs. All of it is pure; files, the store and the charges that follow are somebody else's.
 //!
 //! A bill of a company has millions of rows and few of them are ours. So rows are added up while they are read, into
 //! one [`BilledResource`] for each resource that carries our tags or that we know by its cloud id, and one sum for all
@@ -20,10 +20,13 @@
 //! Compressed files and Parquet are refused with the command that turns them into one of these.
 
 mod aws;
+mod compare;
 mod decimal;
 mod fields;
 mod focus;
 mod gcp;
+#[cfg(test)]
+mod laws;
 mod read;
 pub mod tags;
 
@@ -35,6 +38,10 @@ use rustc_hash::FxHashMap;
 
 use self::fields::{Kind, Row};
 pub use self::{
+    compare::{
+        Basis, BillAndCharges, Coverage, OwnCost, ProviderError, Reconciliation, Unbilled, UnbilledReason,
+        compare,
+    },
     read::{BadRow, BillError, BillFormat, FileRead},
     tags::OurTags,
 };
