@@ -1,7 +1,8 @@
 //! What a cloud billed, read from its export and compared with what we charged.
 //!
 //! Metering estimates: it knows the price in force and when an instance ran. The bill is the truth, and comes days
-//! later. [`Bill::read`] reads it, [`compare`] finds what differs. All of it is pure; files, the store and the charges that follow are somebody else's.
+//! later. [`Bill::read`] reads it, [`compare`] finds what differs, [`correction_lines`] splits a difference among those
+//! who paid. All of it is pure; files, the store and the charges that follow are somebody else's.
 //!
 //! A bill of a company has millions of rows and few of them are ours. So rows are added up while they are read, into
 //! one [`BilledResource`] for each resource that carries our tags or that we know by its cloud id, and one sum for all
@@ -21,6 +22,7 @@
 
 mod aws;
 mod compare;
+mod correction;
 mod decimal;
 mod fields;
 mod focus;
@@ -42,6 +44,7 @@ pub use self::{
         Basis, BillAndCharges, Coverage, OwnCost, ProviderError, Reconciliation, Unbilled, UnbilledReason,
         compare,
     },
+    correction::correction_lines,
     read::{BadRow, BillError, BillFormat, FileRead},
     tags::OurTags,
 };
