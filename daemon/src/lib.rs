@@ -6,6 +6,7 @@ pub mod http;
 pub mod inbox;
 pub mod logs;
 pub mod reconciler;
+pub mod reports;
 pub mod secrets;
 pub mod serve;
 pub mod views;

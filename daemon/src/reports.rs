@@ -1,0 +1,3 @@
+//! Reports as people read them: bars for a terminal.
+
+pub mod bars;
