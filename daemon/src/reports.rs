@@ -1,4 +1,4 @@
-//! Reports as people read them: one self-contained HTML page, bars for a terminal.
+//! Reports as people read them: one self-contained HTML page, markdown for pull requests and chat, bars for a terminal.
 //!
 //! Everything here is a pure function from [`SpendReport`] to text; whoever calls has gathered the data. So the page can
 //! be made by a daemon, by the command line over the store of a daemon that is down, and by a test, all the same.
@@ -10,6 +10,7 @@ mod chart;
 mod figures;
 mod headlines;
 mod html;
+mod markdown;
 mod series;
 
 use std::{collections::BTreeMap, fmt};
@@ -17,7 +18,7 @@ use std::{collections::BTreeMap, fmt};
 use bursar_model::{Category, ExperimentId, Period, Timestamp, Usd, UsdPerHour};
 use serde::{Deserialize, Serialize};
 
-pub use self::html::html;
+pub use self::{html::html, markdown::markdown};
 use crate::views::ReportView;
 
 /// All that a report shows. Amounts are US dollars; moments and days are UTC.

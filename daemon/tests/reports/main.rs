@@ -1,9 +1,9 @@
-//! What the report page holds.
+//! What the report page and the markdown hold.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod sample;
 
-use bursar_daemon::reports::{SpendReport, Waste, html};
+use bursar_daemon::reports::{SpendReport, Waste, html, markdown};
 use bursar_model::{Category, Usd};
 
 /// The tags of a page in order, after it was checked that every element is closed in turn and every value quoted.
@@ -141,6 +141,7 @@ fn a_report_by_nothing_is_its_sum_alone() {
     let table = page.split("<table>").find(|table| table.contains("<caption>Sum</caption>")).unwrap();
     let table = table.split("</table>").next().unwrap();
     assert_eq!(table.matches("$10,404.21").count(), 1);
+    assert_eq!(markdown(&report).matches("| **total** | $10,404.21 |").count(), 1);
 }
 
 #[test]
@@ -189,6 +190,25 @@ fn hostile_names_stay_text() {
     };
     assert!(names(&page) == names(&plain), "a name has made an element");
     assert!(!page.contains("<script") && !page.contains("<b onload"));
+}
+
+#[test]
+fn hostile_names_make_no_markdown() {
+    let text = markdown(&renamed(sample::november(), "a | b\n# [x](y) <img> `c` @all *d*"));
+    assert!(text.contains(r"a \| b \# \[x\](y) &lt;img\> \`c\` @"), "{text}");
+    assert!(!text.contains("@all") && !text.contains("<img"));
+    let lines = text.lines().filter(|line| line.starts_with('#')).count();
+    assert_eq!(lines, 4, "{text}");
+}
+
+#[test]
+fn the_markdown_of_a_month() {
+    insta::assert_snapshot!(markdown(&sample::november()));
+}
+
+#[test]
+fn the_markdown_of_a_first_day() {
+    insta::assert_snapshot!(markdown(&sample::first_day()));
 }
 
 #[test]
