@@ -6,6 +6,8 @@
 pub mod allocate;
 pub mod focus;
 pub mod bill;
+pub mod anomaly;
+pub mod forecast;
 pub mod hold;
 #[cfg(test)]
 mod laws;
@@ -16,6 +18,8 @@ pub mod shares;
 
 pub use self::{
     allocate::allocate,
+    anomaly::{Anomaly, AnomalyKind, ExpectedCost, anomaly},
+    forecast::{BurnDown, Interval, Spending},
     hold::WorstCase,
     meter::{Metered, cuts, lost_work, meter},
     quote::quote,
