@@ -4,9 +4,9 @@
 //! sum to the whole (L1), and the periods of an instance's charges meet (L2).
 
 pub mod allocate;
-pub mod focus;
-pub mod bill;
 pub mod anomaly;
+pub mod bill;
+pub mod focus;
 pub mod forecast;
 pub mod hold;
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub(crate) fn november() -> SpendReport {
             total: ReportLine {
                 keys: Vec::new(),
                 cost: total,
+                contracted_cost: Usd::ZERO,
+                list_cost: Usd::ZERO,
                 on_demand_cost: on_demand,
                 by_category: sum_categories(&rows),
                 seconds: rows.iter().map(|row| row.seconds).sum(),
@@ -77,6 +79,8 @@ pub(crate) fn first_day() -> SpendReport {
     let nothing = ReportLine {
         keys: Vec::new(),
         cost: Usd::ZERO,
+        contracted_cost: Usd::ZERO,
+        list_cost: Usd::ZERO,
         on_demand_cost: Usd::ZERO,
         by_category: BTreeMap::new(),
         seconds: 0.0,
@@ -185,6 +189,8 @@ fn line(project: &ProjectSpend) -> ReportLine {
     ReportLine {
         keys: vec![project.project.clone()],
         cost,
+        contracted_cost: Usd::ZERO,
+        list_cost: Usd::ZERO,
         on_demand_cost: part(cost, on_demand_percent(&project.project)),
         by_category: project.spent.by_category.clone(),
         seconds: (cost.as_nanos() / 400_000) as f64,

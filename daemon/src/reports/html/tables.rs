@@ -219,6 +219,8 @@ fn sum(lines: &[ReportLine]) -> ReportLine {
     ReportLine {
         keys: Vec::new(),
         cost: lines.iter().map(|line| line.cost).sum(),
+        contracted_cost: lines.iter().map(|line| line.contracted_cost).sum(),
+        list_cost: lines.iter().map(|line| line.list_cost).sum(),
         on_demand_cost: lines.iter().map(|line| line.on_demand_cost).sum(),
         by_category,
         seconds: lines.iter().map(|line| line.seconds).sum(),
