@@ -77,7 +77,7 @@ pub struct Meter {
     /// When billing began, by the cloud's record; `None` before there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// Charged until then.
+    /// Charged until then; before billing began, the earliest at which it may have.
     pub through: Timestamp,
     /// What rounding left over.
     pub remainders: Remainders,

@@ -241,10 +241,11 @@ impl BillingRules {
             (BillingStart::Launch, _) => Some(cloud.launched_at),
             (BillingStart::Running, CloudState::Pending) => None,
             // A cloud that does not say since when it runs is taken to bill from the launch: never too little.
-            (BillingStart::Running, CloudState::Running | CloudState::Stopping) => {
+            (BillingStart::Running, CloudState::Running) => {
                 Some(cloud.running_at.unwrap_or(cloud.launched_at))
             }
-            (BillingStart::Running, CloudState::Gone { .. }) => cloud.running_at,
+            // It may have been told to end before it ran.
+            (BillingStart::Running, CloudState::Stopping | CloudState::Gone { .. }) => cloud.running_at,
         }
     }
 

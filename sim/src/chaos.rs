@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    BudgetKey, BudgetTerms, ExperimentId, InstanceId, Scope, Span, SpotPolicy, Timestamp, Usd, Violation,
+    BillingRules, BudgetKey, BudgetTerms, ExperimentId, InstanceId, OnExhausted, Schedule, Scope, Span,
+    SpotPolicy, Terms, Timestamp, Usd, UsdPerHour, UserName, Violation,
 };
 use bursar_providers::{
     ErrorKind,
@@ -53,9 +54,15 @@ pub struct ChaosReport {
 pub fn chaos(seed: u64) -> ChaosReport {
     let mut chance = Chance::new(seed).child(1);
     // Half of the worlds have less money than work.
-    let limit = chance.per_mille(500).then(|| Usd::from_dollars(2 + chance.below(12) as i64));
-    let terms = limit.map(|limit| Arc::new(BudgetTerms::of(limit)));
-    let scenario = Scenario { budgets: vec![(BudgetKey::Installation, terms)], ..Scenario::default() };
+    let cap = chance.per_mille(500).then(|| some_terms(&mut chance, Usd::from_dollars(2)));
+    let mut budgets = vec![(BudgetKey::Installation, cap)];
+    for key in [BudgetKey::Project("p".into()), BudgetKey::User(UserName::new("someone"))] {
+        let cap = chance.per_mille(200).then(|| some_terms(&mut chance, Usd::from_dollars(3)));
+        budgets.push((key, cap));
+    }
+    // Half of the clouds bill as AWS does, with disks and addresses, and the installation adds something.
+    let terms = if chance.per_mille(500) { as_aws() } else { Terms::default() };
+    let scenario = Scenario { budgets, terms, ..Scenario::default() };
     let mut run = Run {
         world: World::new(seed, scenario),
         chance,
@@ -70,6 +77,7 @@ pub fn chaos(seed: u64) -> ChaosReport {
         run.step();
     }
     if run.world.findings().is_empty() {
+        run.lift_windows();
         run.world.settle(SETTLES_WITHIN);
     }
     let world = &run.world;
@@ -82,6 +90,28 @@ pub fn chaos(seed: u64) -> ChaosReport {
         virtual_time: world.now().since(began),
         findings: world.findings(),
         journal: world.journal().unwrap_or_default(),
+    }
+}
+
+/// A cap of `least` dollars and up: over everything or with windows, and with each way to end work.
+fn some_terms(chance: &mut Chance, least: Usd) -> Arc<BudgetTerms> {
+    let ends = [OnExhausted::CheckpointAndStop, OnExhausted::Stop, OnExhausted::FinishRunning];
+    let windows = [None, None, Some("hour"), Some("15 */2 * * *"), Some("day")];
+    let schedule = chance.pick(&windows).copied().flatten();
+    let limit = least + Usd::from_dollars(chance.below(12) as i64);
+    Arc::new(BudgetTerms {
+        schedule: schedule.map(|text| Schedule::parse(text, None).expect("it is a schedule")),
+        on_exhausted: chance.pick(&ends).copied().unwrap_or_default(),
+        ..BudgetTerms::of(limit)
+    })
+}
+
+fn as_aws() -> Terms {
+    Terms {
+        billing: BillingRules::PER_SECOND,
+        disk_gib: UsdPerHour::from_nanos(109_590),
+        address: UsdPerHour::from_nanos(5_000_000),
+        overhead: UsdPerHour::from_nanos(10_000_000),
     }
 }
 
@@ -106,7 +136,7 @@ impl Run {
             self.world.restart();
             self.restart_at = None;
         }
-        match self.chance.below(16) {
+        match self.chance.below(18) {
             0..=3 => return self.submit(),
             4 => {
                 self.world.crash();
@@ -144,6 +174,17 @@ impl Run {
                 }
             }
             14 => self.world.refuse_commits(1 + self.chance.below(3) as u32),
+            15 | 16 => {
+                let keys = [
+                    BudgetKey::Installation,
+                    BudgetKey::Project("p".into()),
+                    BudgetKey::User(UserName::new("someone")),
+                ];
+                let key = self.chance.pick(&keys).cloned().unwrap_or(BudgetKey::Installation);
+                let terms =
+                    self.chance.per_mille(800).then(|| some_terms(&mut self.chance, Usd::from_dollars(1)));
+                let _ = self.world.set_budget(key, terms);
+            }
             _ => {
                 if let Some(experiment) = self.chance.pick(&self.submitted).copied() {
                     self.world.cancel(experiment);
@@ -151,6 +192,24 @@ impl Run {
             }
         }
         self.faults += 1;
+    }
+
+    /// Somebody looks after the faults and lifts what would begin anew for ever.
+    fn lift_windows(&mut self) {
+        for key in [
+            BudgetKey::Installation,
+            BudgetKey::Project("p".into()),
+            BudgetKey::User(UserName::new("someone")),
+        ] {
+            // It may die once more over it, by what was set up before.
+            for _ in 0..10 {
+                self.world.restart();
+                if self.world.set_budget(key.clone(), None) {
+                    break;
+                }
+                let _ = self.world.run_for(Span::from_secs(60));
+            }
+        }
     }
 
     fn died(&mut self) {

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use bursar_model::{
-    Clock, CloudId, CloudInstance, CloudState, InstanceId, Offering, OfferingKey, Period, ProviderName,
-    Scope, Span, Timestamp, Usd,
+    BillingEnd, BillingRules, BillingStart, Clock, CloudId, CloudInstance, CloudState, InstanceId, Offering,
+    OfferingKey, Period, ProviderName, Scope, Span, Terms, Timestamp, Usd,
 };
 use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LaunchRequest, Provider, ProviderError};
 use tokio::sync::Notify;
@@ -37,10 +37,15 @@ const SHUTDOWN: (Span, Span) = (Span::from_secs(1), Span::from_secs(20));
 /// A new machine is missing from the listing for up to so long: less than the daemon allows for.
 const LISTING_LAG_MAX: Span = Span::from_secs(30);
 
+/// From the first moment to the last.
+pub(crate) const EVER: Period =
+    Period { from: Timestamp::from_millis(i64::MIN), to: Timestamp::from_millis(i64::MAX) };
+
 /// The cloud. Copies are the same cloud.
 #[derive(Debug, Clone)]
 pub struct SimCloud {
     name: ProviderName,
+    terms: Terms,
     clock: SimClock,
     ground: Ground,
     state: Arc<Mutex<State>>,
@@ -67,6 +72,7 @@ struct Stall {
 #[derive(Debug)]
 struct Record {
     sold_as: OfferingKey,
+    disk_gib: u32,
     launched_at: Timestamp,
     runs_from: Timestamp,
     listed_from: Timestamp,
@@ -74,7 +80,7 @@ struct Record {
     notice: Option<(Timestamp, Timestamp)>,
     /// When it is over, and whether the cloud took it.
     end: Option<(Timestamp, bool)>,
-    told_to_end: bool,
+    told_to_end: Option<Timestamp>,
     stray: bool,
     changed: Arc<Notify>,
 }
@@ -91,6 +97,7 @@ pub(crate) struct Standing {
 impl SimCloud {
     pub(crate) fn new(
         name: ProviderName,
+        terms: Terms,
         sells: Vec<SimOffering>,
         clock: SimClock,
         ground: Ground,
@@ -108,7 +115,7 @@ impl SimCloud {
             connections: 0,
             down_until: None,
         };
-        Self { name, clock, ground, state: Arc::new(Mutex::new(state)) }
+        Self { name, terms, clock, ground, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Nothing is answered until then.
@@ -136,7 +143,7 @@ impl SimCloud {
         let now = self.clock.now();
         let mut state = self.state();
         let Some(sold_as) = state.stalls.keys().next().cloned() else { return };
-        let stray = Record { stray: true, ..Record::new(sold_as, now, now, now) };
+        let stray = Record { stray: true, ..Record::new(sold_as, 0, now, now, now) };
         state.records.insert(instance, stray);
     }
 
@@ -160,13 +167,37 @@ impl SimCloud {
     /// What the cloud wants for a machine so far, and by how much a reader of old prices may differ.
     #[must_use]
     pub fn bill(&self, instance: InstanceId) -> (Usd, Usd) {
+        self.bill_of_time(instance, EVER)
+    }
+
+    /// What the cloud wants in all so far, strays apart, and by how much a reader of old prices may differ.
+    #[must_use]
+    pub fn whole_bill(&self) -> (Usd, Usd) {
+        self.bill_of_all(EVER)
+    }
+
+    /// The same for what it was billed for within a period.
+    fn bill_of_time(&self, instance: InstanceId, within: Period) -> (Usd, Usd) {
         let now = self.clock.now();
         let mut state = self.state();
         let State { stalls, records, .. } = &mut *state;
         let Some(record) = records.get(&instance) else { return (Usd::ZERO, Usd::ZERO) };
         let Some(stall) = stalls.get_mut(&record.sold_as) else { return (Usd::ZERO, Usd::ZERO) };
-        let billed = record.billed(now);
-        (stall.prices.cost(billed), stall.prices.doubt(billed))
+        let billed = record.billed(self.terms.billing, now);
+        let billed = Period::new(billed.from.max(within.from), billed.to.min(within.to));
+        let Terms { disk_gib, address, .. } = self.terms;
+        let extras = disk_gib.times(record.disk_gib) + address;
+        let (extra, _) = extras.cost_with_remainder(billed.span(), 0);
+        (stall.prices.cost(billed) + extra, stall.prices.doubt(billed))
+    }
+
+    /// What the cloud wants in all for the time within a period.
+    #[must_use]
+    pub fn bill_of_all(&self, within: Period) -> (Usd, Usd) {
+        self.launched()
+            .into_iter()
+            .map(|id| self.bill_of_time(id, within))
+            .fold((Usd::ZERO, Usd::ZERO), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// The machines that were launched, strays apart.
@@ -174,15 +205,6 @@ impl SimCloud {
     pub fn launched(&self) -> Vec<InstanceId> {
         let state = self.state();
         state.records.iter().filter(|(_, record)| !record.stray).map(|(id, _)| *id).collect()
-    }
-
-    /// What the cloud wants in all so far, strays apart, and by how much a reader of old prices may differ.
-    #[must_use]
-    pub fn whole_bill(&self) -> (Usd, Usd) {
-        self.launched()
-            .into_iter()
-            .map(|id| self.bill(id))
-            .fold((Usd::ZERO, Usd::ZERO), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// The daemon died: requests under way that had not arrived never do.
@@ -214,8 +236,8 @@ impl SimCloud {
         let now = self.clock.now();
         let mut state = self.state();
         let State { records, chance, .. } = &mut *state;
-        if let Some(record) = records.get_mut(&instance).filter(|record| !record.told_to_end) {
-            record.told_to_end = true;
+        if let Some(record) = records.get_mut(&instance).filter(|record| record.told_to_end.is_none()) {
+            record.told_to_end = Some(now);
             record.end_by(now + chance.span(SHUTDOWN.0, SHUTDOWN.1), false);
         }
     }
@@ -265,7 +287,7 @@ impl SimCloud {
         }
         let runs_from = now + chance.span(BOOT.0, BOOT.1);
         let listed_from = now + chance.span(Span::ZERO, LISTING_LAG_MAX);
-        let mut record = Record::new(key, now, runs_from, listed_from);
+        let mut record = Record::new(key, request.disk_gib, now, runs_from, listed_from);
         if let Some(interruptions) = stall.sells.interruptions {
             // Evenly over twice the mean: early, late and in the middle of everything.
             let taken_at = now + chance.span(Span::ZERO, interruptions.every.times(2));
@@ -313,6 +335,7 @@ impl Provider for SimCloud {
         let now = self.clock.now();
         let priced = |stall: &mut Stall| Offering {
             price: Some(stall.prices.at(now)),
+            price_since: Some(stall.prices.since(now)),
             ..stall.sells.offering.clone()
         };
         let offerings = self.state().stalls.values_mut().map(priced).collect();
@@ -350,18 +373,20 @@ impl Provider for SimCloud {
 impl Record {
     fn new(
         sold_as: OfferingKey,
+        disk_gib: u32,
         launched_at: Timestamp,
         runs_from: Timestamp,
         listed_from: Timestamp,
     ) -> Self {
         Self {
             sold_as,
+            disk_gib,
             launched_at,
             runs_from,
             listed_from,
             notice: None,
             end: None,
-            told_to_end: false,
+            told_to_end: None,
             stray: false,
             changed: Arc::new(Notify::new()),
         }
@@ -391,24 +416,44 @@ impl Record {
         now >= self.listed_from && kept
     }
 
-    fn billed(&self, now: Timestamp) -> Period {
-        Period::new(self.launched_at, self.end.map_or(now, |(at, _)| at.min(now)))
+    /// The time that is billed by now: reckoned here, apart from how the ledger does it.
+    fn billed(&self, rules: BillingRules, now: Timestamp) -> Period {
+        let over = self.end.map(|(at, _)| at).filter(|at| *at <= now);
+        let from = match rules.starts {
+            BillingStart::Launch => self.launched_at,
+            BillingStart::Running => self.runs_from,
+        };
+        if from > over.unwrap_or(now) {
+            return Period::new(from, from);
+        }
+        let Some(over) = over else { return Period::new(from, now) };
+        let stopped = match rules.ends {
+            BillingEnd::Gone => over,
+            BillingEnd::Stopping => self.told_to_end.unwrap_or(over).clamp(from, over),
+        };
+        let unit = rules.granularity.as_millis();
+        let mut millis = (stopped.as_millis() - from.as_millis()).max(rules.minimum.as_millis());
+        while millis % unit != 0 {
+            millis += unit - millis % unit;
+        }
+        Period::new(from, from + Span::from_millis(millis))
     }
 
     fn view(&self, instance: InstanceId, now: Timestamp) -> CloudInstance {
         let state = match self.end {
             Some((at, interrupted)) if at <= now => CloudState::Gone { at, interrupted },
-            Some(_) if self.told_to_end => CloudState::Stopping,
+            Some(_) if self.told_to_end.is_some() => CloudState::Stopping,
             Some(_) | None if now < self.runs_from => CloudState::Pending,
             Some(_) | None => CloudState::Running,
         };
+        let has_run = now >= self.runs_from && self.end.is_none_or(|(at, _)| at >= self.runs_from);
         CloudInstance {
             cloud_id: CloudId::new(&format!("sim-{instance}")),
             instance,
             state,
             launched_at: self.launched_at,
-            running_at: None,
-            stopping_at: None,
+            running_at: has_run.then_some(self.runs_from),
+            stopping_at: self.told_to_end.filter(|at| *at >= self.runs_from),
             notice: self.notice.filter(|(told_at, _)| *told_at <= now).map(|(_, taken_at)| taken_at),
         }
     }

@@ -65,6 +65,11 @@ impl Prices {
         self.step(index)
     }
 
+    /// Since when the price of a moment is in force.
+    pub(crate) fn since(&self, at: Timestamp) -> Timestamp {
+        self.began + PRICE_STEP.times(self.step_of(at) as i64)
+    }
+
     /// What a machine cost over a period, by the cloud's own reckoning: each step at its price, rounded down once.
     pub(crate) fn cost(&mut self, period: Period) -> Usd {
         let (mut cost, mut remainder, mut from) = (Usd::ZERO, 0, period.from);

@@ -9,7 +9,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bursar_model::{Clock, Event, Fleet, Instance, InstanceId, InvariantId, Span, Timestamp, Usd, invariant};
+use bursar_model::{
+    Clock, Event, Fleet, Instance, InstanceId, InvariantId, Price, Span, Timestamp, Usd, invariant,
+};
 use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
 use tokio::sync::Notify;
@@ -162,11 +164,12 @@ impl Witness {
     fn close(&self, instance: &Instance, now: Timestamp) -> Closed {
         let unlisted = |ended: &Timestamp| now.since(*ended) >= LIST_KEEPS_ENDED;
         let ended = self.cloud.ended(instance.id).filter(unlisted);
-        let unseen = ended.map_or(Span::ZERO, |ended| instance.paid_until().since(ended));
-        Closed {
-            booked: instance.meter.costs.effective,
-            excess_max: instance.ceiling.cost_rounded_up(unseen),
-        }
+        let billing = instance.offering.terms.billing;
+        let paid_until = instance.meter.from.map(|from| billing.billed_until(from, instance.paid_until()));
+        let unseen = ended.zip(paid_until).map_or(Span::ZERO, |(ended, until)| until.since(ended));
+        let most = instance.rates_at(Price::plain(instance.ceiling)).contracted;
+        // The overhead of the installation is not on the cloud's bill.
+        Closed { booked: instance.meter.costs.contracted, excess_max: most.cost_rounded_up(unseen) }
     }
 
     /// Every change is a single step, so that a panic elsewhere leaves nothing half-done.

@@ -12,7 +12,7 @@ use bursar_daemon::{
 };
 use bursar_model::{
     BudgetKey, BudgetTerms, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId, Outcome,
-    ProviderName, Span, Timestamp, Usd, UserName, Violation, WaitingOn,
+    ProviderName, SetBy, Span, Terms, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
 use bursar_providers::{Provider, faulty::FaultyProvider};
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
 use crate::{
+    cap::Cap,
     chance::Chance,
     clock::SimClock,
     cloud::SimCloud,
@@ -50,8 +51,8 @@ pub struct Scenario {
     pub settings: Settings,
     /// The configured budgets.
     pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
-    /// What listed prices come to.
-    pub pricing: Pricing,
+    /// How the cloud bills, and what comes on top of its prices.
+    pub terms: Terms,
 }
 
 impl Default for Scenario {
@@ -61,7 +62,7 @@ impl Default for Scenario {
             market: small_market(&provider_name()),
             settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
             budgets: Vec::new(),
-            pricing: Pricing::default(),
+            terms: Terms::default(),
         }
     }
 }
@@ -81,6 +82,8 @@ pub struct World {
     faults: Arc<FaultyProvider>,
     witness: Witness,
     folder: TempDir,
+    /// The installation's budget as somebody set it last.
+    cap: Cap,
 }
 
 #[derive(Debug)]
@@ -110,9 +113,13 @@ impl World {
         let ground = Ground::default();
         let chance = Chance::new(seed);
         let cloud = runtime.block_on(async {
-            SimCloud::new(provider_name(), scenario.market.clone(), clock, ground.clone(), &chance)
+            let Scenario { market, terms, .. } = scenario.clone();
+            SimCloud::new(provider_name(), terms, market, clock, ground.clone(), &chance)
         });
+        let of_installation = scenario.budgets.iter().find(|(key, _)| *key == BudgetKey::Installation);
+        let cap = Cap::of(of_installation.and_then(|(_, terms)| terms.as_ref()));
         let mut world = Self {
+            cap,
             daemon: None,
             lives: 0,
             seed,
@@ -187,7 +194,10 @@ impl World {
                 observe_interval_busy: Span::from_secs(5),
             },
             budgets: self.scenario.budgets.clone(),
-            pricing: self.scenario.pricing.clone(),
+            pricing: Pricing {
+                terms: [(provider_name(), self.scenario.terms)].into(),
+                discounts: Vec::new(),
+            },
         };
         let witness = self.witness.clone();
         let started = self.runtime.block_on(async {
@@ -240,8 +250,7 @@ impl World {
         let until = self.now() + span;
         let (clock, witness) = (self.clock, self.witness.clone());
         let ground = self.ground.clone();
-        let terms = self.scenario.budgets.iter().find(|(key, _)| *key == BudgetKey::Installation);
-        let limit = terms.and_then(|(_, terms)| terms.as_ref()?.limit);
+        let cap = self.cap.clone();
         let cloud = self.cloud.clone();
         let died = self.runtime.block_on(async {
             while clock.now() < until {
@@ -252,9 +261,8 @@ impl World {
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
-                let (bill, doubt) = cloud.whole_bill();
-                if limit.is_some_and(|limit| bill > limit + doubt + ROUNDING) {
-                    ground.report(InvariantId::B1, format!("the cloud wants {bill} of a limit of {limit:?}"));
+                if let Some(overspent) = cap.judge(&cloud, clock.now()) {
+                    ground.report(InvariantId::B1, overspent);
                 }
             }
             false
@@ -294,6 +302,24 @@ impl World {
             max_parallel,
         };
         self.send(name, SubmitContent::Sweep(sweep))
+    }
+
+    /// Changes the terms of a budget. False when the daemon is down, dies or does not store it.
+    pub fn set_budget(&mut self, key: BudgetKey, terms: Option<Arc<BudgetTerms>>) -> bool {
+        let by = SetBy::Person { user: UserName::new("someone") };
+        let (asked, wanted) = (key.clone(), terms.clone());
+        let set = self.ask(|reply| Message::SetBudget { key: asked, terms: wanted, by, reply });
+        let is_set = matches!(set, Some(Ok(())));
+        if key == BudgetKey::Installation {
+            self.cap = if is_set { self.cap_from_now_on(terms.as_ref()) } else { Cap::default() };
+        }
+        is_set
+    }
+
+    fn cap_from_now_on(&self, terms: Option<&Arc<BudgetTerms>>) -> Cap {
+        let now = self.now();
+        let held: Usd = self.fleet().instances.values().map(bursar_model::Instance::held).sum();
+        self.with_cloud(|cloud| Cap::of(terms).set_while_running(cloud, now, held))
     }
 
     /// Cancels an experiment. False when the daemon is down.
@@ -376,7 +402,7 @@ impl World {
         let waiting = daemon.snapshot.borrow().waiting.clone();
         let waits_for_money = |experiment| {
             let Some(WaitingOn::Budget(no_room)) = waiting.get(experiment) else { return false };
-            matches!(no_room.key, BudgetKey::Installation | BudgetKey::Project(_))
+            !no_room.key.ends_with_its_work()
         };
         fleet.experiments.keys().all(waits_for_money)
             && fleet.instances.is_empty()

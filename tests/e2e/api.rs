@@ -173,7 +173,7 @@ fn a_limit_that_was_lowered_is_told_and_is_no_fault() {
     installation.start();
     let said = installation.bursar(&["doctor"]).with_code(0).stdout;
     for key in ["the installation's budget", "project lab's budget"] {
-        let what = format!("{key}: the limit was lowered to");
+        let what = format!("{key}: its limit of");
         assert!(said.contains(&what) && said.contains("nothing new starts until it is raised"), "{said}");
     }
     assert!(!said.contains("fault of bursar"), "{said}");

@@ -274,10 +274,11 @@ impl Fleet {
         }
         found.cloud_id = Some(cloud.cloud_id.clone());
         found.backoff = Backoff::default();
-        if found.meter.from.is_none()
-            && let Some(began) = found.offering.terms.billing.began(cloud)
-        {
-            found.begin_billing(began);
+        if found.meter.from.is_none() {
+            match found.offering.terms.billing.began(cloud) {
+                Some(began) => found.begin_billing(began),
+                None => found.meter.through = cloud.launched_at,
+            }
         }
         if matches!(found.state, InstanceState::Intended { .. }) {
             found.state = InstanceState::Booting { at };

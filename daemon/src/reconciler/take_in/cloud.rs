@@ -177,8 +177,12 @@ impl<S: Store> Reconciler<S> {
             // It lived until it was heard, and no longer than it was paid for. In between nobody knows: what was over
             // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
             let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
+            let (is_billed, earliest) = (instance.meter.from.is_some(), instance.meter.through);
             let latest = instance.paid_until().min(asked_at - LIST_KEEPS_ENDED);
             let at = latest.max(heard);
+            if !is_billed {
+                self.record(Event::BillingBegan { instance: id, at: earliest }, turn);
+            }
             self.gone(id, at, at, false, now, turn);
         }
     }
@@ -226,7 +230,8 @@ impl<S: Store> Reconciler<S> {
         now: Timestamp,
         turn: &mut Turn,
     ) {
-        self.lose_attempts(id, at, interrupted, now, turn);
+        // What ran is charged for no longer than the cloud counts.
+        self.lose_attempts(id, stopped_at.min(at), interrupted, now, turn);
         let Some(instance) = self.fleet.instances.get(&id) else { return };
         let at = at.min(now).max(instance.meter.from.unwrap_or(at));
         let billing = instance.offering.terms.billing;

@@ -1,0 +1,51 @@
+//! The budget that the cloud's bill is held against, window by window: promise 2 as the cloud would see it.
+
+use std::sync::Arc;
+
+use bursar_model::{BudgetTerms, Period, Schedule, Timestamp, Usd};
+
+use crate::cloud::{EVER, SimCloud};
+
+/// The cloud and the books round at different moments.
+const ROUNDING: Usd = Usd::from_nanos(1_000);
+
+/// A cap on all that the cloud bills.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cap {
+    /// `None` where there is none, or nobody knows whether it was stored.
+    cap: Option<Usd>,
+    schedule: Option<Schedule>,
+    /// What was billed and held when it was set may land until its window ends.
+    landing: Usd,
+    landing_until: Timestamp,
+}
+
+impl Cap {
+    pub(crate) fn of(terms: Option<&Arc<BudgetTerms>>) -> Self {
+        Self {
+            cap: terms.and_then(|terms| terms.cap()),
+            schedule: terms.and_then(|terms| terms.schedule.clone()),
+            ..Self::default()
+        }
+    }
+
+    fn window(&self, now: Timestamp) -> Period {
+        self.schedule.as_ref().map_or(EVER, |schedule| schedule.window_at(now))
+    }
+
+    /// The same, set while work runs: what is billed and held by then may land. What is not charged yet is in both, so
+    /// that this is more than may land, by the charges of a lease at most.
+    pub(crate) fn set_while_running(self, cloud: &SimCloud, now: Timestamp, held: Usd) -> Self {
+        let window = self.window(now);
+        let (bill, doubt) = cloud.bill_of_all(window);
+        Self { landing: bill + doubt + held, landing_until: window.to, ..self }
+    }
+
+    /// What is wrong where the bill of the present window is above what it may be.
+    pub(crate) fn judge(&self, cloud: &SimCloud, now: Timestamp) -> Option<String> {
+        let cap = self.cap?;
+        let most = if now < self.landing_until { cap.max(self.landing) } else { cap };
+        let (bill, doubt) = cloud.bill_of_all(self.window(now));
+        (bill > most + doubt + ROUNDING).then(|| format!("the cloud wants {bill} of a limit of {most}"))
+    }
+}
