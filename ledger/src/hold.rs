@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use bursar_model::{
-    BillingRules, CapacityType, ExperimentId, Instance, InstanceType, Offering, Share, Span, Timestamp, Usd,
-    UsdPerHour,
+    BillingRules, CapacityType, ExperimentId, Instance, InstanceType, Offering, Share, Span, Usd, UsdPerHour,
 };
 
 /// Kept on top of each share's hold while any is left. Splitting a charge rounds each part by less than one
@@ -80,14 +79,14 @@ pub fn part_of(whole: Usd, weight: u32, total_weight: u32) -> Usd {
     Usd::from_nanos(part as i64) + ROUNDING
 }
 
-/// The shares with their holds made anew for an instance that is gone by `end`.
+/// The shares with their holds made anew for so much time that may still be billed.
 #[must_use]
 pub fn with_holds(
     instance: &Instance,
     mut shares: BTreeMap<ExperimentId, Share>,
-    end: Timestamp,
+    outstanding: Span,
 ) -> BTreeMap<ExperimentId, Share> {
-    let whole = WorstCase::of_instance(instance).cost(instance.outstanding_until(end));
+    let whole = WorstCase::of_instance(instance).cost(outstanding);
     fill(whole, &instance.offering.instance_type, &mut shares);
     shares
 }

@@ -110,7 +110,7 @@ impl Life {
             notice: None,
             backoff: Backoff::default(),
         };
-        instance.shares = hold::with_holds(&instance, instance.shares.clone(), now + LEASE);
+        instance.shares = hold::with_holds(&instance, instance.shares.clone(), LEASE);
         Self { now, ids, instance, attempts: Vec::new(), charged: BTreeMap::new(), through: now, exact: 0 }
     }
 
@@ -165,7 +165,8 @@ impl Life {
     }
 
     fn set_shares(&mut self, shares: BTreeMap<ExperimentId, bursar_model::Share>) {
-        self.instance.shares = hold::with_holds(&self.instance, shares, self.instance.held_until());
+        let outstanding = self.instance.outstanding(self.instance.meter.through, self.instance.held_until());
+        self.instance.shares = hold::with_holds(&self.instance, shares, outstanding);
     }
 
     fn step(&mut self, step: Step) {
@@ -258,7 +259,7 @@ proptest! {
             prop_assert_eq!(life.through, life.instance.meter.through);
             let weights: u32 = life.instance.shares.values().map(|share| share.weight).sum();
             prop_assert_eq!(weights, 4_000, "every part has one payer");
-            let outstanding = life.instance.outstanding_until(life.instance.held_until());
+            let outstanding = life.instance.outstanding(life.through, life.instance.held_until());
             let whole = life.instance.ceiling.cost_rounded_up(outstanding);
             prop_assert!(life.instance.held() >= whole, "what is paid for is held");
             for ((payer, category), amount) in &life.charged {

@@ -90,8 +90,8 @@ pub fn meter<'a>(
             steps.push((charge, meter.clone()));
         }
     }
-    let metered = Instance { meter, ..instance.clone() };
-    let mut shares = with_holds(&metered, instance.shares.clone(), instance.held_until());
+    let outstanding = instance.outstanding(meter.through, instance.held_until());
+    let mut shares = with_holds(instance, instance.shares.clone(), outstanding);
     // What is charged comes out of what was held, to the nano-dollar: metering never raises the sum of both, as rounding
     // and a price above the ceiling would.
     let mut left: BTreeMap<ExperimentId, Usd> =

@@ -254,10 +254,10 @@ impl Instance {
         self.lease_until.max(self.funded_until.unwrap_or(self.lease_until)) + self.drain_allowance
     }
 
-    /// What may still be billed of it if it is gone by then.
+    /// What may still be billed of it, given that it is charged up to `through` and gone by `end`.
     #[must_use]
-    pub fn outstanding_until(&self, end: Timestamp) -> Span {
-        self.offering.terms.billing.outstanding(self.meter.from, self.meter.through, end)
+    pub fn outstanding(&self, through: Timestamp, end: Timestamp) -> Span {
+        self.offering.terms.billing.outstanding(self.meter.from, through, end)
     }
 
     /// What its disk costs an hour.

@@ -107,7 +107,8 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
     {
         wrong("is not paid for one lease");
     }
-    let whole = WorstCase::of_instance(instance).cost(instance.outstanding_until(instance.held_until()));
+    let whole = WorstCase::of_instance(instance)
+        .cost(instance.outstanding(instance.meter.through, instance.held_until()));
     if instance.held() < whole {
         wrong("holds less than it may come to cost");
     }

@@ -89,7 +89,8 @@ pub(crate) fn keep_for_renewals(input: &PlanInput<'_>, leaving: &BTreeSet<Instan
         let renewed_at = (instance.lease_until - renewal_ahead(input)).max(input.now);
         let paid_until = renewed_at + input.settings.lease + instance.drain_allowance;
         let end = paid_until.max(instance.held_until());
-        for (payer, share) in hold::with_holds(instance, instance.shares.clone(), end) {
+        let outstanding = instance.outstanding(instance.meter.through, end);
+        for (payer, share) in hold::with_holds(instance, instance.shares.clone(), outstanding) {
             let held = instance.shares.get(&payer).map_or(Usd::ZERO, |share| share.held);
             room.keep(&share.account, payer, share.held.saturating_sub(held).max(Usd::ZERO));
         }
@@ -470,13 +471,10 @@ fn extend_lease(
     }
     let before = shares_after(instance, charged.as_ref());
     let funded_until = funded_until(input, room, instance, None);
-    let renewed = Instance {
-        lease_until: until,
-        funded_until,
-        meter: charged.as_ref().map_or(&instance.meter, Metered::meter).clone(),
-        ..instance.clone()
-    };
-    let held = |shares| hold::with_holds(&renewed, shares, renewed.held_until());
+    let through = charged.as_ref().map_or(instance.meter.through, |metered| metered.meter().through);
+    let held_until = until.max(funded_until.unwrap_or(until)) + instance.drain_allowance;
+    let outstanding = instance.outstanding(through, held_until);
+    let held = |shares| hold::with_holds(instance, shares, outstanding);
     let by_use = shares::at_renewal(instance, live.iter().copied(), account_of);
     for candidate in [by_use, instance.shares.clone()] {
         let after = held(candidate);

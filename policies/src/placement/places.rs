@@ -202,7 +202,8 @@ impl<'a> Placement<'a, '_> {
     fn put_by(&mut self, experiment: &Experiment, at: usize, amounts: Amounts) -> bool {
         let instance = self.places[at].instance;
         let kind = &instance.offering.instance_type;
-        let whole = WorstCase::of_instance(instance).cost(instance.outstanding_until(instance.held_until()));
+        let whole = WorstCase::of_instance(instance)
+            .cost(instance.outstanding(instance.meter.through, instance.held_until()));
         let part = hold::part_of(whole, kind.weight_of(amounts), instance.total_weight());
         if self.room.short(&experiment.account, experiment.id, part).is_some() {
             return false;
@@ -231,7 +232,8 @@ impl<'a> Placement<'a, '_> {
         let after = shares::at_assignment(&working, live, experiment.id, &experiment.account, amounts);
         let funded_until = funded_until(self.input, self.room, &working, Some(experiment));
         let before_funded = std::mem::replace(&mut working.funded_until, funded_until);
-        let after = hold::with_holds(&working, after, working.held_until());
+        let outstanding = working.outstanding(working.meter.through, working.held_until());
+        let after = hold::with_holds(&working, after, outstanding);
         if self.room.exchange(&working.shares, &after).is_err() {
             // What was charged only for this is not charged after all.
             working.funded_until = before_funded;
