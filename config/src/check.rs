@@ -3,6 +3,7 @@
 //! Problems carry key paths only; `load` adds the lines where there is a file.
 
 mod accelerators;
+mod asha;
 mod budget;
 mod config;
 mod expand;

@@ -18,6 +18,6 @@ pub use self::{
     notifications::{RawNotifications, RawReport, RawWebhook},
     pricing::{RawBilling, RawDiscount, RawPricing},
     spec::{RawCheckpoint, RawEstimate, RawResources, RawRetry, RawSecret, RawSpec},
-    sweep::{RawDimension, RawSpace, RawSweep},
+    sweep::{RawAsha, RawDimension, RawSpace, RawSweep},
     values::{LimitOr, OneOrMany, Written},
 };

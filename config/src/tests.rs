@@ -215,6 +215,52 @@ fn json_of_the_wrong_form_is_answered_with_all_problems() {
 }
 
 #[test]
+fn asha_says_what_it_misses_and_what_does_not_fit() {
+    let read = |asha: &str| {
+        spec_of(&format!(
+            "run: x\ncheckpoint: {{interval: 1m}}\nsweep: {{matrix: {{a: 0..9}}, asha: {{{asha}}}}}"
+        ))
+    };
+    let Submission::Sweep { spec, .. } =
+        read("metric: loss, mode: min, min: 1, max: 27").unwrap().value.submission
+    else {
+        panic!("this is a sweep")
+    };
+    let rules = spec.asha.unwrap();
+    assert_eq!((rules.resource.as_str(), rules.eta, rules.resources()), ("step", 3, vec![1, 3, 9, 27]));
+    let problems = |asha: &str| {
+        let Problems(problems) = read(asha).unwrap_err();
+        problems
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.key_path, problem.message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        problems(""),
+        ["metric", "mode", "min", "max"].map(|key| format!("sweep.asha.{key}: is missing"))
+    );
+    assert_eq!(
+        problems("metric: step, mode: most, eta: 1, min: 9, max: 9"),
+        [
+            "sweep.asha.metric: `step` is the resource: trials would be compared by how far they are",
+            "sweep.asha.mode: `most` is none of min, max",
+            "sweep.asha.eta: `1` is not between 2 and 1000",
+            "sweep.asha.max: 9 is not more than min, which is 9",
+        ]
+    );
+}
+
+#[test]
+fn asha_without_checkpoints_is_warned_of() {
+    let asha = "sweep: {matrix: {a: 0..9}, asha: {metric: loss, mode: min, min: 1, max: 9}}";
+    let warnings = spec_of(&format!("run: x\n{asha}")).unwrap().warnings;
+    assert_eq!(
+        warnings.iter().map(|warning| warning.key_path.as_str()).collect::<Vec<_>>(),
+        ["checkpoint.interval"]
+    );
+}
+
+#[test]
 fn trials_stand_in_the_order_of_the_names() {
     let found = trials("  matrix: {b: [x, y], a: 0..2}");
     assert_eq!(found, ["a=0 b=x", "a=0 b=y", "a=1 b=x", "a=1 b=y"]);

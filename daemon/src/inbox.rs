@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, AttemptId, BudgetKey, BudgetTerms, CloudInstance, ExperimentId, ExperimentSpec, InstanceId,
-    Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp, UserName, WaitingOn,
+    Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, CloudInstance, ExperimentId, ExperimentSpec,
+    InstanceId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp, UserName,
+    WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;
@@ -207,6 +208,8 @@ pub struct NewSweep {
     pub budget: Option<Arc<BudgetTerms>>,
     /// How many may run at once.
     pub max_parallel: Option<u32>,
+    /// How its trials are halved.
+    pub asha: Option<AshaRules>,
 }
 
 /// What a submission became.

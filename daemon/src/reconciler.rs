@@ -430,6 +430,8 @@ fn log_decision(event: &Event) {
             info!(experiment = %attempt.experiment, attempt = %attempt.id, instance = %attempt.instance, "assigned");
         }
         Event::AttemptStopping { attempt, why, .. } => info!(%attempt, %why, "stopping"),
+        Event::RungReached { experiment, rung, score, .. } => info!(%experiment, rung, score, "rung reached"),
+        Event::TrialPromoted { experiment, rung } => info!(%experiment, rung, "goes on from its rung"),
         Event::InstanceDraining { instance, why, .. } => info!(%instance, %why, "draining"),
         Event::InstanceTerminating { instance, why, .. } => info!(%instance, %why, "terminating"),
         Event::ExperimentEnded { experiment, outcome, .. } => info!(%experiment, %outcome, "ended"),

@@ -18,8 +18,8 @@ use self::shapes::{
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError},
     shapes::{
-        AllocationView, AttemptView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List,
-        ReportLine, ReportView, SweepView, budget_name,
+        AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
+        InstanceView, List, ReportLine, ReportView, RungView, SweepView, budget_name,
     },
 };
 

@@ -204,6 +204,24 @@ pub enum Event {
         /// The newest value of each.
         metrics: BTreeMap<String, f64>,
     },
+    /// A trial reached the rung of its sweep's asha to which it may run.
+    RungReached {
+        /// Which trial.
+        experiment: ExperimentId,
+        /// The rung, counted from 0.
+        rung: u32,
+        /// What it reported there; none where that was no finite number.
+        score: Option<f64>,
+        /// What it has been charged so far.
+        cost: Usd,
+    },
+    /// A trial may run to the next rung of its sweep's asha.
+    TrialPromoted {
+        /// Which trial.
+        experiment: ExperimentId,
+        /// The rung that it leaves, counted from 0.
+        rung: u32,
+    },
     /// An attempt was told to checkpoint and end.
     AttemptStopping {
         /// Which attempt.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    asha::Asha,
     budget::Account,
     id::{AttemptId, ExperimentId, InstanceId, SweepId},
     money::Usd,
@@ -93,6 +94,16 @@ pub enum Outcome {
         /// Why.
         why: StopReason,
     },
+    /// It was stopped early, with its last checkpoint kept: it would never have come among the best of a rung of its
+    /// sweep's asha.
+    Pruned {
+        /// The rung, counted from 0.
+        rung: u32,
+        /// Its place there, from 1 for the best.
+        rank: u32,
+        /// How many had reached the rung.
+        of: u32,
+    },
     /// It never ran, because it could not be paid for.
     Refused {
         /// Why.
@@ -114,6 +125,13 @@ pub enum Refusal {
         spent: Usd,
         /// The least that a launch has to hold.
         needed: Usd,
+    },
+    /// What is left of its sweep's budget is not expected to bring it to the first rung of asha.
+    FirstRung {
+        /// What is left.
+        left: Usd,
+        /// What reaching the rung is expected to cost.
+        expected: Usd,
     },
 }
 
@@ -201,6 +219,8 @@ pub enum StopReason {
     Interrupted,
     /// Its instance's lease ended, because the daemon was away: it will run again.
     LeaseEnded,
+    /// It reached a rung of its sweep's asha: it goes on where it comes to be among the best there.
+    Paused,
 }
 
 impl StopReason {
@@ -208,7 +228,7 @@ impl StopReason {
     #[must_use]
     pub fn requeues(self) -> bool {
         match self {
-            Self::Moved | Self::Interrupted | Self::Unfunded | Self::LeaseEnded => true,
+            Self::Moved | Self::Interrupted | Self::Unfunded | Self::LeaseEnded | Self::Paused => true,
             Self::Cancelled | Self::Budget | Self::MaxDuration => false,
         }
     }
@@ -224,6 +244,7 @@ impl fmt::Display for StopReason {
             Self::Moved => "moved to another instance",
             Self::Interrupted => "interrupted by the cloud",
             Self::LeaseEnded => "its lease ended while the daemon was away",
+            Self::Paused => "paused at a rung of asha",
         })
     }
 }
@@ -294,6 +315,9 @@ pub struct Sweep {
     /// How many may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
+    /// The halving of its trials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asha: Option<Asha>,
     /// When its last trial ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
@@ -325,7 +349,7 @@ impl Outcome {
             Self::Succeeded => "succeeded",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
-            Self::Stopped { .. } => "stopped",
+            Self::Stopped { .. } | Self::Pruned { .. } => "stopped",
             Self::Refused { .. } => "refused",
         }
     }
@@ -339,6 +363,9 @@ impl Outcome {
             Self::Succeeded | Self::Cancelled => None,
             Self::Failed { end } => Some(end.to_string()),
             Self::Stopped { why } => Some(why.to_string()),
+            Self::Pruned { rung, rank, of } => {
+                Some(format!("early by asha, rank {rank} of {of} at rung {rung}"))
+            }
             Self::Refused { why } => Some(why.to_string()),
         }
     }
@@ -363,6 +390,12 @@ impl fmt::Display for Refusal {
                 limit.saturating_sub(*spent).rounded(),
                 limit.rounded(),
                 needed.rounded()
+            ),
+            Self::FirstRung { left, expected } => write!(
+                f,
+                "the sweep's budget has {} left, reaching the first rung of asha takes about {}",
+                left.rounded(),
+                expected.rounded()
             ),
         }
     }

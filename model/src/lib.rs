@@ -3,6 +3,7 @@
 //! No IO, no async, no clock, no chance. Every other crate speaks in these types; this one imports none of ours.
 
 pub mod agent_api;
+pub mod asha;
 pub mod budget;
 pub mod charge;
 pub mod event;
@@ -22,6 +23,7 @@ pub mod spec;
 pub mod time;
 
 pub use self::{
+    asha::{Asha, AshaMode, AshaRules, Rung, Standing},
     budget::{Account, Budget, BudgetAlert, BudgetKey, BudgetTerms, OnExhausted, SetBy, Told},
     charge::{Category, Charge, ChargeClass, ChargeLine},
     event::Event,

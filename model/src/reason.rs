@@ -56,6 +56,24 @@ pub enum WaitingOn {
         /// What is missing, for people.
         missing: Arc<str>,
     },
+    /// It reached a rung of its sweep's asha and is not among the best there, so far.
+    Rung {
+        /// The rung, counted from 0.
+        rung: u32,
+        /// Its place there, from 1 for the best.
+        rank: u32,
+        /// How many have reached the rung.
+        of: u32,
+        /// One in so many goes on.
+        eta: u32,
+    },
+    /// What is left of its sweep's budget, what runs paid for, is not expected to bring it to its next rung.
+    RungBudget {
+        /// What is left.
+        left: Usd,
+        /// What reaching the rung is expected to cost.
+        expected: Usd,
+    },
     /// It failed and will be tried again.
     Backoff {
         /// Then.
@@ -107,6 +125,18 @@ impl fmt::Display for WaitingOn {
                 write!(f, "{offerings} offerings would do, but none has a known price")
             }
             Self::NoOffering { missing } => write!(f, "nothing on offer does: {missing}"),
+            Self::Rung { rung, rank, of, eta } => write!(
+                f,
+                "paused by asha as rank {rank} of {of} at rung {rung}, where 1 in {eta} goes on: at this rank once {} \
+                 have reported",
+                u64::from(*rank) * u64::from(*eta)
+            ),
+            Self::RungBudget { left, expected } => write!(
+                f,
+                "the sweep's budget has {} left beside what runs, reaching its next rung of asha takes about {}",
+                left.rounded(),
+                expected.rounded()
+            ),
             Self::Backoff { until, losses: 0 } => write!(f, "it failed; next try at {until}"),
             Self::Backoff { until, losses } => write!(
                 f,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    asha::AshaRules,
     budget::BudgetTerms,
     money::UsdPerHour,
     name::{AcceleratorName, ProjectName},
@@ -239,4 +240,7 @@ pub struct SweepSpec {
     /// How many may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
+    /// How its trials are halved; without it each runs to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asha: Option<AshaRules>,
 }

@@ -106,7 +106,10 @@ pub(crate) fn plan_alerts(input: &PlanInput<'_>, landed: &BTreeSet<BudgetKey>, p
                 Outcome::Succeeded
                 | Outcome::Failed { .. }
                 | Outcome::Cancelled
-                | Outcome::Stopped { .. } => {}
+                // Those that asha ends for want of money are told with `landed`.
+                | Outcome::Refused { why: Refusal::FirstRung { .. } }
+                | Outcome::Stopped { .. }
+                | Outcome::Pruned { .. } => {}
             }
         }
     }

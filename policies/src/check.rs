@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use bursar_ledger::WorstCase;
 use bursar_model::{
     Attempt, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
-    Instance, InstanceState, InvariantId, Resources, SpotPolicy, Usd, Violation, invariant,
+    Instance, InstanceState, InvariantId, Resources, SpotPolicy, Standing, Usd, Violation, invariant,
 };
 
 use crate::{Plan, PlanInput, plan};
@@ -49,6 +49,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
                 found(InvariantId::E2, format!("{experiment} ends and was over"));
             }
         }
+        Event::TrialPromoted { experiment, rung } => judge_promotion(fleet, *experiment, *rung, found),
         Event::Charged { .. }
         | Event::LeaseExtended { .. }
         | Event::InstanceDraining { .. }
@@ -72,6 +73,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::AttemptStarted { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
+        | Event::RungReached { .. }
         | Event::AttemptEnded { .. }
         | Event::CapacityRefused { .. }
         | Event::CapacityFound { .. } => {
@@ -127,6 +129,9 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
         {
             wrong("is launched for somebody who does not wait for it");
         }
+        if is_paused(fleet, experiment) {
+            wrong("is launched for somebody who is paused at a rung");
+        }
         if let Some(what) = breaks(spec, instance) {
             wrong(&format!("does not suit {payer}: {what}"));
         }
@@ -155,6 +160,9 @@ fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, fou
     if experiment.cancelled || experiment.not_before.is_some_and(|at| at > input.now) {
         wrong("starts though its experiment is not to run now");
     }
+    if is_paused(fleet, experiment) {
+        wrong("starts though its experiment is paused at a rung");
+    }
     if attempt.number != experiment.attempts + 1 || attempt.assigned_at != input.now {
         wrong("has the wrong number or time");
     }
@@ -168,6 +176,37 @@ fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, fou
     {
         wrong("has the wrong accelerators");
     }
+}
+
+/// A trial goes on only from among the best of its rung, or as the best where nobody else may come.
+fn judge_promotion(fleet: &Fleet, trial: ExperimentId, rung: u32, found: &mut Found<'_>) {
+    let mut wrong = |what: &str| found(InvariantId::P1, format!("{trial} {what}"));
+    let sweep = fleet.experiments.get(&trial).and_then(|experiment| experiment.account.sweep);
+    let Some(asha) = sweep.and_then(|id| fleet.sweeps.get(&id)?.asha.as_ref()) else {
+        return wrong("is promoted without asha");
+    };
+    let Some(standings) = asha.rungs.get(rung as usize).map(|rung| &rung.standings) else {
+        return wrong("is promoted from no rung");
+    };
+    let Some(own) = standings.get(&trial) else { return wrong("is promoted without a score") };
+    let better = |(id, other): &(&ExperimentId, &Standing)| {
+        asha.rules.mode.compare(other.score, own.score).then(id.cmp(&&trial)).is_lt()
+    };
+    let better = standings.iter().filter(better).count();
+    let among_best = (better + 1) * asha.rules.eta as usize <= standings.len();
+    // Whoever is not over and has not been there may still come, unless it pauses below for good.
+    let may_come = |other: &&Experiment| {
+        let id = other.id;
+        other.account.sweep == sweep && !other.is_ended() && !other.cancelled && !standings.contains_key(&id)
+    };
+    if !among_best && (better > 0 || fleet.experiments.values().any(|other| may_come(&other))) {
+        wrong("is promoted and not among the best of its rung");
+    }
+}
+
+fn is_paused(fleet: &Fleet, experiment: &Experiment) -> bool {
+    let sweep = experiment.account.sweep.and_then(|id| fleet.sweeps.get(&id));
+    sweep.and_then(|sweep| sweep.asha.as_ref()).is_some_and(|asha| asha.is_paused(experiment.id))
 }
 
 /// What of a spec an instance does not respect.

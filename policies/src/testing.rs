@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bursar_model::{
-    Accelerators, Account, AttemptEnd, AttemptId, BudgetKey, BudgetTerms, CapacityType, CheckpointSpec,
-    CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet,
-    IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Offering, Params, Resources, Retry, SetBy,
-    Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    Accelerators, Account, Asha, AshaRules, AttemptEnd, AttemptId, BudgetKey, BudgetTerms, CapacityType,
+    CheckpointSpec, CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec,
+    ExperimentState, Fleet, IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Offering, Params,
+    Resources, Retry, SetBy, Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use bursar_ledger::{Metered, Room};
@@ -142,6 +142,15 @@ impl World {
     }
 
     pub(crate) fn sweep(&mut self, trials: u32, max_parallel: Option<u32>) -> SweepId {
+        self.sweep_with(trials, max_parallel, None)
+    }
+
+    pub(crate) fn sweep_with(
+        &mut self,
+        trials: u32,
+        max_parallel: Option<u32>,
+        asha: Option<AshaRules>,
+    ) -> SweepId {
         let id = self.ids.sweep(self.now);
         let sweep = Sweep {
             id,
@@ -153,6 +162,7 @@ impl World {
             open: trials,
             running: 0,
             max_parallel,
+            asha: asha.map(Asha::new),
             ended_at: None,
         };
         self.apply(&Event::SweepQueued { sweep });

@@ -300,6 +300,7 @@ impl World {
             trials,
             budget: budget.map(|limit| Arc::new(BudgetTerms::of(limit))),
             max_parallel,
+            asha: None,
         };
         self.send(name, SubmitContent::Sweep(sweep))
     }

@@ -1,6 +1,6 @@
 //! `bursar show`: everything about one thing.
 
-use bursar_daemon::views::{AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
+use bursar_daemon::views::{AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
 use bursar_model::{InstanceId, SweepId};
 
 use super::{Context, list::amount};
@@ -133,6 +133,10 @@ async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
             amount(sweep.budget)
         ),
     )?;
+    if let Some(asha) = &sweep.asha {
+        line("")?;
+        line(&rung_table(asha))?;
+    }
     line("")?;
     super::list::experiment_table(&trials)?;
     if more {
@@ -141,6 +145,33 @@ async fn sweep(source: &Source, sweep: SweepView, as_json: bool) -> Outcome {
         note(&format!("{hidden} more trials; see all with {all}"));
     }
     Ok(OK)
+}
+
+fn rung_table(asha: &AshaView) -> String {
+    let rows = asha
+        .rungs
+        .iter()
+        .enumerate()
+        .map(|(number, rung)| {
+            let (best, trial) = match &rung.best {
+                Some(best) => {
+                    let score = best.score.map_or_else(|| "no number".to_owned(), |score| score.to_string());
+                    (score, best.trial.to_string())
+                }
+                None => Default::default(),
+            };
+            vec![
+                number.to_string(),
+                rung.resource.to_string(),
+                rung.reached.to_string(),
+                rung.promoted.to_string(),
+                best,
+                trial,
+            ]
+        })
+        .collect();
+    let best = format!("best {}", asha.metric);
+    render(&["rung", &asha.resource, "reached", "went on", &best, "by"], rows, &[0, 1, 2, 3, 4])
 }
 
 async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {

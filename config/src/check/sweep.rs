@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use bursar_model::{BudgetTerms, ExperimentSpec, ParamValue, Params, SweepSpec};
+use bursar_model::{AshaRules, BudgetTerms, ExperimentSpec, ParamValue, Params, SweepSpec};
 
 use super::{
+    asha::check_asha,
     budget::check_work_budget,
     expand::{Dimension, RandomDimension, dimension},
     words,
@@ -27,19 +28,20 @@ pub(super) struct Sweep {
     trials: Vec<Params>,
     budget: Option<Arc<BudgetTerms>>,
     max_parallel: Option<u32>,
+    asha: Option<AshaRules>,
 }
 
 impl Sweep {
     /// Together with what each trial is.
     pub(super) fn of(self, experiment: ExperimentSpec) -> SweepSpec {
-        let Self { trials, budget, max_parallel } = self;
-        SweepSpec { experiment, trials, budget, max_parallel }
+        let Self { trials, budget, max_parallel, asha } = self;
+        SweepSpec { experiment, trials, budget, max_parallel, asha }
     }
 }
 
 /// Checks the section and expands its matrix; `spec` is the document around it.
 pub(super) fn check_sweep(report: &mut Report, raw: &RawSweep, spec: &RawSpec) -> Sweep {
-    let RawSweep { matrix, samples, seed, include, exclude, budget, max_parallel } = raw;
+    let RawSweep { matrix, samples, seed, include, exclude, budget, max_parallel, asha } = raw;
     check_names(report, raw, spec);
     let (told, estimated) = (BudgetTerms::default_thresholds(), spec.estimate.is_some());
     let budget =
@@ -81,7 +83,8 @@ pub(super) fn check_sweep(report: &mut Report, raw: &RawSweep, spec: &RawSpec) -
         let hint = "give `matrix` a parameter with values, such as `lr: [0.1, 0.01]`";
         report.error(Problem::new("sweep", "comes to no trials").hint(hint));
     }
-    Sweep { trials, budget, max_parallel }
+    let asha = asha.as_ref().and_then(|asha| check_asha(report, asha, spec, trials.len()));
+    Sweep { trials, budget, max_parallel, asha }
 }
 
 /// Every name can be an environment variable, and means one thing.

@@ -43,6 +43,35 @@ pub struct RawSweep {
     /// How many trials may run at once. Default no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<i64>,
+    /// Stops trials early by asynchronous successive halving (ASHA): all are compared at rungs, the best go on, the
+    /// others pause and are stopped in the end. Trials append JSON lines such as `{"step": 3, "loss": 0.5}` to the file
+    /// that `BURSAR_METRICS` names, and save their work when they are paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asha: Option<RawAsha>,
+}
+
+/// How the trials of a sweep are halved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAsha {
+    /// The metric that trials are compared by, such as `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
+    /// Which values of it are better: `min` or `max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The metric that says how far a trial is, a number that grows. Default `step`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// One in so many goes on from each rung. Default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<i64>,
+    /// The resource of the first rung. The next are at `min`·eta, `min`·eta² and so on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    /// The resource of the last rung. Who is let go on to it runs to its own end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
 }
 
 /// What one parameter takes on.

@@ -111,6 +111,14 @@ pub(super) fn full_spec() -> RawSpec {
             exclude: params(),
             budget: Some(LimitOr(work_budget())),
             max_parallel: Some(1),
+            asha: Some(RawAsha {
+                metric: text(),
+                mode: text(),
+                resource: text(),
+                eta: Some(1),
+                min: Some(1),
+                max: Some(1),
+            }),
         }),
     }
 }

@@ -265,6 +265,8 @@ fn kind_of(reason: &WaitingOn) -> &'static str {
         WaitingOn::Ceiling { .. } => "ceiling",
         WaitingOn::UnknownPrice { .. } => "unknown-price",
         WaitingOn::NoOffering { .. } => "no-offering",
+        WaitingOn::Rung { .. } => "rung",
+        WaitingOn::RungBudget { .. } => "rung-budget",
         WaitingOn::Backoff { .. } => "backoff",
     }
 }

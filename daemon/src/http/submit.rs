@@ -215,7 +215,7 @@ fn check_batch(
                 before = Some((raw, spec_id, spec, name));
             }
             CheckedSubmission::Sweep { name, spec } if only_one => {
-                let bursar_model::SweepSpec { experiment, trials, budget, max_parallel } = spec;
+                let bursar_model::SweepSpec { experiment, trials, budget, max_parallel, asha } = spec;
                 let experiment = Arc::new(experiment);
                 let sweep = NewSweep {
                     name: name.into(),
@@ -224,6 +224,7 @@ fn check_batch(
                     trials,
                     budget,
                     max_parallel,
+                    asha,
                 };
                 return Ok((SubmitContent::Sweep(sweep), warnings));
             }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep, SweepId,
-    Timestamp, Usd, UsdPerHour, WaitingOn,
+    Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId,
+    ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep,
+    SweepId, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use bursar_store::{ExperimentRow, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
@@ -122,10 +122,47 @@ pub struct SweepView {
     pub spent: Usd,
     /// Held for leases that run.
     pub held: Usd,
+    /// How its trials stand, where they are halved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asha: Option<AshaView>,
     /// When it was accepted.
     pub queued_at: Timestamp,
     /// When its last trial was over.
     pub ended_at: Option<Timestamp>,
+}
+
+/// How the trials of a sweep with asha stand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AshaView {
+    /// The metric that they are compared by.
+    pub metric: String,
+    /// The metric that says how far they are.
+    pub resource: String,
+    /// The rungs, from the first.
+    pub rungs: Vec<RungView>,
+}
+
+/// A rung of asha.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RungView {
+    /// The resource at which trials reach it.
+    pub resource: u64,
+    /// How many have.
+    pub reached: usize,
+    /// How many were let go on.
+    pub promoted: usize,
+    /// The best of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestView>,
+}
+
+/// The best trial of a rung.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BestView {
+    /// Which.
+    pub trial: ExperimentId,
+    /// What it reported there; none where that was no finite number.
+    pub score: Option<f64>,
 }
 
 /// An instance in a list.
@@ -296,7 +333,7 @@ pub(super) fn attempt_view(attempt: Attempt, offering: Option<String>) -> Attemp
 
 pub(super) fn sweep_view(row: SweepRow) -> SweepView {
     let SweepRow { sweep, budget } = row;
-    let Sweep { id, name, project, user, queued_at, trials, open, running, max_parallel: _, ended_at } =
+    let Sweep { id, name, project, user, queued_at, trials, open, running, max_parallel: _, asha, ended_at } =
         sweep;
     SweepView {
         id,
@@ -310,8 +347,26 @@ pub(super) fn sweep_view(row: SweepRow) -> SweepView {
         budget: budget.limit(),
         spent: budget.spent,
         held: budget.held,
+        asha: asha.as_ref().map(asha_view),
         queued_at,
         ended_at,
+    }
+}
+
+fn asha_view(asha: &Asha) -> AshaView {
+    let rungs = asha.rungs.iter().enumerate().map(|(number, rung)| RungView {
+        resource: rung.resource,
+        reached: rung.standings.len(),
+        promoted: rung.standings.values().filter(|standing| standing.promoted).count(),
+        best: asha
+            .ranking(number)
+            .first()
+            .map(|(trial, standing)| BestView { trial: *trial, score: standing.score }),
+    });
+    AshaView {
+        metric: asha.rules.metric.clone(),
+        resource: asha.rules.resource.clone(),
+        rungs: rungs.collect(),
     }
 }
 

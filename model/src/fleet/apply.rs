@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{Fleet, IllegalTransition, LiveSpec, RefusedScope};
 use crate::{
+    asha::Asha,
     budget::BudgetKey,
     charge::{Category, Charge, ChargeClass},
     event::Event,
-    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge},
+    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge, Sweep},
     id::{AttemptId, ExperimentId, InstanceId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
     money::Usd,
@@ -181,6 +182,19 @@ impl Fleet {
                 let id = self.attempt_mut(*attempt)?.experiment;
                 let experiment = self.experiment_mut(id)?;
                 experiment.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
+                Ok(())
+            }
+            Event::RungReached { experiment, rung, score, cost } => {
+                let asha = self.asha_mut(*experiment)?;
+                if !asha.enter(*experiment, *rung as usize, *score, *cost) {
+                    return illegal(format!("{experiment} may not run to rung {rung}, or was there before"));
+                }
+                Ok(())
+            }
+            Event::TrialPromoted { experiment, rung } => {
+                if !self.asha_mut(*experiment)?.promote(*experiment, *rung as usize) {
+                    return illegal(format!("{experiment} is promoted, but not paused at rung {rung}"));
+                }
                 Ok(())
             }
             Event::AttemptStopping { attempt, at, why, at_once } => {
@@ -471,6 +485,18 @@ impl Fleet {
     fn experiment_mut(&mut self, id: ExperimentId) -> Result<&mut Experiment, IllegalTransition> {
         self.touched.experiments.insert(id);
         self.experiments.get_mut(&id).ok_or_else(|| unknown(&id))
+    }
+
+    /// The halving of the sweep that a live experiment is a trial of.
+    fn asha_mut(&mut self, trial: ExperimentId) -> Result<&mut Asha, IllegalTransition> {
+        let found = self.experiments.get(&trial).filter(|found| !found.is_ended());
+        let sweep = found.and_then(|found| found.account.sweep);
+        let sweep = sweep.and_then(|id| self.sweeps.get_mut(&id));
+        let Some(Sweep { id, asha: Some(asha), .. }) = sweep else {
+            return illegal(format!("{trial} is no live trial of a sweep with asha"));
+        };
+        self.touched.sweeps.insert(*id);
+        Ok(asha)
     }
 
     fn attempt_mut(&mut self, id: AttemptId) -> Result<&mut Attempt, IllegalTransition> {

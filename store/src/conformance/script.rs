@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BudgetKey, BudgetTerms,
-    CapacityType, Category, Charge, ChargeClass, ChargeLine, CheckpointSpec, CloudInstance, CloudState,
-    Costs, DrainReason, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
-    Instance, InstanceEnd, InstanceId, InstanceState, InstanceType, Meter, Offering, Outcome, ParamValue,
-    Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy,
-    StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    Account, Amounts, Asha, AshaMode, AshaRules, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff,
+    BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine, CheckpointSpec,
+    CloudInstance, CloudState, Costs, DrainReason, Event, Experiment, ExperimentId, ExperimentSpec,
+    ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId, InstanceState, InstanceType, Meter,
+    Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share,
+    Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
@@ -92,8 +92,10 @@ impl Script {
         id
     }
 
-    /// Queues a sweep and its trials.
+    /// Queues a sweep and its trials, of which the first has climbed a rung and the second has reported no number.
     pub fn sweep(&mut self, trials: u8) -> SweepId {
+        let (metric, resource) = ("loss".to_owned(), "step".to_owned());
+        let rules = AshaRules { metric, mode: AshaMode::Min, resource, eta: 2, min: 1, max: 4 };
         let id = self.ids.sweep(self.now);
         let sweep = Sweep {
             id,
@@ -105,6 +107,7 @@ impl Script {
             open: trials.into(),
             running: 0,
             max_parallel: Some(2),
+            asha: Some(Asha::new(rules)),
             ended_at: None,
         };
         self.then(Event::SweepQueued { sweep });
@@ -116,7 +119,14 @@ impl Script {
             spent: None,
         });
         for trial in 0..trials {
-            self.queue(&format!("lr-{trial}"), trial % 3, Some(id));
+            let experiment = self.queue(&format!("lr-{trial}"), trial % 3, Some(id));
+            let score = (trial == 0).then_some(0.1);
+            if trial < 2 {
+                self.then(Event::RungReached { experiment, rung: 0, score, cost: Usd::from_nanos(7) });
+            }
+            if trial == 0 {
+                self.then(Event::TrialPromoted { experiment, rung: 0 });
+            }
         }
         id
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    Account, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params, SpecId,
-    Sweep, SweepId, Timestamp, UserName,
+    Account, Asha, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params,
+    SpecId, Sweep, SweepId, Timestamp, UserName,
 };
 use bursar_store::{Store, Submission, Submitted};
 use tokio::sync::oneshot;
@@ -78,6 +78,7 @@ impl<S: Store> Reconciler<S> {
                     open: trials,
                     running: 0,
                     max_parallel: new.max_parallel,
+                    asha: new.asha.map(Asha::new),
                     ended_at: None,
                 };
                 self.record(Event::SweepQueued { sweep }, turn);
