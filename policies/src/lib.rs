@@ -4,6 +4,7 @@
 //! follows from the state that they make (an `Intended` instance is launched, a `Terminating` one terminated), so that
 //! whoever executes a plan makes no choices, and planning again once all is done changes nothing.
 
+mod asha;
 pub mod budgets;
 mod candidates;
 mod check;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use bursar_model::{Event, ExperimentId, Fleet, IdGen, InstanceId, Span, Timestamp, UsdPerHour, WaitingOn};
 
 pub use self::{
+    asha::rung_reached,
     candidates::{Candidate, Verdict, candidates, candidates_for},
     check::check,
     lifecycle::attempt_ended,
@@ -104,9 +106,12 @@ impl Plan {
 pub fn plan(input: &PlanInput<'_>, ids: &mut IdGen) -> Plan {
     let mut plan = Plan::default();
     let mut room = bursar_ledger::Room::new(&input.fleet.budgets);
-    let lifecycle = lifecycle::plan_lifecycle(input, &mut room, &mut plan);
+    let mut halving = asha::plan_asha(input, &mut plan);
+    let mut lifecycle = lifecycle::plan_lifecycle(input, &mut room, &mut plan);
+    lifecycle.exhausted.append(&mut halving.exhausted);
+    asha::pause(input, &halving, &mut plan);
     lifecycle::keep_for_renewals(input, &lifecycle.leaving, &mut room);
-    placement::plan_placement(input, &lifecycle, &mut room, ids, &mut plan);
+    placement::plan_placement(input, &halving, &lifecycle, &mut room, ids, &mut plan);
     budgets::plan_alerts(input, &lifecycle.exhausted, &mut plan);
     budgets::wake_at_windows(input, &mut plan);
     plan

@@ -27,17 +27,18 @@ use self::{
     places::Place,
     queue::{Entry, Fate, Group, Queue},
 };
-use crate::{Plan, PlanInput, choice::View, lifecycle::Lifecycle};
+use crate::{Plan, PlanInput, asha::Halving, choice::View, lifecycle::Lifecycle};
 
 /// Gives every queued experiment a place or a reason.
 pub(crate) fn plan_placement<'a>(
     input: &PlanInput<'a>,
+    halving: &Halving,
     lifecycle: &Lifecycle<'a>,
     room: &mut Room<'a>,
     ids: &mut IdGen,
     plan: &mut Plan,
 ) {
-    let Queue { entries, groups } = queue::queue(input);
+    let Queue { entries, groups } = queue::queue(input, halving);
     if entries.is_empty() {
         return;
     }

@@ -15,6 +15,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use super::places::is_suspect;
 use crate::{
     PlanInput,
+    asha::Halving,
     choice::{Choice, Wish, is_in_a_hurry},
 };
 
@@ -84,8 +85,9 @@ impl Group<'_> {
     }
 }
 
-/// Everything that waits for a place, in plan order: by priority, then by age.
-pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
+/// Everything that waits for a place, in plan order: by priority, then by age; of the trials of a
+/// sweep with asha those first that climb the highest.
+pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving) -> Queue<'a> {
     let PlanInput { fleet, settings, now, .. } = *input;
     // There are no more groups than specs, but for those with a deadline. Growing these again and again costs more than
     // all the hashing, and room that is never touched costs nothing.
@@ -97,7 +99,8 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
     by_spec.extend(fleet.specs.iter().map(|(id, live)| (*id, (&*live.spec, None))));
     let mut waiting = Vec::with_capacity(fleet.experiments.len());
     for experiment in fleet.experiments.values() {
-        if experiment.state != ExperimentState::Queued || experiment.cancelled {
+        let is_over = experiment.cancelled || halving.ended.contains(&experiment.id);
+        if experiment.state != ExperimentState::Queued || is_over {
             continue;
         }
         let (spec, known) =
@@ -112,9 +115,10 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
         });
         // Only with a deadline do experiments of the same spec want different things.
         *known = Some(group).filter(|_| spec.deadline.is_none());
-        waiting.push((Reverse(spec.priority), experiment.queued_at, experiment.id, experiment, group));
+        let rung = Reverse(halving.rung_of(experiment.id));
+        waiting.push((Reverse(spec.priority), experiment.queued_at, rung, experiment.id, experiment, group));
     }
-    waiting.sort_by_key(|(priority, queued_at, id, ..)| (*priority, *queued_at, *id));
+    waiting.sort_by_key(|(priority, queued_at, rung, id, ..)| (*priority, *queued_at, *rung, *id));
 
     let mut entries: Vec<Entry<'a>> = Vec::with_capacity(waiting.len());
     for (.., experiment, group) in waiting {
@@ -124,8 +128,14 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>) -> Queue<'a> {
             Some(Entry { account, .. }) if Arc::ptr_eq(account, &experiment.account) => account,
             _ => &experiment.account,
         };
-        let fate = match experiment.not_before.filter(|until| *until > now) {
-            Some(until) => Fate::Waits(WaitingOn::Backoff { until, losses: experiment.losses }),
+        let backoff = experiment.not_before.filter(|until| *until > now);
+        let held_back = halving
+            .held_back
+            .get(&experiment.id)
+            .cloned()
+            .or_else(|| backoff.map(|until| WaitingOn::Backoff { until, losses: experiment.losses }));
+        let fate = match held_back {
+            Some(reason) => Fate::Waits(reason),
             None => {
                 let found = &mut groups[group];
                 match found.last.replace(index) {
