@@ -63,14 +63,42 @@ impl Metrics {
         if line.len() > LINE_BYTES_MAX {
             return;
         }
-        let Ok(serde_json::Value::Object(object)) = serde_json::from_slice(line) else { return };
+        let read = serde_json::from_slice(line).or_else(|_| serde_json::from_slice(&with_nulls(line)));
+        let Ok(serde_json::Value::Object(object)) = read else { return };
         for (name, value) in object {
-            let Some(value) = value.as_f64() else { continue };
+            let value = if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+            let Some(value) = value else { continue };
             if self.values.contains_key(&name) || self.values.len() < METRICS_MAX {
                 self.values.insert(name, value);
             }
         }
     }
+}
+
+/// The line with null for each `NaN` and `Infinity` outside of text. Python writes them so, which is no JSON; yet a run
+/// that diverged must not look as if it had stopped to report.
+fn with_nulls(line: &[u8]) -> Vec<u8> {
+    const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+    let mut made = Vec::with_capacity(line.len() + 8);
+    let (mut rest, mut in_text) = (line, false);
+    while let Some(byte) = rest.first() {
+        let word = WORDS.iter().find(|word| !in_text && rest.starts_with(word));
+        let taken = match word {
+            Some(word) => {
+                made.extend_from_slice(b"null");
+                word.len()
+            }
+            // What is escaped does not end a text.
+            None if in_text && *byte == b'\\' => 2.min(rest.len()),
+            None => 1,
+        };
+        if word.is_none() {
+            in_text ^= *byte == b'"';
+            made.extend_from_slice(&rest[..taken]);
+        }
+        rest = &rest[taken..];
+    }
+    made
 }
 
 #[cfg(test)]
@@ -100,6 +128,20 @@ mod tests {
         );
         append(&path, b": 3}\n");
         assert_eq!(metrics.read(&path)["step"], 3.0);
+    }
+
+    #[test]
+    fn a_run_that_diverged_still_reports() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = Metrics::default();
+        append(
+            &path,
+            b"{\"step\": 1, \"loss\": 0.5, \"acc\": 0.1}\n{\"step\": 2, \"loss\": NaN, \"acc\": null, \"a \\\" NaN\": -Infinity}\n",
+        );
+        let values = metrics.read(&path);
+        assert_eq!(values["step"], 2.0);
+        assert!(values["loss"].is_nan() && values["acc"].is_nan() && values["a \" NaN"].is_nan());
     }
 
     #[test]

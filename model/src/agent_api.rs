@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     experiment::{AttemptEnd, StopReason},
@@ -67,9 +67,15 @@ pub struct AttemptReport {
     /// How old its newest checkpoint is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_age_ms: Option<u64>,
-    /// The newest value of each metric.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// The newest value of each metric. One that is no number, as of a run that diverged, travels as null.
+    #[serde(default, deserialize_with = "nulls_as_nan", skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
+}
+
+/// JSON has no way to write what is no number, and `serde_json` writes null, but does not read it back.
+fn nulls_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let found = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// Where an attempt is, by its agent.
@@ -161,4 +167,23 @@ pub struct LogReply {
     /// The daemon keeps no more of this log: nothing more needs to be sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TypedId;
+
+    #[test]
+    fn a_metric_that_is_no_number_arrives_as_such() {
+        let report = AttemptReport {
+            attempt: AttemptId::from_u64(1),
+            state: ReportedState::Preparing,
+            checkpoint_age_ms: None,
+            metrics: BTreeMap::from([("loss".to_owned(), f64::NAN), ("step".to_owned(), 3.0)]),
+        };
+        let read: AttemptReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert!(read.metrics["loss"].is_nan());
+        assert_eq!(read.metrics["step"], 3.0);
+    }
 }

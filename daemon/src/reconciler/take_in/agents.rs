@@ -7,7 +7,7 @@ use bursar_model::{
     AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason, Timestamp,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
-use bursar_policies::attempt_ended;
+use bursar_policies::{attempt_ended, rung_reached};
 use bursar_store::Store;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -146,25 +146,29 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::AttemptCheckpointed { attempt: id, at }, turn);
             }
         }
-        self.note_metrics(id, report, turn);
+        self.note_metrics(id, report, now, turn);
         if let ReportedState::Ended { age_ms, end, .. } = &report.state {
             self.end_attempt(id, ago(*age_ms), end.clone(), now, turn);
         }
     }
 
-    fn note_metrics(&mut self, id: AttemptId, report: &AttemptReport, turn: &mut Turn) {
+    fn note_metrics(&mut self, id: AttemptId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
         let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
+        let reached = rung_reached(&self.fleet, attempt, &report.metrics, now);
         let news: std::collections::BTreeMap<String, f64> = report
             .metrics
             .iter()
-            // JSON has no way to write the others down.
+            // What is no number is not kept: the last number says more.
             .filter(|(_, value)| value.is_finite())
             .filter(|(name, value)| experiment.metrics.get(*name) != Some(value))
             .map(|(name, value)| (name.clone(), *value))
             .collect();
         if !news.is_empty() {
             self.record(Event::MetricsReported { attempt: id, metrics: news }, turn);
+        }
+        for event in reached {
+            self.record(event, turn);
         }
     }
 
