@@ -71,6 +71,8 @@ struct Attempt {
     job: Job,
     grace: Span,
     phase: Phase,
+    /// How long its experiment has worked, earlier attempts included.
+    done: Span,
     started_at: Option<Timestamp>,
     saved_at: Option<Timestamp>,
 }
@@ -306,6 +308,7 @@ impl Attempt {
             job: Job::of(work),
             grace: Span::from_millis(work.grace_ms as i64),
             phase: Phase::Preparing { until: now + PREPARING },
+            done: Span::ZERO,
             started_at: None,
             saved_at: None,
         }
@@ -321,6 +324,7 @@ impl Attempt {
                 let done = done_before + now.since(since);
                 // What is cut short saves nothing new.
                 let done = if grace >= SAVING { done } else { done_before };
+                self.done = done;
                 self.phase = Phase::Saving { done, until: now + SAVING.min(grace), why };
             }
             Phase::Saving { .. } | Phase::Ended { .. } => {}
@@ -338,6 +342,7 @@ impl Attempt {
             }
             Phase::Running { since, done_before } => {
                 let ends_at = since + self.job.duration.saturating_sub(done_before);
+                self.done = done_before + ends_at.min(now).since(since);
                 let saved = self.last_save(since, ends_at.min(now));
                 let news = saved > self.saved_at;
                 if let Some(at) = saved.filter(|_| news) {
@@ -394,6 +399,11 @@ impl Attempt {
                 end: end.clone(),
             },
         };
-        AttemptReport { attempt, state, checkpoint_age_ms: self.saved_at.map(age), metrics: BTreeMap::new() }
+        AttemptReport {
+            attempt,
+            state,
+            checkpoint_age_ms: self.saved_at.map(age),
+            metrics: self.job.metrics(self.done),
+        }
     }
 }

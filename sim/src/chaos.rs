@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    BillingRules, BudgetKey, BudgetTerms, ExperimentId, InstanceId, OnExhausted, Schedule, Scope, Span,
-    SpotPolicy, Terms, Timestamp, Usd, UsdPerHour, UserName, Violation,
+    AshaMode, AshaRules, BillingRules, BudgetKey, BudgetTerms, ExperimentId, InstanceId, OnExhausted,
+    Schedule, Scope, Span, SpotPolicy, Terms, Timestamp, Usd, UsdPerHour, UserName, Violation,
 };
 use bursar_providers::{
     ErrorKind,
@@ -223,6 +223,9 @@ impl Run {
         if self.next_name >= EXPERIMENTS_MAX {
             return;
         }
+        if self.chance.per_mille(150) {
+            return self.submit_sweep();
+        }
         let duration = self.chance.span(Span::from_secs(60), Span::from_secs(9000));
         let mut job = Job::lasting(duration);
         job.exit_code = i32::from(self.chance.per_mille(100));
@@ -235,6 +238,34 @@ impl Run {
         // Submitted again under the same key where the daemon died over it.
         if let Some(experiment) = self.world.submit(&format!("e{}", self.next_name), spec) {
             self.submitted.push(experiment);
+            self.next_name += 1;
+        }
+    }
+
+    /// A sweep whose trials are halved, some of which fail.
+    fn submit_sweep(&mut self) {
+        let trials = 2 + self.chance.below(5);
+        let jobs: Vec<Job> = (0..trials)
+            .map(|_| {
+                let mut job = Job::lasting(Span::from_secs(3600));
+                job.loss = Some(self.chance.below(100) as i32);
+                job.exit_code = i32::from(self.chance.per_mille(100));
+                job
+            })
+            .collect();
+        let asha = AshaRules {
+            metric: "loss".to_owned(),
+            mode: AshaMode::Min,
+            resource: "step".to_owned(),
+            eta: 2 + self.chance.below(2) as u32,
+            min: 4 + self.chance.below(8),
+            max: 50,
+        };
+        let budget = self.chance.per_mille(400).then(|| Usd::from_dollars(1 + self.chance.below(3) as i64));
+        let max_parallel = self.chance.per_mille(400).then_some(2);
+        let (name, spec) = (format!("s{}", self.next_name), jobs[0].spec());
+        if let Some(sweep) = self.world.submit_sweep(&name, spec, &jobs, budget, max_parallel, Some(asha)) {
+            self.submitted.extend(sweep.experiments);
             self.next_name += 1;
         }
     }

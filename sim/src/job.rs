@@ -17,17 +17,20 @@ pub struct Job {
     pub save_every: Span,
     /// What it exits with.
     pub exit_code: i32,
+    /// The `loss` that it reports, beside the whole minutes that it has worked as `step`; none reports nothing.
+    pub loss: Option<i32>,
 }
 
 impl Job {
     const DURATION: &str = "JOB_DURATION_MS";
     const SAVE_EVERY: &str = "JOB_SAVE_EVERY_MS";
     const EXIT_CODE: &str = "JOB_EXIT_CODE";
+    const LOSS: &str = "JOB_LOSS";
 
     /// Succeeds after so long, saving every five minutes.
     #[must_use]
     pub const fn lasting(duration: Span) -> Self {
-        Self { duration, save_every: Span::from_secs(300), exit_code: 0 }
+        Self { duration, save_every: Span::from_secs(300), exit_code: 0, loss: None }
     }
 
     /// A spec for it that wants one accelerator.
@@ -38,6 +41,7 @@ impl Job {
             (Self::SAVE_EVERY, self.save_every.as_millis()),
             (Self::EXIT_CODE, i64::from(self.exit_code)),
         ];
+        let loss = self.loss.map(|loss| (Self::LOSS, i64::from(loss)));
         ExperimentSpec {
             project: "p".into(),
             resources: Resources {
@@ -50,7 +54,11 @@ impl Job {
             workdir: None,
             setup: None,
             run: "work".to_owned(),
-            envs: envs.map(|(name, value)| (name.to_owned(), value.to_string())).into(),
+            envs: envs
+                .into_iter()
+                .chain(loss)
+                .map(|(name, value)| (name.to_owned(), value.to_string()))
+                .collect(),
             secrets: BTreeMap::new(),
             spot_policy: SpotPolicy::Auto,
             max_price: None,
@@ -71,12 +79,20 @@ impl Job {
         self.spec().envs.into_iter().map(|(name, value)| (name, ParamValue::Text(value))).collect()
     }
 
+    /// What it reports after it has worked for so long.
+    pub(crate) fn metrics(self, done: Span) -> BTreeMap<String, f64> {
+        let minutes = (done.as_millis() / 60_000) as f64;
+        let report = |loss| [("step".to_owned(), minutes), ("loss".to_owned(), f64::from(loss))];
+        self.loss.map(report).into_iter().flatten().collect()
+    }
+
     pub(crate) fn of(work: &Work) -> Self {
         let number = |name| work.envs.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_i64);
         Self {
             duration: Span::from_millis(number(Self::DURATION)),
             save_every: Span::from_millis(number(Self::SAVE_EVERY)),
             exit_code: number(Self::EXIT_CODE) as i32,
+            loss: work.envs.get(Self::LOSS).and_then(|text| text.parse().ok()),
         }
     }
 }

@@ -11,8 +11,8 @@ use bursar_daemon::{
     secrets::InstallationKey,
 };
 use bursar_model::{
-    BudgetKey, BudgetTerms, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId, Outcome,
-    ProviderName, SetBy, Span, Terms, Timestamp, Usd, UserName, Violation, WaitingOn,
+    AshaRules, BudgetKey, BudgetTerms, Clock, Experiment, ExperimentId, ExperimentSpec, InstanceId,
+    InvariantId, Outcome, ProviderName, SetBy, Span, Terms, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
 use bursar_providers::{Provider, faulty::FaultyProvider};
@@ -290,6 +290,7 @@ impl World {
         jobs: &[Job],
         budget: Option<Usd>,
         max_parallel: Option<u32>,
+        asha: Option<AshaRules>,
     ) -> Option<Accepted> {
         let spec_id = spec_id(&spec);
         let trials = jobs.iter().map(|job| job.params()).collect();
@@ -300,7 +301,7 @@ impl World {
             trials,
             budget: budget.map(|limit| Arc::new(BudgetTerms::of(limit))),
             max_parallel,
-            asha: None,
+            asha,
         };
         self.send(name, SubmitContent::Sweep(sweep))
     }
@@ -396,16 +397,24 @@ impl World {
         }
     }
 
-    /// Nothing runs, and what is not over waits for somebody to raise a budget that outlives it.
+    /// Nothing runs, and what is not over waits for somebody to raise a budget that outlives it, or for trials of its
+    /// sweep that do.
     fn is_settled(&self) -> bool {
         let fleet = self.witness.fleet();
         let Some(daemon) = &self.daemon else { return false };
         let waiting = daemon.snapshot.borrow().waiting.clone();
-        let waits_for_money = |experiment| {
+        let waits_for_money = |experiment: &ExperimentId| {
             let Some(WaitingOn::Budget(no_room)) = waiting.get(experiment) else { return false };
             !no_room.key.ends_with_its_work()
         };
-        fleet.experiments.keys().all(waits_for_money)
+        let waits_for_others = |experiment: &Experiment| {
+            let is_one = |other: &&Experiment| {
+                other.account.sweep == experiment.account.sweep && waits_for_money(&other.id)
+            };
+            matches!(waiting.get(&experiment.id), Some(WaitingOn::Rung { .. }))
+                && fleet.experiments.values().any(|other| is_one(&other))
+        };
+        fleet.experiments.values().all(|waits| waits_for_money(&waits.id) || waits_for_others(waits))
             && fleet.instances.is_empty()
             && self.with_cloud(|cloud| cloud.running().is_empty())
     }

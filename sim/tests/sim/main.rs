@@ -1,4 +1,5 @@
 //! The whole daemon on virtual time.
 
+mod asha;
 mod chaos;
 mod scenarios;

@@ -293,7 +293,7 @@ fn a_full_disk_loses_nothing() {
 fn a_sweep_shares_machines_and_runs_each_trial_once() {
     let mut world = world();
     let jobs: Vec<Job> = (1..=8).map(|number| Job::lasting(minutes(10 * number))).collect();
-    let sweep = world.submit_sweep("sweep", firm(jobs[0]), &jobs, None, Some(4)).unwrap();
+    let sweep = world.submit_sweep("sweep", firm(jobs[0]), &jobs, None, Some(4), None).unwrap();
     let world = settle(world);
     for trial in sweep.experiments {
         assert_eq!(world.outcome(trial), Some(Outcome::Succeeded));
