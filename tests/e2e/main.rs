@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod asha;
 mod books;
 mod commands;
 mod demo;
