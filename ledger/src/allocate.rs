@@ -5,13 +5,14 @@ use bursar_model::Usd;
 /// Splits `amount` by `weights`, by largest remainder (Hamilton's method): each part is its exact share rounded down,
 /// and what rounding left over goes, one nano-dollar each, to the largest remainders, the first of equals first.
 ///
-/// The parts sum to `amount`, and each is less than one nano-dollar from its exact share.
+/// The parts sum to `amount`, and each is less than one nano-dollar from its exact share. Weights of up to 64 bits have
+/// room in every product; none is below 0.
 ///
 /// # Panics
 /// When `weights` is empty or all are 0: money needs a payer.
 #[must_use]
-pub fn allocate(amount: Usd, weights: &[u32]) -> Vec<Usd> {
-    let total: i128 = weights.iter().map(|weight| i128::from(*weight)).sum();
+pub fn allocate<W: Copy + Into<i128>>(amount: Usd, weights: &[W]) -> Vec<Usd> {
+    let total: i128 = weights.iter().map(|weight| (*weight).into()).sum();
     assert!(total > 0, "an amount is split among at least one payer with a weight");
     let nanos = i128::from(amount.as_nanos());
 
@@ -19,7 +20,7 @@ pub fn allocate(amount: Usd, weights: &[u32]) -> Vec<Usd> {
     let mut remainders: Vec<(i128, usize)> = Vec::with_capacity(weights.len());
     let mut left = nanos;
     for (index, weight) in weights.iter().enumerate() {
-        let product = nanos * i128::from(*weight);
+        let product = nanos * (*weight).into();
         let part = product.div_euclid(total);
         left -= part;
         parts.push(part as i64);
@@ -42,7 +43,8 @@ mod tests {
         #[test]
         fn parts_sum_to_the_whole_and_are_fair(
             nanos in -1_000_000_000_000_i64..1_000_000_000_000,
-            weights in prop::collection::vec(0_u32..10_000, 1..20).prop_filter("a payer", |w| w.iter().any(|w| *w > 0)),
+            weights in prop::collection::vec(prop_oneof![0_i64..10_000, 0..i64::MAX], 1..20)
+                .prop_filter("a payer", |w| w.iter().any(|w| *w > 0)),
         ) {
             let parts = allocate(Usd::from_nanos(nanos), &weights);
             prop_assert_eq!(parts.iter().copied().sum::<Usd>(), Usd::from_nanos(nanos));

@@ -1,8 +1,8 @@
 //! What a cloud billed, read from its export and compared with what we charged.
 //!
 //! Metering estimates: it knows the price in force and when an instance ran. The bill is the truth, and comes days
-//! later. [`Bill::read`] reads it, [`compare`] finds what differs, [`correction_lines`] splits a difference among those
-//! who paid. All of it is pure; files, the store and the charges that follow are somebody else's.
+//! later. [`Bill::read`] reads it, [`compare`] finds what differs, [`correction`] makes the charge that mends it, paid by
+//! those who paid. All of it is pure; files and the store are somebody else's.
 //!
 //! A bill of a company has millions of rows and few of them are ours. So rows are added up while they are read, into
 //! one [`BilledResource`] for each resource that carries our tags or that we know by its cloud id, and one sum for all
@@ -18,7 +18,8 @@
 //! | AWS CUR 2.0 and legacy CUR, CSV | <https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html>, <https://docs.aws.amazon.com/cur/latest/userguide/data-dictionary.html> |
 //! | GCP standard and detailed usage cost, CSV and JSON lines | <https://cloud.google.com/billing/docs/how-to/export-data-bigquery-tables/detailed-usage> |
 //!
-//! Compressed files and Parquet are refused with the command that turns them into one of these.
+//! Compressed files and Parquet are refused with the command that turns them into one of these; whoever opens a file may
+//! decompress it first.
 
 mod aws;
 mod compare;
@@ -35,16 +36,17 @@ pub mod tags;
 use std::{collections::BTreeMap, fmt};
 
 use bursar_model::{CloudId, Period, Span, Timestamp, Usd};
-use chrono::{DateTime, Datelike};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use self::fields::{Kind, Row};
 pub use self::{
     compare::{
-        Basis, BillAndCharges, Coverage, OwnCost, ProviderError, Reconciliation, Unbilled, UnbilledReason,
-        compare,
+        Basis, BillAndCharges, Coverage, OwnCost, OwnMonth, ProviderError, Reconciliation, Unbilled,
+        UnbilledReason, compare,
     },
-    correction::correction_lines,
+    correction::{charged_by_month, correction, correction_lines},
     read::{BadRow, BillError, BillFormat, FileRead},
     tags::OurTags,
 };
@@ -102,8 +104,9 @@ pub struct BilledCost {
     pub list: Usd,
 }
 
-/// A calendar month in UTC, such as `2026-11`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A calendar month in UTC, as text such as `2026-11`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Month {
     /// The year.
     pub year: i32,
@@ -220,6 +223,46 @@ impl Month {
     pub fn of(at: Timestamp) -> Self {
         let date = DateTime::from_timestamp_millis(at.as_millis()).unwrap_or_default();
         Self { year: date.year(), month: date.month() }
+    }
+
+    /// When it begins.
+    #[must_use]
+    pub fn begin(self) -> Timestamp {
+        let date = NaiveDate::from_ymd_opt(self.year, self.month, 1).unwrap_or_default();
+        Timestamp::from_millis(date.and_time(NaiveTime::MIN).and_utc().timestamp_millis())
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        if self.month == 12 {
+            Self { year: self.year + 1, month: 1 }
+        } else {
+            Self { month: self.month + 1, ..self }
+        }
+    }
+}
+
+/// A text that is no month.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a month such as 2026-11")]
+pub struct InvalidMonth(pub String);
+
+impl TryFrom<String> for Month {
+    type Error = InvalidMonth;
+    fn try_from(text: String) -> Result<Self, InvalidMonth> {
+        let parts =
+            text.split_once('-').and_then(|(year, month)| Some((year.parse().ok()?, month.parse().ok()?)));
+        match parts {
+            Some((year @ 1970..=9999, month @ 1..=12)) => Ok(Self { year, month }),
+            _ => Err(InvalidMonth(text)),
+        }
+    }
+}
+
+impl From<Month> for String {
+    fn from(month: Month) -> Self {
+        month.to_string()
     }
 }
 

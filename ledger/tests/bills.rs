@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bursar_ledger::bill::{
-    Basis, Bill, BillError, BillFormat, BilledCost, Coverage, FileRead, Month, OwnCost, Reconciliation,
-    UnbilledReason, compare,
+    Basis, Bill, BillError, BillFormat, BilledCost, Coverage, FileRead, Month, OwnCost, OwnMonth,
+    Reconciliation, UnbilledReason, compare,
 };
 use bursar_model::{CloudId, InstanceId, Period, Span, TypedId, Usd};
 
@@ -38,11 +38,20 @@ fn own(number: u64, from: &str, to: &str, metered: &str) -> OwnCost {
         instance: id(number),
         cloud_id: None,
         provider: "aws".into(),
-        period: Period::new(moment(from), moment(to)),
+        period: Some(Period::new(moment(from), moment(to))),
         over: true,
-        metered: usd(metered),
-        corrected: Usd::ZERO,
+        months: [(Month::of(moment(from)), OwnMonth { metered: usd(metered), corrected: Usd::ZERO })].into(),
     }
+}
+
+/// The one correction that an instance wants, in October.
+fn wanted(found: &Reconciliation, number: u64) -> Option<Usd> {
+    let corrections: Vec<(Month, Usd)> = found.instances[&id(number)].wanted_corrections().collect();
+    assert!(
+        corrections.len() <= 1 && corrections.iter().all(|(month, _)| month.month == 10),
+        "{corrections:?}"
+    );
+    corrections.first().map(|(_, difference)| *difference)
 }
 
 /// The instances that the AWS bills are compared with.
@@ -91,12 +100,12 @@ fn a_month_is_compared_by_hand_computed_sums() {
     let first = &found.instances[&id(1)];
     assert_eq!((first.cost, first.resources, first.coverage), (usd("1.353622581"), 3, Coverage::Whole));
     assert_eq!(first.billed.list, usd("1.530129032"));
-    assert_eq!(first.wanted_correction(), Some(usd("-0.146377419")));
+    assert_eq!(wanted(&found, 1), Some(usd("-0.146377419")));
     assert_eq!(found.instances[&id(2)].cost, Usd::ZERO, "a savings plan covers it");
     let by_cloud_id = &found.instances[&id(3)];
     assert_eq!((by_cloud_id.cost, by_cloud_id.coverage), (usd("0.3018"), Coverage::MachineOnly));
     assert_eq!(found.instances[&id(4)].coverage, Coverage::MayGoOn);
-    assert_eq!(found.instances[&id(4)].wanted_correction(), None);
+    assert_eq!(wanted(&found, 4), None);
     assert_eq!(found.instances.len(), 4);
 
     assert_eq!(found.leaks.len(), 1);
@@ -124,12 +133,8 @@ fn a_month_is_compared_by_hand_computed_sums() {
 fn what_a_commitment_covers_costs_its_part_of_the_commitment() {
     let (bill, _) = read(CUR_2);
     let found = found(&bill, Basis::Effective);
-    assert_eq!(found.instances[&id(2)].wanted_correction(), Some(usd("-0.35")));
-    assert_eq!(
-        found.instances[&id(1)].wanted_correction(),
-        Some(usd("-0.146377419")),
-        "not covered: as billed"
-    );
+    assert_eq!(wanted(&found, 2), Some(usd("-0.35")));
+    assert_eq!(wanted(&found, 1), Some(usd("-0.146377419")), "not covered: as billed");
     let error = &found.providers["aws"];
     assert_eq!((error.median_basis_points, error.worst), (Some(1_081), Some((id(2), 5_384))));
     assert_eq!(found.foreign.effective, usd("4.06"), "the fee is in what it covers");
@@ -162,7 +167,7 @@ fn a_gcp_export_is_net_of_credits_and_the_same_as_json_and_csv() {
     let found = compare(&json, "lab", Basis::Billed, [labelled, unlabelled]);
     // 2.933908 - 0.733477 + 0.379332 and the disk: 1.04167e-05.
     assert_eq!(found.instances[&id(1)].cost, usd("2.579773417"));
-    assert_eq!(found.instances[&id(1)].wanted_correction(), Some(usd("0.079773417")));
+    assert_eq!(wanted(&found, 1), Some(usd("0.079773417")));
     assert_eq!(found.instances[&id(2)].cost, usd("0.25"), "known by the last part of its name");
     assert_eq!(found.foreign.billed, usd("0.499999"));
 }
@@ -200,8 +205,9 @@ fn what_may_not_be_whole_is_not_corrected() {
         Coverage::MayGoOn,
         "a bill by the month"
     );
-    let older =
-        OwnCost { period: Period::new(life.period.from - Span::from_hours(1), life.period.to), ..life };
+    let older = own(1, "10-10T09", "10-10T11", "1");
+    let free = OwnCost { period: None, months: [].into(), ..life };
+    assert_eq!(coverage(format!("{mine}{closed}"), free), Coverage::NeverCharged);
     assert_eq!(coverage(format!("{mine}{closed}"), older.clone()), Coverage::BeganBefore);
     let of_last_month = row("09-10T10", "09-10T11", "").replace("Usage,,", "Usage,Correction,");
     assert_eq!(coverage(format!("{mine}{closed}{of_last_month}"), older), Coverage::BeganBefore);
@@ -215,6 +221,35 @@ fn a_bill_without_any_tag_of_ours_says_to_activate_them() {
     assert_eq!(found.unbilled_reason, Some(UnbilledReason::TagsNotActivated));
     assert_eq!(found.instances.keys().copied().collect::<Vec<_>>(), [id(3)], "by its cloud id");
     assert!(found.leaks.is_empty());
+}
+
+#[test]
+fn what_is_missing_at_a_provider_that_the_bill_does_not_show_is_in_another_bill() {
+    let (bill, _) = read(CUR_2);
+    let elsewhere = OwnCost { provider: "gcp".into(), ..own(8, "10-15T00", "10-15T02", "2") };
+    let found = compare(&bill, "lab", Basis::Billed, ours().into_iter().chain([elsewhere]));
+    assert_eq!(found.unbilled.iter().map(|unbilled| unbilled.instance).collect::<Vec<_>>(), [id(5)]);
+}
+
+#[test]
+fn a_life_over_midnight_of_a_month_is_compared_month_by_month() {
+    let header = "BilledCost,BillingCurrency,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,Tags";
+    let tag = format!(r#""{{""bursar:instance"":""{}""}}""#, id(1));
+    let row = |cost, from, to, tags| format!("{cost},USD,Usage,2026-{from}:00:00Z,2026-{to}:00:00Z,{tags}\n");
+    let rows = [
+        row("2", "10-31T23", "11-01T00", tag.as_str()),
+        row("1", "11-01T00", "11-01T01", &tag),
+        row("9", "11-30T23", "12-01T00", ""),
+    ];
+    let (bill, _) = read(&format!("{header}\n{}", rows.concat()));
+    let month = |month| Month { year: 2026, month };
+    let charged = |metered| OwnMonth { metered: usd(metered), corrected: Usd::ZERO };
+    let months = [(month(10), charged("1.5")), (month(11), charged("1.5"))].into();
+    let own = OwnCost { months, ..own(1, "10-31T23", "11-01T01", "0") };
+    let found = compare(&bill, "lab", Basis::Billed, [own]);
+    let wanted: Vec<_> = found.instances[&id(1)].wanted_corrections().collect();
+    assert_eq!(wanted, [(month(10), usd("0.5")), (month(11), usd("-0.5"))]);
+    assert_eq!(found.instances[&id(1)].difference(), Usd::ZERO, "the sum is right as it is");
 }
 
 #[test]

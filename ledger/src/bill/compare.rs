@@ -4,7 +4,7 @@
 //! wrong, it is not finished. What is corrected counts as charged the next time, so comparing again with the same or a
 //! later bill finds nothing more, or only what the cloud changed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_model::{CloudId, InstanceId, Period, ProviderName, Span, Usd};
 
@@ -23,10 +23,17 @@ pub struct OwnCost {
     pub cloud_id: Option<CloudId>,
     /// Where it was.
     pub provider: ProviderName,
-    /// What was charged covers this time.
-    pub period: Period,
+    /// What was charged covers this time. None where nothing was ever charged.
+    pub period: Option<Period>,
     /// Whether it is over: nothing will be charged any more.
     pub over: bool,
+    /// What was charged, by the month in which the charged time began.
+    pub months: BTreeMap<Month, OwnMonth>,
+}
+
+/// What an instance of ours has cost in a month by our own books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnMonth {
     /// What was metered: our estimate of the bill.
     pub metered: Usd,
     /// What earlier comparisons added to that.
@@ -56,7 +63,8 @@ pub struct Reconciliation {
     pub leaks: Vec<BilledResource>,
     /// What is not ours.
     pub foreign: BilledCost,
-    /// Those of ours that lived in the settled time and cost something, and that the bill does not show.
+    /// Those of ours that lived in the settled time and cost something, and that the bill does not show. Where it shows
+    /// any of ours, only those at the same providers: those elsewhere are in another bill.
     pub unbilled: Vec<Unbilled>,
     /// Why that may be, where there are any.
     pub unbilled_reason: Option<UnbilledReason>,
@@ -77,6 +85,8 @@ pub struct BillAndCharges {
     pub metered: Usd,
     /// What earlier comparisons added to that.
     pub corrected: Usd,
+    /// What the bill asks for beyond what was charged, month by month.
+    pub differences: BTreeMap<Month, Usd>,
     /// Whether the bill has all of it.
     pub coverage: Coverage,
 }
@@ -93,6 +103,8 @@ pub enum Coverage {
     /// Some of its usage has no tag and is known by the cloud id alone. So its disks and addresses, which were charged
     /// as well, have none either and cannot be told from anybody's.
     MachineOnly,
+    /// Nothing was ever charged for it, so nobody is there to pay the difference: it was taken for one that never ran.
+    NeverCharged,
 }
 
 /// How far our estimates were from the bill, over the instances that the bill has wholly.
@@ -139,7 +151,17 @@ impl OwnCost {
     /// What was charged in all.
     #[must_use]
     pub fn charged(&self) -> Usd {
-        self.metered.saturating_add(self.corrected)
+        let OwnMonth { metered, corrected } = self.total();
+        metered.saturating_add(corrected)
+    }
+
+    /// The sum of all months.
+    #[must_use]
+    pub fn total(&self) -> OwnMonth {
+        self.months.values().fold(OwnMonth::default(), |sum, month| OwnMonth {
+            metered: sum.metered.saturating_add(month.metered),
+            corrected: sum.corrected.saturating_add(month.corrected),
+        })
     }
 }
 
@@ -150,24 +172,24 @@ impl BillAndCharges {
         self.cost.saturating_sub(self.metered.saturating_add(self.corrected))
     }
 
-    /// The correction that makes the charges equal to the bill. None where they are, or where the bill may not have all
-    /// of the instance.
-    #[must_use]
-    pub fn wanted_correction(&self) -> Option<Usd> {
-        let difference = self.difference();
-        (self.coverage == Coverage::Whole && difference != Usd::ZERO).then_some(difference)
+    /// The corrections that make the charges equal to the bill, month by month. None where they are, or where the bill
+    /// may not have all of the instance.
+    pub fn wanted_corrections(&self) -> impl Iterator<Item = (Month, Usd)> {
+        let is_whole = self.coverage == Coverage::Whole;
+        let differing =
+            self.differences.iter().filter(move |(_, difference)| is_whole && **difference != Usd::ZERO);
+        differing.map(|(month, difference)| (*month, *difference))
     }
 }
 
 /// Compares a bill with what we charged.
 ///
 /// `ours` are all instances that were ever on the accounts of the bill, each once: those that lived at another time
-/// keep what the bill still has of them from being leaks. Those on other accounts must not be among them, because the
-/// bill cannot show them. `installation` is the value of our installation tag.
+/// keep what the bill still has of them from being leaks. Those on other accounts of the same providers must not be among
+/// them, because the bill cannot show them. `installation` is the value of our installation tag.
 ///
 /// A resource belongs to an instance by its instance tag, else by the instance's cloud id (the machine alone then, which
-/// is shown but not corrected). What carries the tag of
-/// another installation is foreign whatever else it says.
+/// is shown but not corrected). What carries the tag of another installation is foreign whatever else it says.
 #[must_use]
 pub fn compare(
     bill: &Bill,
@@ -205,6 +227,8 @@ pub fn compare(
             None => found.foreign = found.foreign.plus(resource.cost()),
         }
     }
+    let shown: BTreeSet<&ProviderName> =
+        found.instances.values().map(|compared| &compared.provider).collect();
     // In an order that the rows of the files do not change.
     found.leaks.sort_by(|a, b| (&a.resource, &a.tags).cmp(&(&b.resource, &b.tags)));
 
@@ -213,6 +237,7 @@ pub fn compare(
         .values()
         .filter(|own| coverage(own, settled) == Coverage::Whole && own.charged() != Usd::ZERO)
         .filter(|own| !found.instances.contains_key(&own.instance))
+        .filter(|own| shown.is_empty() || shown.contains(&own.provider))
         .map(|own| Unbilled {
             instance: own.instance,
             provider: own.provider.clone(),
@@ -228,24 +253,32 @@ pub fn compare(
 
 impl BillAndCharges {
     fn new(own: &OwnCost, settled: Option<Period>) -> Self {
+        let OwnMonth { metered, corrected } = own.total();
+        let charged = own.months.iter();
         Self {
             provider: own.provider.clone(),
             billed: BilledCost::default(),
             cost: Usd::ZERO,
             resources: 0,
-            metered: own.metered,
-            corrected: own.corrected,
+            metered,
+            corrected,
+            differences: charged.map(|(month, own)| (*month, -(own.metered + own.corrected))).collect(),
             coverage: coverage(own, settled),
         }
     }
 
     fn add(&mut self, resource: &BilledResource, basis: Basis) {
-        self.billed = self.billed.plus(resource.cost());
-        self.cost = match basis {
-            Basis::Billed => self.billed.billed,
-            Basis::Effective => self.billed.effective,
+        let by_basis = |cost: BilledCost| match basis {
+            Basis::Billed => cost.billed,
+            Basis::Effective => cost.effective,
         };
+        self.billed = self.billed.plus(resource.cost());
+        self.cost = by_basis(self.billed);
         self.resources += 1;
+        for (month, cost) in &resource.months {
+            let difference = self.differences.entry(*month).or_default();
+            *difference = difference.saturating_add(by_basis(*cost));
+        }
         // Credits may come without tags where usage has them.
         if resource.tags.instance.is_none() && resource.used.is_some() && self.coverage == Coverage::Whole {
             self.coverage = Coverage::MachineOnly;
@@ -278,9 +311,12 @@ fn settled(period: Period) -> Period {
 
 fn coverage(own: &OwnCost, settled: Option<Period>) -> Coverage {
     let Some(settled) = settled else { return Coverage::MayGoOn };
-    if !own.over || own.period.to > settled.to {
+    let Some(period) = own.period else {
+        return if own.over { Coverage::NeverCharged } else { Coverage::MayGoOn };
+    };
+    if !own.over || period.to > settled.to {
         Coverage::MayGoOn
-    } else if own.period.from < settled.from {
+    } else if period.from < settled.from {
         Coverage::BeganBefore
     } else {
         Coverage::Whole

@@ -69,10 +69,12 @@ fn ours() -> Vec<OwnCost> {
         instance: InstanceId::from_u64(number),
         cloud_id: Some(CloudId::new(&format!("i-{number}"))),
         provider: ProviderName::new(if number == 1 { "aws" } else { "aws-west" }),
-        period: Period::new(at(number as i64, 3), at(number as i64 + 9, 4)),
+        period: Some(Period::new(at(number as i64, 3), at(number as i64 + 9, 4))),
         over: number != 3,
-        metered: Usd::from_nanos(number as i64 * 7_000_000_001),
-        corrected: Usd::ZERO,
+        months: BTreeMap::from([(
+            Month { year: 2026, month: 10 },
+            OwnMonth { metered: Usd::from_nanos(number as i64 * 7_000_000_001), corrected: Usd::ZERO },
+        )]),
     };
     (1..4).map(own).collect()
 }
@@ -115,13 +117,13 @@ proptest! {
         let mut ours = ours();
         let first = against(&bill, &ours);
         for own in &mut ours {
-            if let Some(correction) = first.instances.get(&own.instance).and_then(BillAndCharges::wanted_correction) {
-                own.corrected += correction;
+            for (month, correction) in first.instances.get(&own.instance).into_iter().flat_map(BillAndCharges::wanted_corrections) {
+                own.months.entry(month).or_default().corrected += correction;
             }
         }
         let second = against(&bill, &ours);
         for compared in second.instances.values() {
-            prop_assert_eq!(compared.wanted_correction(), None);
+            prop_assert_eq!(compared.wanted_corrections().next(), None);
             if compared.coverage == Coverage::Whole {
                 prop_assert_eq!(compared.metered + compared.corrected, compared.cost);
             }
