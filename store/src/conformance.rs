@@ -4,11 +4,15 @@
 
 mod script;
 
-use bursar_model::{AttemptEnd, Category, Costs, Event, Outcome, Span, Timestamp, TypedId, Usd};
+use bursar_model::{
+    AttemptEnd, BudgetKey, Category, Charge, ChargeClass, ChargeLine, Costs, Event, Outcome, Period, Rates,
+    Span, Timestamp, TypedId, Usd,
+};
 
 pub use self::script::Script;
 use crate::{
-    ChargeFilter, Commit, Dimension, ExperimentFilter, ReportQuery, Store, StoreError, Submission, Submitted,
+    ChargeFilter, Commit, Dimension, ExperimentFilter, MonthCosts, Reader, ReportQuery, Store, StoreError,
+    Submission, Submitted,
 };
 
 /// Begins with what the store has.
@@ -239,4 +243,73 @@ pub async fn a_reader_sees_a_commit_as_soon_as_it_was_answered<S: Store>(open: i
         );
         assert_eq!(reader.resolve("again").expect("it reads").first(), Some(&id));
     }
+}
+
+/// Sentence 11.
+pub async fn what_an_instance_was_charged_is_the_sum_of_its_charges<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let mut script = begin(&mut store).await;
+    work(&mut store, &mut script).await;
+    let payer = script.queue("next", 1, None);
+    let second = script.instance(&[payer]);
+    script.charge(second, Span::from_hours(1), Category::Run);
+    save(&mut store, &mut script).await;
+    let reader = store.reader();
+    let all = |reader: &Reader| reader.instance_costs(None, 10).expect("it reads").rows;
+    let before = all(&reader);
+    assert_eq!(before.iter().map(|costs| costs.gone).collect::<Vec<_>>(), [true, false]);
+
+    // The first is long over: what the bill says of it is mended in two months.
+    let first = before[0].instance;
+    let charges = || {
+        let of_first = ChargeFilter { instance: Some(first), ..Default::default() };
+        let page = store.reader().charges(&of_first, None, 100).expect("it reads");
+        page.rows.into_iter().map(|row| row.charge).collect::<Vec<_>>()
+    };
+    let metered: Usd = charges().iter().map(|charge| charge.costs().contracted).sum();
+    let lived = before[0].metered.expect("it was charged");
+    let line = charges()[0].lines[0].clone();
+    let budget = |key: BudgetKey| reader.budget(&key).expect("it reads").expect("it is there").spent;
+    let spent = [BudgetKey::Experiment(line.payer), BudgetKey::Installation].map(budget);
+    for (at, nanos) in [(lived.from, 5_000), (lived.from + Span::from_hours(24 * 40), -200)] {
+        let costs = Costs {
+            effective: Usd::from_nanos(nanos),
+            contracted: Usd::from_nanos(nanos),
+            ..Costs::default()
+        };
+        let charge = Charge {
+            instance: first,
+            period: Period::new(at, at + Span::from_hours(1)),
+            class: ChargeClass::Correction,
+            rates: Rates::default(),
+            lines: vec![ChargeLine { costs, ..line.clone() }],
+        };
+        script.then(Event::BillCorrected { charge });
+        save(&mut store, &mut script).await;
+    }
+    let after = all(&reader);
+    assert_eq!(after[0].metered, Some(lived), "a correction is no time");
+    let sum = |of: fn(&MonthCosts) -> Usd| after[0].months.values().map(of).sum::<Usd>();
+    assert_eq!((sum(|month| month.usage), sum(|month| month.correction)), (metered, Usd::from_nanos(4_800)));
+    assert_eq!(after[0].months.len(), before[0].months.len() + 1);
+    assert!(after[0].months.keys().all(|month| month.to_string().contains("-01T00:00:00")), "{after:?}");
+    assert_eq!(after[1], before[1]);
+    let meter = reader.instance(first).expect("it reads").expect("it is kept").meter;
+    assert_eq!(meter.costs.contracted, metered + Usd::from_nanos(4_800), "L1 holds of what is over");
+    let corrected = [BudgetKey::Experiment(line.payer), BudgetKey::Installation].map(budget);
+    assert_eq!(corrected, spent.map(|spent| spent + Usd::from_nanos(4_800)));
+    assert!(reader.integrity().expect("it reads").is_sound());
+
+    let mut pages = Vec::new();
+    let mut next = None;
+    // Ends with the list: every page moves on.
+    loop {
+        let page = reader.instance_costs(next, 1).expect("it reads");
+        pages.extend(page.rows);
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, after);
 }

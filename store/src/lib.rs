@@ -13,8 +13,9 @@ use bursar_model::{Changes, Event, ExperimentId, Fleet, SweepId, Timestamp};
 pub use self::{
     error::StoreError,
     reader::{
-        ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceFilter,
-        Integrity, JournalEntry, Page, Reader, ReportFilter, ReportQuery, ReportRow, SweepFilter, SweepRow,
+        ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceCosts,
+        InstanceFilter, Integrity, JournalEntry, MonthCosts, Page, Reader, ReportFilter, ReportQuery,
+        ReportRow, SweepFilter, SweepRow,
     },
     sqlite::{Checkpointer, Durability, OpenOptions, SqliteStore},
 };
@@ -33,6 +34,7 @@ pub use self::{
 /// 8. The journal has each event once, in the order of the commits.
 /// 9. Reports equal the sum of the charges, by whatever dimension.
 /// 10. A reader sees a commit as soon as it was answered.
+/// 11. What each instance was charged equals the sum of its charges, corrections of what is over included.
 ///
 /// Its form is async because a database on the network comes later; SQLite answers inline.
 pub trait Store: Send {

@@ -4,6 +4,7 @@
 //! store of one that is down.
 
 mod experiments;
+mod instance_costs;
 mod integrity;
 mod money;
 mod report;
@@ -20,6 +21,7 @@ use serde_json::value::RawValue;
 
 pub use self::{
     experiments::{ExperimentFilter, ExperimentRow, SweepFilter, SweepRow},
+    instance_costs::{InstanceCosts, MonthCosts},
     integrity::Integrity,
     money::{ChargeFilter, ChargeRow},
     report::{Dimension, ReportFilter, ReportQuery, ReportRow},

@@ -32,6 +32,7 @@ keeps! {
     the_journal_has_each_event_once_in_order
     reports_equal_the_sum_of_the_charges
     a_reader_sees_a_commit_as_soon_as_it_was_answered
+    what_an_instance_was_charged_is_the_sum_of_its_charges
 }
 
 proptest! {
