@@ -5,6 +5,7 @@ mod errors;
 mod guard;
 mod logs;
 mod read;
+mod reconcile;
 mod submit;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub use self::{
     errors::ApiError,
     read::{Health, OfferView},
+    reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{inbox::Inbox, logs::Logs, reconciler::Snapshot, views::Views};
@@ -70,6 +72,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/instances/{id}/allocations", get(read::allocations))
         .route("/v1/budgets", get(read::budgets))
         .route("/v1/report", get(read::report))
+        .route("/v1/reconcile", get(reconcile::own_costs).post(reconcile::correct))
         .route("/v1/events", get(read::events))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))

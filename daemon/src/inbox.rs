@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
     Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, CloudInstance, ExperimentId, ExperimentSpec,
+    Account, AttemptId, BudgetKey, BudgetTerms, Charge, CloudInstance, ExperimentId, ExperimentSpec,
     InstanceId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp, UserName,
     WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
@@ -81,6 +82,15 @@ pub enum Message {
         by: SetBy,
         /// Answered once it is durable.
         reply: oneshot::Sender<Result<(), SetBudgetError>>,
+    },
+    /// Mend what was charged by what a cloud billed: all of it, or nothing where anything was mended meanwhile.
+    CorrectByBill {
+        /// The charges that mend it, of what is over.
+        charges: Vec<Charge>,
+        /// `Snapshot::corrections` from before the store was read for them.
+        as_of: u64,
+        /// Answered once it is durable.
+        reply: oneshot::Sender<Result<(), CorrectError>>,
     },
     /// An agent registers.
     Register {
@@ -242,6 +252,23 @@ pub enum SetBudgetError {
     /// What it pays for is over.
     #[error("{0} pays for nothing any more: what it was for is over")]
     Over(BudgetKey),
+    /// Nothing was stored.
+    #[error(transparent)]
+    NotStored(#[from] CommitFailed),
+}
+
+/// Why nothing was mended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CorrectError {
+    /// What was charged is not what the bill was compared with.
+    #[error("what was charged has changed since the bill was compared: run `bursar reconcile` again")]
+    Changed,
+    /// More will be charged.
+    #[error("{0} is not over: what is billed of it so far is not all")]
+    NotOver(InstanceId),
+    /// Nobody would pay.
+    #[error("{0} was never charged to anybody: nobody is there to pay the difference")]
+    NeverCharged(InstanceId),
     /// Nothing was stored.
     #[error(transparent)]
     NotStored(#[from] CommitFailed),

@@ -94,6 +94,8 @@ pub struct Snapshot {
     pub orphan_at: Option<Timestamp>,
     /// Turns whose commit failed, so far.
     pub failed_commits: u64,
+    /// Corrections by a cloud's bill that were stored, so far: what is over is as it was while this is.
+    pub corrections: u64,
 }
 
 /// The loop.
@@ -332,6 +334,9 @@ impl<S: Store> Reconciler<S> {
                 commit.events.iter().for_each(log_decision);
                 self.snapshot.send_modify(|snapshot| {
                     snapshot.commits += 1;
+                    let corrections =
+                        commit.events.iter().filter(|event| matches!(event, Event::BillCorrected { .. }));
+                    snapshot.corrections += corrections.count() as u64;
                     if !commit.changes.refused.is_empty() {
                         snapshot.refused = Arc::new(self.fleet.refused.clone());
                     }

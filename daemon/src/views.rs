@@ -6,6 +6,7 @@ mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bursar_ledger::bill::OwnCost;
 use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, SweepId, Usd, WaitingOn};
 use bursar_store::{
     ChargeFilter, Dimension, ExperimentFilter, InstanceFilter, Reader, ReportFilter, ReportQuery, StoreError,
@@ -13,7 +14,8 @@ use bursar_store::{
 };
 
 use self::shapes::{
-    attempt_view, budget_view, experiment_view, instance_view, list, no_cost, report_line, sweep_view,
+    attempt_view, budget_view, experiment_view, instance_view, list, no_cost, own_cost, report_line,
+    sweep_view,
 };
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError},
@@ -120,6 +122,14 @@ impl Views {
     pub fn instance(&self, id: InstanceId) -> Result<InstanceView, ViewError> {
         let found = self.reader.instance(id)?;
         found.map(instance_view).ok_or_else(|| ViewError::missing("instance", &id.to_string()))
+    }
+
+    /// What each instance was charged as a bill would say it, the oldest first: what a bill is compared with.
+    ///
+    /// # Errors
+    /// When the wish makes no sense or the store cannot be read.
+    pub fn own_costs(&self, wanted: &ListWanted) -> Result<List<OwnCost>, ViewError> {
+        Ok(list(self.reader.instance_costs(wanted.cursor()?, wanted.page())?, own_cost))
     }
 
     /// Budgets, the widest first.

@@ -70,7 +70,7 @@ pub struct Bill {
 }
 
 /// What was billed for one resource under one set of our tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BilledResource {
     /// The cloud's name of it, such as `i-0abc` or an ARN. Empty where the row names none.
     pub resource: String,
@@ -93,7 +93,7 @@ pub struct BilledResource {
 }
 
 /// What something cost, under three names of FOCUS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct BilledCost {
     /// What the invoice asks for, net of discounts and credits. Nothing for what a commitment covers: that is asked
     /// for with the commitment.

@@ -10,7 +10,7 @@ use bursar_store::StoreError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    inbox::{CommitFailed, Stopping, SubmitError},
+    inbox::{CommitFailed, CorrectError, Stopping, SubmitError},
     reconciler::chain,
     views::ViewError,
 };
@@ -82,6 +82,18 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused(_) => Self::new(StatusCode::CONFLICT, "key-reused", error.to_string()),
             SubmitError::NotStored(failed) => failed.into(),
         }
+    }
+}
+
+impl From<CorrectError> for ApiError {
+    fn from(error: CorrectError) -> Self {
+        let code = match &error {
+            CorrectError::Changed => "charges-changed",
+            CorrectError::NotOver(_) => "not-over",
+            CorrectError::NeverCharged(_) => "never-charged",
+            CorrectError::NotStored(failed) => return failed.clone().into(),
+        };
+        Self::new(StatusCode::CONFLICT, code, error.to_string())
     }
 }
 

@@ -214,7 +214,9 @@ pub(super) fn find_experiment(api: &Api, named: &str) -> Result<ExperimentDetail
 
 /// Answers on a thread of its own what may take long: lists, reports, and reading the whole store would keep one of
 /// the two workers, and with it the reconciler and the agents, waiting. Looking one thing up is done at once instead.
-async fn aside<T, E>(ask: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<Json<T>, ApiError>
+pub(super) async fn aside<T, E>(
+    ask: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<Json<T>, ApiError>
 where
     T: Send + 'static,
     E: Into<ApiError> + Send + 'static,

@@ -7,12 +7,12 @@ mod submit;
 
 use std::collections::BTreeMap;
 
-use bursar_model::{Event, Timestamp};
+use bursar_model::{Charge, Event, Timestamp};
 use bursar_policies::{PlanInput, candidates, candidates_for};
 use bursar_store::Store;
 
 use super::{Reconciler, Turn};
-use crate::inbox::{CancelTarget, CandidatesOf, Message, SetBudgetError};
+use crate::inbox::{CancelTarget, CandidatesOf, CorrectError, Message, SetBudgetError};
 
 impl<S: Store> Reconciler<S> {
     /// Takes one message in. Answers that depend on the turn being durable are noted in it.
@@ -34,6 +34,15 @@ impl<S: Store> Reconciler<S> {
                     let _ = reply.send(match stored {
                         Ok(_) => set,
                         Err(failed) => Err(SetBudgetError::NotStored(failed.clone())),
+                    });
+                }));
+            }
+            Message::CorrectByBill { charges, as_of, reply } => {
+                let corrected = self.correct_by_bill(charges, as_of, turn);
+                turn.answers.push(Box::new(move |stored| {
+                    let _ = reply.send(match stored {
+                        Ok(_) => corrected,
+                        Err(failed) => Err(CorrectError::NotStored(failed.clone())),
                     });
                 }));
             }
@@ -73,6 +82,24 @@ impl<S: Store> Reconciler<S> {
             self.record(Event::CancelRequested { experiment: *experiment }, turn);
         }
         concerned.len()
+    }
+
+    /// What is over changes by corrections alone, and all of them come through here: where there was none since the store
+    /// was read, the charges fit what it had. So the loop need not read it again, which may take long beside a report.
+    fn correct_by_bill(
+        &mut self,
+        charges: Vec<Charge>,
+        as_of: u64,
+        turn: &mut Turn,
+    ) -> Result<(), CorrectError> {
+        let corrected_now = turn.events.iter().any(|event| matches!(event, Event::BillCorrected { .. }));
+        if corrected_now || self.snapshot.borrow().corrections != as_of {
+            return Err(CorrectError::Changed);
+        }
+        for charge in charges {
+            self.record(Event::BillCorrected { charge }, turn);
+        }
+        Ok(())
     }
 
     fn candidates(&self, of: CandidatesOf, now: Timestamp) -> Option<Vec<bursar_policies::Candidate>> {

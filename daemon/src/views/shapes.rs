@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bursar_ledger::bill::{Month, OwnCost, OwnMonth};
 use bursar_model::{
     Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId,
     ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep,
     SweepId, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
-use bursar_store::{ExperimentRow, Page, ReportRow, SweepRow};
+use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
 
 /// A part of a list.
@@ -460,6 +461,14 @@ pub(super) fn experiment_view(row: ExperimentRow, waiting_on: Option<&WaitingOn>
         checkpoint_at,
         cost: spent,
     }
+}
+
+pub(super) fn own_cost(costs: InstanceCosts) -> OwnCost {
+    let InstanceCosts { instance, cloud_id, provider, gone, metered, months } = costs;
+    let months = months.into_iter().map(|(begin, MonthCosts { usage, correction })| {
+        (Month::of(begin), OwnMonth { metered: usage, corrected: correction })
+    });
+    OwnCost { instance, cloud_id, provider, period: metered, over: gone, months: months.collect() }
 }
 
 /// The sum of nothing.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_model::{CloudId, InstanceId, Period, ProviderName, Span, Usd};
+use serde::{Deserialize, Serialize};
 
 use super::{Bill, BilledCost, BilledResource, Month};
 
@@ -14,8 +15,9 @@ use super::{Bill, BilledCost, BilledResource, Month};
 /// taken for whole.
 const LATE_USAGE: Span = Span::from_hours(24);
 
-/// What an instance of ours has cost by our own books.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an instance of ours has cost by our own books, as a bill would say it: at contracted prices, without the
+/// overhead of this installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnCost {
     /// Which.
     pub instance: InstanceId,
@@ -32,7 +34,7 @@ pub struct OwnCost {
 }
 
 /// What an instance of ours has cost in a month by our own books.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnMonth {
     /// What was metered: our estimate of the bill.
     pub metered: Usd,
@@ -41,7 +43,8 @@ pub struct OwnMonth {
 }
 
 /// Which cost of the bill is the right one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// What the invoice asks for. Usage that a savings plan or reservation covers costs nothing.
     Billed,
@@ -50,7 +53,7 @@ pub enum Basis {
 }
 
 /// What a comparison found. Together `instances`, `leaks` and `foreign` are the whole bill.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
     /// The part of the bill's time in which it is taken for whole. None where no row says how far the bill is: it is
     /// empty, or by the month. Nothing is corrected then.
@@ -71,7 +74,7 @@ pub struct Reconciliation {
 }
 
 /// One instance by the bill and by our books.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BillAndCharges {
     /// Where it was.
     pub provider: ProviderName,
@@ -92,7 +95,8 @@ pub struct BillAndCharges {
 }
 
 /// How much of an instance's life is in a bill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Coverage {
     /// All of it.
     Whole,
@@ -108,7 +112,7 @@ pub enum Coverage {
 }
 
 /// How far our estimates were from the bill, over the instances that the bill has wholly.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProviderError {
     /// How many instances.
     pub instances: u32,
@@ -127,7 +131,7 @@ pub struct ProviderError {
 }
 
 /// An instance of ours that the bill does not show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unbilled {
     /// Which.
     pub instance: InstanceId,
@@ -138,7 +142,8 @@ pub struct Unbilled {
 }
 
 /// The likelier reason for which a bill does not show what it should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum UnbilledReason {
     /// The bill has no tag of this installation at all: the cost allocation tags `bursar:installation` and
     /// `bursar:instance` are not activated (AWS), or the export leaves tags out.

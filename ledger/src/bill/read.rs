@@ -8,7 +8,7 @@ use std::{
 };
 
 use csv::{ErrorKind, StringRecord};
-use serde::de::IgnoredAny;
+use serde::{Serialize, de::IgnoredAny};
 
 use super::{
     Bill, RESOURCES_MAX, TooManyResources, aws,
@@ -27,7 +27,8 @@ const BAD_ROWS_MAX: usize = 100;
 const ROW_BYTES_MAX: usize = 4 << 20;
 
 /// The format of a file of a bill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BillFormat {
     /// FOCUS columns, CSV.
     Focus,
@@ -40,7 +41,7 @@ pub enum BillFormat {
 }
 
 /// What was found in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileRead {
     /// Its format.
     pub format: BillFormat,
@@ -53,7 +54,7 @@ pub struct FileRead {
 }
 
 /// A row that was not counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadRow {
     /// Its line in the file, from 1.
     pub line: u64,

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Serialize,
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::fields::snake_case;
 
@@ -13,7 +16,7 @@ pub const INSTALLATION: &str = "bursar:installation";
 pub const INSTANCE: &str = "bursar:instance";
 
 /// Our tags on one resource.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 pub struct OurTags {
     /// Which installation it belongs to.
     pub installation: Option<String>,
