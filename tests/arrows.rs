@@ -45,13 +45,15 @@ const ARROWS: &[(&str, &[&str])] = &[
             "bursar-store",
         ],
     ),
-    // Policies, providers and store for their plain types: candidates, programs, rows.
+    // Policies, providers and store for their plain types: candidates, programs, rows. The ledger to read a bill where it
+    // lies.
     (
         "bursar",
         &[
             "bursar-agent",
             "bursar-config",
             "bursar-daemon",
+            "bursar-ledger",
             "bursar-model",
             "bursar-policies",
             "bursar-providers",

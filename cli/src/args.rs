@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use bursar_ledger::bill::Basis;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::output::Format;
@@ -23,6 +24,7 @@ Examples:
   bursar submit experiment.yaml       queue an experiment; add --wait to see it end
   bursar plan experiment.yaml         what it would run on and cost, and why not elsewhere
   bursar report --by project,day      who spent what
+  bursar reconcile bill.csv.gz        what the cloud asked for, against what was charged
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by budget or policy, 4 not found, 5 daemon unreachable";
 
@@ -88,6 +90,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv"
     )]
     Report(Report),
+    /// Compare a cloud's bill with what was charged, and correct the charges
+    #[command(
+        after_help = "Formats, by their header: FOCUS, AWS Cost and Usage Report (2.0 and legacy), GCP billing export (CSV, JSON lines); each also as .gz\n\nExamples:\n  bursar reconcile export-00001.csv.gz export-00002.csv.gz\n  bursar reconcile --apply bill-2026-11.csv\n  bursar reconcile --basis billed --json bill-2026-11.csv | jq .leaks\n\nExits with 1 where the bill has resources with our tag that nobody here knows"
+    )]
+    Reconcile(Reconcile),
     /// Check that everything is well: configuration, daemon, store, invariants
     Doctor,
     /// Check or describe configuration and specs
@@ -266,6 +273,37 @@ pub(crate) struct Report {
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// All files of the months to compare, each row in one of them only
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Make the charges equal to the bill, by corrections
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// What counts of a bill with commitments such as savings plans
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) basis: BillBasis,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BillBasis {
+    /// What commitments cost is spread over what they cover
+    #[default]
+    Effective,
+    /// What the invoice asks for: nothing for what a commitment covers
+    Billed,
+}
+
+impl From<BillBasis> for Basis {
+    fn from(basis: BillBasis) -> Self {
+        match basis {
+            BillBasis::Effective => Self::Effective,
+            BillBasis::Billed => Self::Billed,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

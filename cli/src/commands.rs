@@ -6,6 +6,7 @@ mod instance;
 mod list;
 mod logs;
 mod plan;
+mod reconcile;
 mod report;
 mod serve;
 mod show;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Instances(wanted) => block_on(list::instances(context()?, wanted)),
         Command::Budgets => block_on(list::budgets(context()?)),
         Command::Report(wanted) => block_on(report::run(context()?, wanted)),
+        Command::Reconcile(wanted) => block_on(reconcile::run(context()?, wanted)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Config(command) => config::run(&global, command),
         Command::Demo(demo) => crate::demo::run(&demo, global.json),

@@ -11,6 +11,7 @@ use bursar_daemon::{
         ReportView, ReportWanted, SweepView, ViewError, Views,
     },
 };
+use bursar_ledger::bill::OwnCost;
 use bursar_model::InstanceId;
 use bursar_store::Reader;
 use serde::de::DeserializeOwned;
@@ -108,6 +109,11 @@ impl Source {
             Self::Daemon(client) => client.get(&format!("/v1/instances/{instance}/allocations")).await,
             Self::Store(views) => Ok(views.allocations(instance)?),
         }
+    }
+
+    /// What each instance was charged as a bill would say it.
+    pub(crate) async fn own_costs(&self) -> Result<Vec<OwnCost>, Failure> {
+        Ok(self.rows("/v1/reconcile", Views::own_costs, ListWanted::default(), usize::MAX).await?.rows)
     }
 
     /// Budgets.
