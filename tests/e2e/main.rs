@@ -16,4 +16,5 @@ mod inputs;
 mod money;
 mod outcomes;
 mod queue;
+mod reconcile;
 mod restarts;
