@@ -37,8 +37,34 @@ pub(crate) struct Lifecycle<'a> {
     pub(crate) settled: BTreeSet<InstanceId>,
     /// Experiments that a lowered limit stops, with the budget.
     landing: BTreeMap<ExperimentId, BudgetKey>,
+    /// What this plan has told to stop, and why.
+    told: BTreeMap<AttemptId, StopReason>,
     /// Budgets for whose sake this plan stops work.
     pub(crate) exhausted: BTreeSet<BudgetKey>,
+}
+
+impl Lifecycle<'_> {
+    /// Tells an attempt to stop, unless it was told already. Only a move may turn into a final stop: somebody cancels
+    /// meanwhile, or its time is over.
+    fn stop(
+        &mut self,
+        input: &PlanInput<'_>,
+        plan: &mut Plan,
+        attempt: &Attempt,
+        why: StopReason,
+        at_once: bool,
+    ) {
+        let before = match (self.told.get(&attempt.id), &attempt.state) {
+            (Some(told), _) => Some(*told),
+            (None, AttemptState::Assigned | AttemptState::Running) => None,
+            (None, AttemptState::Stopping { why, .. }) => Some(*why),
+            (None, AttemptState::Ended { .. }) => return,
+        };
+        if before.is_none_or(|before| before.requeues() && !why.requeues()) {
+            self.told.insert(attempt.id, why);
+            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why, at_once });
+        }
+    }
 }
 
 /// Plans all that concerns what is there already.
@@ -147,9 +173,9 @@ fn plan_instance(
             extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Ready { since } => {
-            stop_where_due(input, plan, live);
+            stop_where_due(input, plan, lifecycle, live);
             if let Some(why) = reason_to_leave(input, plan, instance, live, since) {
-                leave(input, room, plan, instance, live, why);
+                leave(input, room, plan, lifecycle, instance, live, why);
                 return false;
             }
             if is_quiet(input, instance) {
@@ -164,7 +190,7 @@ fn plan_instance(
             extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Draining { since, why } => {
-            stop_where_due(input, plan, live);
+            stop_where_due(input, plan, lifecycle, live);
             let patience = since + input.settings.drain_allowance;
             if live.is_empty() || input.now >= patience || input.now >= instance.paid_until() {
                 end(input, room, plan, instance, live, why);
@@ -220,20 +246,22 @@ fn land(
         }
     }
     for attempt in stopped {
-        let key = &lifecycle.landing[&attempt.experiment];
-        stop_for_budget(input, plan, attempt, key);
+        let key = lifecycle.landing[&attempt.experiment].clone();
+        stop_for_budget(input, plan, lifecycle, attempt, &key);
     }
     lifecycle.exhausted.extend(keys);
     goes
 }
 
 /// Tells an attempt to stop for the sake of a budget.
-fn stop_for_budget(input: &PlanInput<'_>, plan: &mut Plan, attempt: &Attempt, key: &BudgetKey) {
-    let why = budgets::stop_reason(key);
-    if may_stop(attempt, why) {
-        let at_once = stops_at_once(input, key);
-        plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why, at_once });
-    }
+fn stop_for_budget(
+    input: &PlanInput<'_>,
+    plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
+    attempt: &Attempt,
+    key: &BudgetKey,
+) {
+    lifecycle.stop(input, plan, attempt, budgets::stop_reason(key), stops_at_once(input, key));
 }
 
 /// Whether a budget gives no time to save.
@@ -296,6 +324,7 @@ fn leave(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
     instance: &Instance,
     live: &[&Attempt],
     why: DrainReason,
@@ -314,9 +343,8 @@ fn leave(
         | DrainReason::AgentLost
         | DrainReason::Unneeded => StopReason::Moved,
     };
-    for attempt in live.iter().filter(|attempt| may_stop(attempt, stop)) {
-        let (at, why, at_once) = (input.now, stop, false);
-        plan.events.push(Event::AttemptStopping { attempt: attempt.id, at, why, at_once });
+    for attempt in live {
+        lifecycle.stop(input, plan, attempt, stop, false);
     }
     plan.wake(input.now + input.settings.drain_allowance);
 }
@@ -335,14 +363,11 @@ fn end(
 }
 
 /// Attempts that must stop though their instance stays.
-fn stop_where_due(input: &PlanInput<'_>, plan: &mut Plan, live: &[&Attempt]) {
+fn stop_where_due(input: &PlanInput<'_>, plan: &mut Plan, lifecycle: &mut Lifecycle<'_>, live: &[&Attempt]) {
     for attempt in live {
         let Some(experiment) = input.fleet.experiments.get(&attempt.experiment) else { continue };
-        if let Some(why) = reason_to_stop(input, plan, attempt, experiment)
-            && may_stop(attempt, why)
-        {
-            let (at, at_once) = (input.now, false);
-            plan.events.push(Event::AttemptStopping { attempt: attempt.id, at, why, at_once });
+        if let Some(why) = reason_to_stop(input, plan, attempt, experiment) {
+            lifecycle.stop(input, plan, attempt, why, false);
         }
     }
 }
@@ -363,14 +388,6 @@ fn reason_to_stop(
     }
     plan.wake(until);
     None
-}
-
-fn may_stop(attempt: &Attempt, why: StopReason) -> bool {
-    match attempt.state {
-        AttemptState::Assigned | AttemptState::Running => true,
-        AttemptState::Stopping { why: before, .. } => before.requeues() && !why.requeues(),
-        AttemptState::Ended { .. } => false,
-    }
 }
 
 /// Extends a lease of which a third is over. Where not all who should pay for more can, those who cannot are told to
@@ -414,7 +431,7 @@ fn extend_when_due(
         });
     }
     for attempt in stopped {
-        stop_for_budget(input, plan, attempt, &short[&attempt.experiment]);
+        stop_for_budget(input, plan, lifecycle, attempt, &short[&attempt.experiment]);
     }
     lifecycle.exhausted.extend(short.into_values());
     plan.wake(input.now + input.settings.drain_allowance);

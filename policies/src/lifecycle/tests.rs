@@ -276,3 +276,21 @@ fn a_silent_agent_gets_neither_new_work_nor_another_lease_until_it_is_heard() {
     assert!(world.fleet.instances[&instance].lease_until > lease_until);
     assert!(matches!(world.fleet.experiments[&second].state, ExperimentState::Running { .. }));
 }
+
+#[test]
+fn what_is_due_to_stop_for_two_reasons_at_once_is_told_once() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    let mut limited = spec(&["T4:1"]);
+    limited.max_duration = Some(Span::from_secs(60));
+    let experiment = world.queue(&limited);
+    world.run();
+    let instance = *world.fleet.instances.keys().next().unwrap();
+    world.pass(Span::from_secs(60));
+    world.apply(&Event::InstanceNoticed { instance, gone_at: world.now + Span::from_secs(120) });
+    // `step` checks that every event is legal.
+    assert_eq!(stops(&world.step()), [StopReason::MaxDuration]);
+    assert!(matches!(
+        world.fleet.attempts[&world.attempt_of(experiment)].state,
+        AttemptState::Stopping { why: StopReason::MaxDuration, .. }
+    ));
+}
