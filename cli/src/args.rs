@@ -83,8 +83,11 @@ pub(crate) enum Command {
     Offers(Offers),
     /// List instances, the newest first
     Instances(Instances),
-    /// List budgets: limit, spent, held
+    /// List budgets: what is spent, held and left, and when it will be used up
     Budgets,
+    /// Change what a budget allows, while work runs
+    #[command(subcommand)]
+    Budget(BudgetCommand),
     /// Report what was spent
     #[command(
         after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv"
@@ -304,6 +307,56 @@ impl From<BillBasis> for Basis {
             BillBasis::Billed => Self::Billed,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BudgetCommand {
+    /// Set, raise or lower it: what is not named stays as it is
+    #[command(
+        after_help = "Examples:\n  bursar budget set project vision --limit 500 --per month --timezone Europe/Berlin\n  bursar budget set sweep digits --limit 20\n  bursar budget set installation --thresholds 50,80,100\n\nWhat works beyond a lowered limit is told to save and stop; what waits for money goes on when a limit is raised"
+    )]
+    Set(BudgetSet),
+    /// Lift the limit
+    #[command(after_help = "Example:\n  bursar budget lift project vision")]
+    Lift(BudgetOf),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BudgetOf {
+    /// Whose budget
+    #[arg(value_parser = ["installation", "project", "user", "sweep", "experiment"])]
+    pub(crate) kind: String,
+    /// The project, user, sweep or experiment (these by id, or by a name that only one live one has)
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = ["limit", "per", "thresholds", "on_exhausted"])]
+pub(crate) struct BudgetTerms {
+    /// The most that may be spent: in each period where there are periods, else ever
+    #[arg(long, value_name = "USD")]
+    pub(crate) limit: Option<String>,
+    /// When a new period begins: hour, day, week, month, quarter, year, five crontab fields, or `total` for none
+    #[arg(long, value_name = "SCHEDULE")]
+    pub(crate) per: Option<String>,
+    /// The time zone of the periods, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "per")]
+    pub(crate) timezone: Option<String>,
+    /// At which parts of the limit somebody is told, in percent
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    pub(crate) thresholds: Option<Vec<i64>>,
+    /// What becomes of running work when it is used up
+    #[arg(long, value_parser = ["checkpoint-and-stop", "stop", "finish-running", "notify-only"])]
+    pub(crate) on_exhausted: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BudgetSet {
+    #[command(flatten)]
+    pub(crate) of: BudgetOf,
+    #[command(flatten)]
+    pub(crate) terms: BudgetTerms,
 }
 
 #[derive(Debug, Subcommand)]

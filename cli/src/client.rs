@@ -59,6 +59,25 @@ impl Client {
         self.answer(request).await
     }
 
+    /// Lays something down.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.answer(self.http.put(format!("{}{path}", self.url)).json(body).timeout(PATIENCE)).await
+    }
+
+    /// Takes something away.
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = self.http.delete(format!("{}{path}", self.url)).query(question).timeout(PATIENCE);
+        self.answer(request).await
+    }
+
     /// Reads a body that comes in pieces, for as long as it takes.
     pub(crate) async fn stream(&self, path: &str, query: &[(&str, String)]) -> Result<Response, Failure> {
         let request = self.http.get(format!("{}{path}", self.url)).query(query);

@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+mod budget;
 mod config;
 mod doctor;
 mod instance;
@@ -43,7 +44,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),
         Command::Offers(wanted) => block_on(list::offers(context()?, wanted)),
         Command::Instances(wanted) => block_on(list::instances(context()?, wanted)),
-        Command::Budgets => block_on(list::budgets(context()?)),
+        Command::Budgets => block_on(budget::list(context()?)),
+        Command::Budget(command) => block_on(budget::change(context()?, command)),
         Command::Report(wanted) => block_on(report::run(context()?, wanted)),
         Command::Reconcile(wanted) => block_on(reconcile::run(context()?, wanted)),
         Command::Doctor => block_on(doctor::run(&global)),

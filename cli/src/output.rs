@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use bursar_config::read::environment;
+use bursar_daemon::reports::bars::BarStyle;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -53,6 +54,11 @@ impl Shown {
 /// Whether the person likes colours, see https://no-color.org.
 pub(crate) fn wants_colours() -> bool {
     environment().get("NO_COLOR").is_none_or(String::is_empty)
+}
+
+/// What bars are made of on this terminal.
+pub(crate) fn bar_style() -> BarStyle {
+    BarStyle::for_term(environment().get("TERM").map(String::as_str))
 }
 
 /// Writes a value as one JSON document.

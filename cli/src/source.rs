@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_config::Config;
 use bursar_daemon::{
+    clock::SystemClock,
     http::Health,
     serve::store_path,
     views::{
@@ -12,7 +13,7 @@ use bursar_daemon::{
     },
 };
 use bursar_ledger::bill::OwnCost;
-use bursar_model::InstanceId;
+use bursar_model::{Clock, InstanceId};
 use bursar_store::Reader;
 use serde::de::DeserializeOwned;
 
@@ -56,7 +57,7 @@ impl Source {
             return Err(unreachable);
         }
         note(&format!("note: no daemon at {}; reading {}", client.url(), path.display()));
-        Ok(Self::Store(Views::new(Reader::open(&path)?, Arc::new(BTreeMap::new()))))
+        Ok(Self::Store(Views::new(Reader::open(&path)?, Arc::new(BTreeMap::new()), SystemClock.now())))
     }
 
     /// Experiments, the newest first, at most `limit`.

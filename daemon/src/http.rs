@@ -1,6 +1,7 @@
 //! The HTTP API, version 1. Handlers check and translate; they decide nothing and hold no state of their own.
 
 mod agents;
+mod budgets;
 mod errors;
 mod guard;
 mod logs;
@@ -14,7 +15,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::from_fn,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use bursar_config::Config;
 use bursar_model::Clock;
@@ -22,6 +23,7 @@ use bursar_store::Reader;
 use tokio::sync::watch;
 
 pub use self::{
+    budgets::{BudgetAnswer, BudgetChange},
     errors::ApiError,
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
@@ -51,7 +53,7 @@ pub struct Api {
 
 impl Api {
     fn views(&self) -> Views {
-        Views::new(self.reader.clone(), self.snapshot.borrow().waiting.clone())
+        Views::new(self.reader.clone(), self.snapshot.borrow().waiting.clone(), self.clock.now())
     }
 }
 
@@ -71,6 +73,11 @@ pub fn router(api: Api) -> Router {
         .route("/v1/instances/{id}", get(read::instance))
         .route("/v1/instances/{id}/allocations", get(read::allocations))
         .route("/v1/budgets", get(read::budgets))
+        .route(
+            "/v1/budgets/installation",
+            put(budgets::set_installations).delete(budgets::lift_installations),
+        )
+        .route("/v1/budgets/{kind}/{key}", put(budgets::set).delete(budgets::lift))
         .route("/v1/report", get(read::report))
         .route("/v1/reconcile", get(reconcile::own_costs).post(reconcile::correct))
         .route("/v1/events", get(read::events))

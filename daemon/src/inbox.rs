@@ -79,8 +79,8 @@ pub enum Message {
         terms: Option<Arc<BudgetTerms>>,
         /// Who says so.
         by: SetBy,
-        /// Answered once it is durable.
-        reply: oneshot::Sender<Result<(), SetBudgetError>>,
+        /// Answered once it is durable, with the experiments that are told to stop because of it.
+        reply: oneshot::Sender<Result<Vec<ExperimentId>, SetBudgetError>>,
     },
     /// Mend what was charged by what a cloud billed: all of it, or nothing where anything was mended meanwhile.
     CorrectByBill {

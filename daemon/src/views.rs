@@ -1,21 +1,23 @@
 //! What people and programs are shown: the API's answers, made from the store alone, so that the command line can show
 //! the same from the store of a daemon that is down.
 
+mod budgets;
 mod find;
+mod moments;
 mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_ledger::bill::OwnCost;
-use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, SweepId, Usd, WaitingOn};
+use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, SweepId, Timestamp, Usd, WaitingOn};
 use bursar_store::{
-    ChargeFilter, Dimension, ExperimentFilter, InstanceFilter, Reader, ReportFilter, ReportQuery, StoreError,
-    SweepFilter,
+    ChargeFilter, Dimension, ExperimentFilter, ExperimentRow, InstanceFilter, Reader, ReportFilter,
+    ReportQuery, StoreError, SweepFilter,
 };
 
+pub(crate) use self::budgets::charged_to;
 use self::shapes::{
-    attempt_view, budget_view, experiment_view, instance_view, list, no_cost, own_cost, report_line,
-    sweep_view,
+    attempt_view, experiment_view, instance_view, list, no_cost, own_cost, report_line, sweep_view,
 };
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError},
@@ -30,13 +32,14 @@ pub use self::{
 pub struct Views {
     reader: Reader,
     waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>,
+    now: Timestamp,
 }
 
 impl Views {
-    /// Views on this store. `waiting` is empty where no daemon runs.
+    /// Views on this store at this time. `waiting` is empty where no daemon runs.
     #[must_use]
-    pub fn new(reader: Reader, waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>) -> Self {
-        Self { reader, waiting }
+    pub fn new(reader: Reader, waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>, now: Timestamp) -> Self {
+        Self { reader, waiting, now }
     }
 
     /// Experiments, the newest first.
@@ -132,15 +135,6 @@ impl Views {
         Ok(list(self.reader.instance_costs(wanted.cursor()?, wanted.page())?, own_cost))
     }
 
-    /// Budgets, the widest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn budgets(&self) -> Result<Vec<BudgetView>, StoreError> {
-        let budgets = self.reader.budgets()?.into_iter();
-        Ok(budgets.map(|(key, budget)| budget_view(&key, &budget)).collect())
-    }
-
     /// What was spent, by what was asked for.
     ///
     /// # Errors
@@ -183,23 +177,16 @@ impl Views {
 
     /// What people call the experiments and sweeps among a report's keys: ids alone say nothing to anybody.
     fn names(&self, by: &[Dimension], rows: &[ReportLine]) -> Result<BTreeMap<String, String>, StoreError> {
-        /// As many as the store gives in one page.
-        const AT_ONCE: usize = 1000;
         let mut names = BTreeMap::new();
         for (index, dimension) in by.iter().enumerate() {
             let keys = rows.iter().filter_map(|row| row.keys.get(index));
             match dimension {
                 Dimension::Experiment => {
-                    let mut ids: Vec<ExperimentId> = keys.filter_map(|key| key.parse().ok()).collect();
-                    ids.sort_unstable();
-                    ids.dedup();
-                    for ids in ids.chunks(AT_ONCE) {
-                        let filter = ExperimentFilter { ids: ids.to_vec(), ..ExperimentFilter::default() };
-                        let found = self.reader.experiments(&filter, None, AT_ONCE as u32)?.rows.into_iter();
-                        names.extend(
-                            found.map(|row| (row.experiment.id.to_string(), row.experiment.name.to_string())),
-                        );
-                    }
+                    let ids = keys.filter_map(|key| key.parse().ok()).collect();
+                    let found = self.experiments_of_ids(ids)?.into_iter();
+                    let name =
+                        |row: ExperimentRow| (row.experiment.id.to_string(), row.experiment.name.to_string());
+                    names.extend(found.map(name));
                 }
                 Dimension::Sweep => {
                     for key in keys {
@@ -222,5 +209,19 @@ impl Views {
             }
         }
         Ok(names)
+    }
+
+    /// The experiments of these ids, in no order.
+    fn experiments_of_ids(&self, mut ids: Vec<ExperimentId>) -> Result<Vec<ExperimentRow>, StoreError> {
+        /// As many as the store gives in one page.
+        const AT_ONCE: usize = 1000;
+        ids.sort_unstable();
+        ids.dedup();
+        let mut rows = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(AT_ONCE) {
+            let filter = ExperimentFilter { ids: ids.to_vec(), ..ExperimentFilter::default() };
+            rows.extend(self.reader.experiments(&filter, None, AT_ONCE as u32)?.rows);
+        }
+        Ok(rows)
     }
 }

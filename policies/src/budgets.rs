@@ -59,6 +59,15 @@ pub(crate) fn landing(fleet: &Fleet) -> BTreeMap<ExperimentId, BudgetKey> {
     landing
 }
 
+/// The experiments that work now and are told to stop because the limit of this very budget is below what is spent and
+/// held.
+#[must_use]
+pub fn told_to_stop(fleet: &Fleet, key: &BudgetKey) -> Vec<ExperimentId> {
+    let working = working(fleet);
+    let lands = |(payer, by): &(ExperimentId, BudgetKey)| by == key && working.contains(payer);
+    landing(fleet).into_iter().filter(lands).map(|(payer, _)| payer).collect()
+}
+
 /// Who holds money of a budget, and how much: first those who stop anyway, then the youngest.
 fn holders(fleet: &Fleet, key: &BudgetKey) -> Vec<(ExperimentId, Usd)> {
     let mut held: BTreeMap<ExperimentId, Usd> = BTreeMap::new();
@@ -69,15 +78,16 @@ fn holders(fleet: &Fleet, key: &BudgetKey) -> Vec<(ExperimentId, Usd)> {
             }
         }
     }
-    let works: BTreeSet<ExperimentId> = fleet
-        .attempts
-        .values()
-        .filter(|attempt: &&Attempt| matches!(attempt.state, AttemptState::Assigned | AttemptState::Running))
-        .map(|attempt| attempt.experiment)
-        .collect();
+    let works = working(fleet);
     let mut holders: Vec<_> = held.into_iter().collect();
     holders.sort_by_key(|(payer, _)| (works.contains(payer), std::cmp::Reverse(*payer)));
     holders
+}
+
+/// The experiments with an attempt that is not stopping.
+fn working(fleet: &Fleet) -> BTreeSet<ExperimentId> {
+    let works = |attempt: &&Attempt| matches!(attempt.state, AttemptState::Assigned | AttemptState::Running);
+    fleet.attempts.values().filter(works).map(|attempt| attempt.experiment).collect()
 }
 
 /// Adds to a plan what somebody is to be told: thresholds that were reached, and budgets that stopped work or let none

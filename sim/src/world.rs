@@ -311,7 +311,7 @@ impl World {
         let by = SetBy::Person { user: UserName::new("someone") };
         let (asked, wanted) = (key.clone(), terms.clone());
         let set = self.ask(|reply| Message::SetBudget { key: asked, terms: wanted, by, reply });
-        let is_set = matches!(set, Some(Ok(())));
+        let is_set = matches!(set, Some(Ok(_)));
         if key == BudgetKey::Installation {
             self.cap = if is_set { self.cap_from_now_on(terms.as_ref()) } else { Cap::default() };
         }

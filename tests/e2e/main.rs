@@ -9,6 +9,7 @@
 mod api;
 mod asha;
 mod books;
+mod budgets;
 mod commands;
 mod demo;
 mod files;

@@ -1,8 +1,8 @@
-//! Lists: experiments, sweeps, offers, instances, budgets.
+//! Lists: experiments, sweeps, offers, instances.
 
 use bursar_daemon::{
     http::OfferView,
-    views::{BudgetView, ExperimentView, ListWanted},
+    views::{ExperimentView, ListWanted},
 };
 use bursar_model::Usd;
 
@@ -153,29 +153,6 @@ pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
         )?;
     }
     tell_of_more(more, &limit);
-    Ok(OK)
-}
-
-pub(super) async fn budgets(context: Context) -> Outcome {
-    let rows: Vec<BudgetView> = context.source().await?.budgets().await?;
-    if context.json {
-        json(&rows)?;
-    } else {
-        let cells = rows
-            .iter()
-            .map(|row| {
-                let left = row.limit.map(|limit| limit - row.spent - row.held);
-                vec![
-                    row.budget.clone(),
-                    amount(row.limit),
-                    row.spent.rounded(),
-                    row.held.rounded(),
-                    amount(left),
-                ]
-            })
-            .collect();
-        table(&["budget", "limit", "spent", "held", "left"], cells, &[1, 2, 3, 4])?;
-    }
     Ok(OK)
 }
 

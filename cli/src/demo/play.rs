@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, io::IsTerminal, path::Path, process::Stdio, tim
 
 use bursar_config::{read_config, read_spec};
 use bursar_daemon::{
+    clock::SystemClock,
     http::{Health, SubmitAnswer, SubmitBatch},
     serve::store_path,
     views::{ExperimentView, InstanceView, List, ListWanted, SweepView, Views},
 };
-use bursar_model::{ExperimentId, SweepId};
+use bursar_model::{Clock, ExperimentId, SweepId};
 use bursar_store::Reader;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::process::{Child, Command};
@@ -48,7 +49,7 @@ pub(super) async fn play(folder: &Path) -> Result<Summary, Failure> {
     };
     // The books are read from the store: what people see is what was durable.
     let reader = Reader::open(&store_path(&config))?;
-    let views = Views::new(reader, Default::default());
+    let views = Views::new(reader, Default::default(), SystemClock.now());
     Summary::read(&views, sweep)
 }
 

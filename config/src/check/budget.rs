@@ -6,7 +6,7 @@ use bursar_model::{BudgetTerms, OnExhausted, Schedule};
 
 use super::words;
 use crate::{
-    problem::{Problem, Report},
+    problem::{Checked, Problem, Problems, Report},
     raw::{LimitOr, RawBudget, RawWorkBudget},
 };
 
@@ -44,6 +44,66 @@ pub(super) fn check_work_budget(
     Some(Arc::new(terms))
 }
 
+impl RawBudget {
+    /// The terms that a budget has after somebody changed what is named here: the rest stays as it is in `before`. A
+    /// budget that ends with its work has no periods.
+    ///
+    /// # Errors
+    /// Returns all problems at once. One is that there is no limit, neither before nor now.
+    pub fn change(
+        self,
+        before: BudgetTerms,
+        ends_with_its_work: bool,
+    ) -> Result<Checked<BudgetTerms>, Problems> {
+        let Self { limit, per, timezone, thresholds, on_exhausted } = self;
+        let mut report = Report::default();
+        let schedule = if ends_with_its_work && (per.is_some() || timezone.is_some()) {
+            let message = "the budget of a sweep or an experiment has no periods: it counts all that the work ever costs";
+            report.error(Problem::new("per", message));
+            None
+        } else if per.is_none() && timezone.is_some() {
+            let problem = Problem::new("timezone", "says nothing about periods that are not named");
+            report.error(problem.hint("name them as well, such as `per: month`"));
+            None
+        } else if per.is_some() {
+            periods(&mut report, "", per.as_deref(), timezone.as_deref())
+        } else {
+            before.schedule
+        };
+        let on_exhausted = on_exhausted.as_deref().and_then(|text| when_exhausted(&mut report, "", text));
+        let on_exhausted = on_exhausted.unwrap_or(before.on_exhausted);
+        let thresholds = match thresholds {
+            Some(written) => check_thresholds(&mut report, "thresholds", &written, on_exhausted),
+            None => before.thresholds,
+        };
+        let limit = match limit {
+            Some(limit) => words::budget(&mut report, "limit", &limit),
+            None if before.limit.is_none() => {
+                let problem = Problem::new("limit", "there is none yet, so the rest has no effect");
+                report.error(problem.hint("name one, such as `limit: 100`"));
+                None
+            }
+            None => before.limit,
+        };
+        report.finish(BudgetTerms { limit, schedule, thresholds, on_exhausted })
+    }
+}
+
+/// The key of a budget that stands below `path`, or by itself where that is empty.
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn when_exhausted(report: &mut Report, path: &str, text: &str) -> Option<OnExhausted> {
+    let words = [
+        ("checkpoint-and-stop", OnExhausted::CheckpointAndStop),
+        ("stop", OnExhausted::Stop),
+        ("finish-running", OnExhausted::FinishRunning),
+        ("notify-only", OnExhausted::NotifyOnly),
+    ];
+    words::word(report, &below(path, "on_exhausted"), text, &words)
+}
+
 fn terms(
     report: &mut Report,
     path: &str,
@@ -51,15 +111,7 @@ fn terms(
     thresholds_default: Vec<u16>,
 ) -> Option<BudgetTerms> {
     let RawWorkBudget { limit, thresholds, on_exhausted } = raw;
-    let on_exhausted = on_exhausted.as_deref().and_then(|text| {
-        let words = [
-            ("checkpoint-and-stop", OnExhausted::CheckpointAndStop),
-            ("stop", OnExhausted::Stop),
-            ("finish-running", OnExhausted::FinishRunning),
-            ("notify-only", OnExhausted::NotifyOnly),
-        ];
-        words::word(report, &format!("{path}.on_exhausted"), text, &words)
-    });
+    let on_exhausted = on_exhausted.as_deref().and_then(|text| when_exhausted(report, path, text));
     let on_exhausted = on_exhausted.unwrap_or_default();
     let thresholds = match thresholds {
         Some(written) => check_thresholds(report, &format!("{path}.thresholds"), written, on_exhausted),
@@ -92,10 +144,10 @@ fn check_thresholds(report: &mut Report, path: &str, written: &[i64], on_exhaust
 }
 
 fn periods(report: &mut Report, path: &str, per: Option<&str>, timezone: Option<&str>) -> Option<Schedule> {
-    let timezone_path = format!("{path}.timezone");
+    let timezone_path = below(path, "timezone");
     match per {
         Some(per) if !per.trim().eq_ignore_ascii_case("total") => {
-            words::schedule(report, &format!("{path}.per"), per, &timezone_path, timezone)
+            words::schedule(report, &below(path, "per"), per, &timezone_path, timezone)
         }
         Some(_) | None => {
             if timezone.is_some() {

@@ -251,7 +251,7 @@ fn spec_id(spec: &ExperimentSpec) -> Result<SpecId, ApiError> {
     Ok(SpecId::from_digest(leading))
 }
 
-fn user_name(name: &str) -> Result<UserName, ApiError> {
+pub(super) fn user_name(name: &str) -> Result<UserName, ApiError> {
     let name = if name.is_empty() { "unknown" } else { name };
     let valid = name.len() <= 100 && name.chars().all(|c| c.is_alphanumeric() || "-_.@+".contains(c));
     if valid {

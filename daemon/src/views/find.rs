@@ -1,12 +1,13 @@
 //! What people ask for, in their words: ids or names, dates, dimensions, cursors. Turned here, and nowhere else, into
 //! what the store understands, so that the API and the command line mean the same by them.
 
-use bursar_model::{ExperimentId, SweepId, Timestamp};
+use bursar_model::{BudgetKey, ExperimentId, SweepId, Timestamp};
 use bursar_store::{Cursor, Dimension, ExperimentFilter, ReportFilter, ReportQuery, StoreError, SweepFilter};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Views,
+    moments::moment,
     shapes::{ExperimentDetail, SweepView, sweep_view},
 };
 use crate::inbox::CancelTarget;
@@ -142,10 +143,7 @@ impl Views {
         if let Ok(id) = named.parse::<ExperimentId>() {
             return self.experiment_id(named).map(|_| Some(CancelTarget::Experiment(id)));
         }
-        let filter =
-            ExperimentFilter { name: Some(named.to_owned()), live_only: true, ..ExperimentFilter::default() };
-        let experiments = self.reader.experiments(&filter, None, LIKELY_MAX)?.rows.into_iter();
-        let experiments = experiments.map(|row| row.experiment.id);
+        let experiments = self.live_experiments(named)?;
         let sweeps = self.sweeps_named(named, true)?.into_iter().map(|row| row.sweep.id);
         let (mut targets, mut ids) = (Vec::new(), Vec::new());
         for id in sweeps {
@@ -168,13 +166,54 @@ impl Views {
         named.map(|named| Ok(self.find_sweep(named)?.id)).transpose()
     }
 
+    /// The budget of this kind that somebody wants to change: that of a sweep or experiment by its id, or by a name that
+    /// only one live one has. Of those that are over the newest is meant, of which the daemon says so.
+    ///
+    /// # Errors
+    /// When there is none, when several live ones have that name, or when the store cannot be read.
+    pub fn to_limit(&self, kind: &str, named: &str) -> Result<BudgetKey, ViewError> {
+        match kind {
+            "project" => Ok(BudgetKey::Project(named.into())),
+            "user" => Ok(BudgetKey::User(named.into())),
+            "sweep" => {
+                let live = if named.parse::<SweepId>().is_ok() {
+                    Vec::new()
+                } else {
+                    self.sweeps_named(named, true)?
+                };
+                let live = only(named, live.iter().map(|row| row.sweep.id))?;
+                Ok(BudgetKey::Sweep(live.map_or_else(|| self.find_sweep(named).map(|sweep| sweep.id), Ok)?))
+            }
+            "experiment" => {
+                let live = if named.parse::<ExperimentId>().is_ok() {
+                    Vec::new()
+                } else {
+                    self.live_experiments(named)?
+                };
+                Ok(BudgetKey::Experiment(
+                    only(named, live.into_iter())?.map_or_else(|| self.experiment_id(named), Ok)?,
+                ))
+            }
+            _ => Err(ViewError::Malformed(format!(
+                "`{kind}` has no budget: installation, project, user, sweep and experiment have"
+            ))),
+        }
+    }
+
+    fn live_experiments(&self, name: &str) -> Result<Vec<ExperimentId>, StoreError> {
+        let filter =
+            ExperimentFilter { name: Some(name.to_owned()), live_only: true, ..ExperimentFilter::default() };
+        let found = self.reader.experiments(&filter, None, LIKELY_MAX)?.rows.into_iter();
+        Ok(found.map(|row| row.experiment.id).collect())
+    }
+
     pub(super) fn report_query(&self, wanted: &ReportWanted) -> Result<ReportQuery, ViewError> {
         let ReportWanted { by, since, until, experiment, sweep, project, user, provider } = wanted;
         let experiment = experiment.as_deref().map(|named| self.experiment_id(named)).transpose()?;
         Ok(ReportQuery {
             by: dimensions(by.as_deref().unwrap_or("project"))?,
-            since: moment("since", since.as_deref())?,
-            until: moment("until", until.as_deref())?,
+            since: self.moment("since", since.as_deref())?,
+            until: self.moment("until", until.as_deref())?,
             filter: ReportFilter {
                 experiment,
                 sweep: self.wanted_sweep(sweep.as_deref())?,
@@ -183,6 +222,12 @@ impl Views {
                 provider: provider.as_deref().map(Into::into),
             },
         })
+    }
+
+    fn moment(&self, key: &str, text: Option<&str>) -> Result<Option<Timestamp>, ViewError> {
+        let read =
+            |text| moment(text, self.now).map_err(|error| ViewError::Malformed(format!("{key}: {error}")));
+        text.map(read).transpose()
     }
 
     fn experiment_id(&self, named: &str) -> Result<ExperimentId, ViewError> {
@@ -203,6 +248,19 @@ impl Views {
 /// Bearers of one name that are looked at; nobody reads a longer list to find the one that was meant.
 const LIKELY_MAX: u32 = 20;
 
+/// The only one there is, if there is any.
+fn only<T: Copy + ToString>(named: &str, found: impl Iterator<Item = T>) -> Result<Option<T>, ViewError> {
+    let found: Vec<T> = found.collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => Err(ViewError::Ambiguous {
+            named: named.to_owned(),
+            ids: several.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
 fn dimensions(names: &str) -> Result<Vec<Dimension>, ViewError> {
     let known = || Dimension::ALL.map(|dimension| dimension.to_string()).join(", ");
     names
@@ -216,8 +274,4 @@ fn dimensions(names: &str) -> Result<Vec<Dimension>, ViewError> {
                 .ok_or_else(|| ViewError::Malformed(format!("by: `{name}` is none of {}", known())))
         })
         .collect()
-}
-
-fn moment(key: &str, text: Option<&str>) -> Result<Option<Timestamp>, ViewError> {
-    text.map(|text| text.parse().map_err(|error| ViewError::Malformed(format!("{key}: {error}")))).transpose()
 }

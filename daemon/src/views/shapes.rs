@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_ledger::bill::{Month, OwnCost, OwnMonth};
+use bursar_ledger::{
+    BurnDown,
+    bill::{Month, OwnCost, OwnMonth},
+};
 use bursar_model::{
     Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId,
     ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep,
@@ -210,12 +213,25 @@ pub struct InstanceView {
 pub struct BudgetView {
     /// Which.
     pub budget: String,
+    /// What people call the sweep or experiment that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The most that may be spent; none has no limit.
     pub limit: Option<Usd>,
     /// Charged so far.
     pub spent: Usd,
     /// Held for leases that run.
     pub held: Usd,
+    /// What is neither spent nor held of the limit. Below zero where that was lowered and work is landing.
+    pub left: Option<Usd>,
+    /// What is spent an hour lately: the basis of the forecast. None where there is nothing to go by.
+    pub rate: Option<UsdPerHour>,
+    /// What will have been spent by the end of the window, or in 30 days where there is none, if it goes on so.
+    pub projected: Option<Usd>,
+    /// When what is spent and held would fill the limit, so that nothing more is launched. None where that is later.
+    pub full_at: Option<Timestamp>,
+    /// When the limit would be spent. None where that is later.
+    pub breach_at: Option<Timestamp>,
     /// When its windows begin: a cron expression with its time zone, or a word such as `month`. None counts everything
     /// ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -288,13 +304,24 @@ pub fn budget_name(key: &BudgetKey) -> String {
     }
 }
 
-pub(super) fn budget_view(key: &BudgetKey, budget: &Budget) -> BudgetView {
+pub(super) fn budget_view(
+    key: &BudgetKey,
+    budget: &Budget,
+    name: Option<String>,
+    forecast: Option<&BurnDown>,
+) -> BudgetView {
     let terms = budget.terms.as_deref();
     BudgetView {
         budget: budget_name(key),
+        name,
         limit: budget.limit(),
         spent: budget.spent,
         held: budget.held,
+        left: budget.limit().map(|limit| limit.saturating_sub(budget.committed())),
+        rate: forecast.map(|forecast| forecast.rate),
+        projected: forecast.map(|forecast| forecast.projected),
+        full_at: forecast.and_then(|forecast| forecast.full_at),
+        breach_at: forecast.and_then(|forecast| forecast.breach_at),
         per: terms.and_then(|terms| terms.schedule.as_ref()).map(ToString::to_string),
         window: budget.window,
         on_exhausted: budget.on_exhausted(),

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bursar_model::{
     Account, BudgetKey, BudgetTerms, ChargeLine, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
 };
-use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
+use bursar_policies::budgets::told_to_stop;
+use bursar_store::{Commit, ReportQuery, Store, StoreError};
 use tracing::error;
 
 use crate::{
     inbox::SetBudgetError,
     reconciler::{Reconciler, Turn, chain},
+    views::charged_to,
 };
 
 impl<S: Store> Reconciler<S> {
@@ -42,7 +44,7 @@ impl<S: Store> Reconciler<S> {
         self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
     }
 
-    /// Changes the terms of a budget that is live.
+    /// Changes the terms of a budget that is live, and says whom that stops.
     pub(super) fn set_budget(
         &mut self,
         key: BudgetKey,
@@ -50,7 +52,7 @@ impl<S: Store> Reconciler<S> {
         by: SetBy,
         now: Timestamp,
         turn: &mut Turn,
-    ) -> Result<(), SetBudgetError> {
+    ) -> Result<Vec<ExperimentId>, SetBudgetError> {
         let is_over = match &key {
             BudgetKey::Installation | BudgetKey::Project(_) | BudgetKey::User(_) => false,
             BudgetKey::Sweep(id) => !self.fleet.sweeps.contains_key(id),
@@ -59,8 +61,10 @@ impl<S: Store> Reconciler<S> {
         if is_over {
             return Err(SetBudgetError::Over(key));
         }
-        self.set_terms(key, terms, by, now, turn)
-            .map_err(|unreadable| SetBudgetError::NotStored(crate::inbox::CommitFailed(chain(&unreadable))))
+        self.set_terms(key.clone(), terms, by, now, turn).map_err(|unreadable| {
+            SetBudgetError::NotStored(crate::inbox::CommitFailed(chain(&unreadable)))
+        })?;
+        Ok(told_to_stop(&self.fleet, &key))
     }
 
     fn set_terms(
@@ -88,14 +92,7 @@ impl<S: Store> Reconciler<S> {
 
     /// What was charged to a budget in a window, or ever.
     fn spent_in(&self, key: &BudgetKey, window: Option<Period>, turn: &Turn) -> Result<Usd, StoreError> {
-        let mut filter = ReportFilter::default();
-        match key {
-            BudgetKey::Installation => {}
-            BudgetKey::Project(name) => filter.project = Some(name.clone()),
-            BudgetKey::User(name) => filter.user = Some(name.clone()),
-            BudgetKey::Sweep(id) => filter.sweep = Some(*id),
-            BudgetKey::Experiment(id) => filter.experiment = Some(*id),
-        }
+        let filter = charged_to(key);
         let since = window.map(|window| window.from);
         let rows = self.store.reader().report(&ReportQuery { since, filter, ..ReportQuery::default() })?;
         let stored: Usd = rows.iter().map(|row| row.costs.effective).sum();
