@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Budget(BudgetCommand),
     /// Report what was spent
     #[command(
-        after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since 2026-11-01T00:00:00Z --format csv"
+        after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since last-month --until month --format csv\n  bursar report --since 30d --format html --output spend.html"
     )]
     Report(Report),
     /// Compare a cloud's bill with what was charged, and correct the charges
@@ -258,7 +258,8 @@ pub(crate) struct Report {
     /// day
     #[arg(long, default_value = "project")]
     pub(crate) by: String,
-    /// Only what was charged from then on
+    /// Only what was charged from then on: 2026-11-01, 7d, or the beginning of today, yesterday, week, month, quarter,
+    /// year, last-week, last-month, … (UTC)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// Only what was charged before
@@ -273,9 +274,15 @@ pub(crate) struct Report {
     /// Only this project
     #[arg(long)]
     pub(crate) project: Option<String>,
+    /// Only this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+    /// Write it into this file
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -45,6 +45,13 @@ impl Client {
         self.answer(request).await
     }
 
+    /// Reads a text that answers a question.
+    pub(crate) async fn text(&self, path: &str, question: &impl Serialize) -> Result<String, Failure> {
+        let request = self.http.get(format!("{}{path}", self.url)).query(question).timeout(PATIENCE);
+        let response = self.checked(request.send().await).await?;
+        response.text().await.map_err(|error| self.unreachable(&error))
+    }
+
     /// Asks for a change, or for an answer that needs a body.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,

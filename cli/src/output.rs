@@ -1,13 +1,19 @@
 //! What goes to standard output: data and nothing else.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+};
 
 use bursar_config::read::environment;
 use bursar_daemon::reports::bars::BarStyle;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::{exit::Failure, terminal::Filter};
+use crate::{
+    exit::{FAILED, Failure},
+    terminal::Filter,
+};
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -19,6 +25,10 @@ pub(crate) enum Format {
     Json,
     /// For spreadsheets.
     Csv,
+    /// For pull requests and chat.
+    Markdown,
+    /// One page with charts, which needs nothing else.
+    Html,
 }
 
 /// Writes a line of data.
@@ -63,13 +73,38 @@ pub(crate) fn bar_style() -> BarStyle {
 
 /// Writes a value as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    show(&json_text(value)?)
+}
+
+/// A value as one JSON document, with line ends where a person reads it.
+pub(crate) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
     let mut text = if io::stdout().is_terminal() {
         serde_json::to_string_pretty(value)?
     } else {
         serde_json::to_string(value)?
     };
     text.push('\n');
-    show(&text)
+    Ok(text)
+}
+
+/// How many letters fit into a line of the terminal; none where there is no terminal.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let is_terminal = io::stdout().is_terminal();
+    is_terminal.then(|| Table::new().width().map_or(80, usize::from))
+}
+
+/// Writes a text that is ready.
+pub(crate) fn show(text: &str) -> Result<(), Failure> {
+    let mut out = Shown::new();
+    out.write(text.as_bytes())?;
+    out.end()
+}
+
+/// Writes a text that is ready into a file.
+#[expect(clippy::disallowed_methods, reason = "this is where files that were asked for are written")]
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text)
+        .map_err(|error| Failure::new(FAILED, format!("cannot write {}: {error}", path.display())))
 }
 
 /// Writes rows under headers; `numbers` are the columns that align right.
@@ -99,19 +134,13 @@ pub(crate) fn render(headers: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]
         .join("\n")
 }
 
-/// Writes rows as comma-separated values (RFC 4180).
-pub(crate) fn csv(headers: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+/// Rows as comma-separated values (RFC 4180).
+pub(crate) fn csv(headers: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = csv_row(headers.iter().copied());
     for row in rows {
         text.push_str(&csv_row(row.iter().map(String::as_str)));
     }
-    show(&text)
-}
-
-fn show(text: &str) -> Result<(), Failure> {
-    let mut out = Shown::new();
-    out.write(text.as_bytes())?;
-    out.end()
+    text
 }
 
 fn csv_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {

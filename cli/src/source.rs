@@ -6,6 +6,7 @@ use bursar_config::Config;
 use bursar_daemon::{
     clock::SystemClock,
     http::Health,
+    reports::{html, markdown},
     serve::store_path,
     views::{
         AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted,
@@ -130,6 +131,30 @@ impl Source {
         match self {
             Self::Daemon(client) => client.ask("/v1/report", wanted).await,
             Self::Store(views) => views.report(wanted).map_err(failure),
+        }
+    }
+
+    /// What was spent, as a page.
+    pub(crate) async fn report_html(
+        &self,
+        wanted: &ReportWanted,
+        installation: &str,
+    ) -> Result<String, Failure> {
+        match self {
+            Self::Daemon(client) => client.text("/v1/report.html", wanted).await,
+            Self::Store(views) => Ok(html(&views.spend_report(wanted, installation).map_err(failure)?)),
+        }
+    }
+
+    /// What was spent, as markdown.
+    pub(crate) async fn report_markdown(
+        &self,
+        wanted: &ReportWanted,
+        installation: &str,
+    ) -> Result<String, Failure> {
+        match self {
+            Self::Daemon(client) => client.text("/v1/report.md", wanted).await,
+            Self::Store(views) => Ok(markdown(&views.spend_report(wanted, installation).map_err(failure)?)),
         }
     }
 

@@ -80,6 +80,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/budgets/{kind}/{key}", put(budgets::set).delete(budgets::lift))
         .route("/v1/report", get(read::report))
         .route("/v1/reconcile", get(reconcile::own_costs).post(reconcile::correct))
+        .route("/v1/report.html", get(read::report_html))
+        .route("/v1/report.md", get(read::report_markdown))
         .route("/v1/events", get(read::events))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))

@@ -15,7 +15,7 @@ use bursar_store::{
     ReportQuery, StoreError, SweepFilter,
 };
 
-pub(crate) use self::budgets::charged_to;
+pub(crate) use self::budgets::{charged_to, day_of};
 use self::shapes::{
     attempt_view, experiment_view, instance_view, list, no_cost, own_cost, report_line, sweep_view,
 };
@@ -40,6 +40,16 @@ impl Views {
     #[must_use]
     pub fn new(reader: Reader, waiting: Arc<BTreeMap<ExperimentId, WaitingOn>>, now: Timestamp) -> Self {
         Self { reader, waiting, now }
+    }
+
+    /// Where it is read.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The time at which it is seen.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// Experiments, the newest first.
@@ -212,7 +222,10 @@ impl Views {
     }
 
     /// The experiments of these ids, in no order.
-    fn experiments_of_ids(&self, mut ids: Vec<ExperimentId>) -> Result<Vec<ExperimentRow>, StoreError> {
+    pub(crate) fn experiments_of_ids(
+        &self,
+        mut ids: Vec<ExperimentId>,
+    ) -> Result<Vec<ExperimentRow>, StoreError> {
         /// As many as the store gives in one page.
         const AT_ONCE: usize = 1000;
         ids.sort_unstable();

@@ -18,4 +18,5 @@ mod money;
 mod outcomes;
 mod queue;
 mod reconcile;
+mod reports;
 mod restarts;

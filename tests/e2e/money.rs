@@ -118,7 +118,10 @@ fn a_shared_machine_is_paid_by_its_experiments_to_the_last_nano_dollar() {
     // The table for spreadsheets says the same to the last digit.
     let csv = installation.bursar(&["report", "--by", "project", "--format", "csv"]).with_code(0).stdout;
     let mut lines = csv.lines();
-    assert_eq!(lines.next(), Some("project,cost,run,boot,idle,drain,lost,on_demand_cost,seconds"));
+    assert_eq!(
+        lines.next(),
+        Some("project,cost,run,boot,idle,drain,lost,contracted_cost,list_cost,on_demand_cost,seconds")
+    );
     for (line, row) in lines.zip(rows) {
         let cells: Vec<&str> = line.split(',').collect();
         assert_eq!((cells[0], cells[1]), (text(&row["keys"][0]), text(&row["cost"])), "{csv}");

@@ -3,16 +3,20 @@
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::IntoResponse,
 };
 use bursar_model::{InstanceId, Offering, RefusedScope, Scope, Timestamp, UsdPerHour, WaitingOn};
 use bursar_store::{Integrity, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ApiError};
-use crate::views::{
-    AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted, ReportView,
-    ReportWanted, SweepView, ViewError,
+use crate::{
+    reports::{self, SpendReport},
+    views::{
+        AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted,
+        ReportView, ReportWanted, SweepView, ViewError,
+    },
 };
 
 /// Events in an answer where nobody says how many.
@@ -145,6 +149,34 @@ pub(super) async fn report(
 ) -> Result<Json<ReportView>, ApiError> {
     let views = api.views();
     aside(move || views.report(&wanted)).await
+}
+
+/// The same as a page, for browsers and for keeping.
+pub(super) async fn report_html(
+    State(api): State<Api>,
+    Query(wanted): Query<ReportWanted>,
+) -> Result<impl IntoResponse, ApiError> {
+    written(api, wanted, "text/html; charset=utf-8", reports::html).await
+}
+
+/// The same for pull requests and chat.
+pub(super) async fn report_markdown(
+    State(api): State<Api>,
+    Query(wanted): Query<ReportWanted>,
+) -> Result<impl IntoResponse, ApiError> {
+    written(api, wanted, "text/markdown; charset=utf-8", reports::markdown).await
+}
+
+async fn written(
+    api: Api,
+    wanted: ReportWanted,
+    kind: &'static str,
+    write: fn(&SpendReport) -> String,
+) -> Result<impl IntoResponse, ApiError> {
+    let (views, config) = (api.views(), api.config);
+    let text = aside(move || views.spend_report(&wanted, &config.installation).map(|report| write(&report)));
+    let Json(text) = text.await?;
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }
 
 pub(super) async fn events(

@@ -84,13 +84,14 @@ fn waste(text: &mut String, report: &SpendReport) {
         return;
     }
     *text += "### Waste\n\n";
-    let names = Waste::ALL.map(|kind| kind.to_string());
+    let kinds: Vec<Waste> = report.totals.spent.kinds().collect();
+    let names: Vec<String> = kinds.iter().map(ToString::to_string).collect();
     let mut head = vec![("project", false)];
     head.extend(names.iter().map(|name| (name.as_str(), true)));
     head.extend([("wasted", true), ("of its spend", true)]);
     let row = |project: &ProjectSpend| {
         let mut cells = vec![escape(&project.project)];
-        cells.extend(Waste::ALL.map(|kind| part(Some(&project.spent.waste(kind)))));
+        cells.extend(kinds.iter().map(|kind| part(Some(&project.spent.waste(*kind)))));
         cells.push(money(project.spent.wasted()));
         cells.push(percent(project.spent.wasted(), project.spent.total()));
         cells

@@ -60,12 +60,9 @@ pub(super) fn wasteful(projects: &[ProjectSpend]) -> Vec<ProjectSpend> {
     let rest = ranked.split_off(ranked.len().min(BARS_MAX));
     let mut shown: Vec<ProjectSpend> = ranked.into_iter().cloned().collect();
     if !rest.is_empty() {
-        let mut spent = Breakdown::default();
+        let mut spent = Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() };
         for project in &rest {
-            for (category, amount) in &project.spent.by_category {
-                *spent.by_category.entry(*category).or_default() += *amount;
-            }
-            spent.failed_attempts += project.spent.failed_attempts;
+            spent.add(&project.spent);
         }
         shown.push(ProjectSpend { project: format!("other ({})", rest.len()), spent });
     }
@@ -106,7 +103,7 @@ mod tests {
                 project: format!("p{n}"),
                 spent: Breakdown {
                     by_category: [(Category::Idle, Usd::from_dollars(n))].into(),
-                    failed_attempts: Usd::ZERO,
+                    failed_attempts: None,
                 },
             })
             .collect();

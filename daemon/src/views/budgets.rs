@@ -66,7 +66,8 @@ impl Views {
         budget: &Budget,
         began: Timestamp,
     ) -> Result<BurnDown, StoreError> {
-        let recent = self.spend_by_day(key, began.max(self.now - FORECAST_LOOK_BACK))?;
+        // Whole days are added up already. Before the first charge there is nothing.
+        let recent = self.spend_by_day(key, day_of(began.max(self.now - FORECAST_LOOK_BACK)), began)?;
         Ok(BurnDown::of(&Spending {
             limit: budget.limit(),
             spent: budget.spent,
@@ -78,23 +79,20 @@ impl Views {
         }))
     }
 
-    /// What was charged to a budget on each day (UTC) from that of `from` on, in order and without the days on which
-    /// nothing was. The first day begins at `from` at the earliest: an installation of an hour has no whole day behind it.
+    /// What was charged to a budget on each day (UTC) from `from` on, in order and without the days on which nothing was.
+    /// The first day of all begins with the first charge: an installation of an hour has no whole day behind it.
     pub(crate) fn spend_by_day(
         &self,
         key: &BudgetKey,
         from: Timestamp,
+        began: Timestamp,
     ) -> Result<Vec<(Period, Usd)>, StoreError> {
-        let query = ReportQuery {
-            by: vec![Dimension::Day],
-            since: Some(day_of(from)),
-            until: None,
-            filter: charged_to(key),
-        };
+        let filter = charged_to(key);
+        let query = ReportQuery { by: vec![Dimension::Day], since: Some(from), until: None, filter };
         let rows = self.reader.report(&query)?.into_iter();
         let dated = rows.filter_map(|row| {
             let day: Timestamp = format!("{}T00:00:00Z", row.keys.first()?).parse().ok()?;
-            Some((Period::new(day.max(from), day + DAY), row.costs.effective))
+            Some((Period::new(day.max(from).max(began), day + DAY), row.costs.effective))
         });
         Ok(dated.collect())
     }

@@ -207,7 +207,7 @@ impl Views {
         Ok(found.map(|row| row.experiment.id).collect())
     }
 
-    pub(super) fn report_query(&self, wanted: &ReportWanted) -> Result<ReportQuery, ViewError> {
+    pub(crate) fn report_query(&self, wanted: &ReportWanted) -> Result<ReportQuery, ViewError> {
         let ReportWanted { by, since, until, experiment, sweep, project, user, provider } = wanted;
         let experiment = experiment.as_deref().map(|named| self.experiment_id(named)).transpose()?;
         Ok(ReportQuery {

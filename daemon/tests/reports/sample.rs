@@ -35,12 +35,9 @@ pub(crate) fn november() -> SpendReport {
         projects.push(ProjectSpend { project: name.to_owned(), spent: breakdown(name, spent) });
     }
     projects.sort_by_key(|project| std::cmp::Reverse(project.spent.total()));
-    let mut spent = Breakdown::default();
+    let mut spent = Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() };
     for project in &projects {
-        for (category, amount) in &project.spent.by_category {
-            *spent.by_category.entry(*category).or_default() += *amount;
-        }
-        spent.failed_attempts += project.spent.failed_attempts;
+        spent.add(&project.spent);
     }
     let on_demand: Usd = timeline.iter().map(|bin| bin.on_demand).sum();
     let total = spent.total();
@@ -91,7 +88,10 @@ pub(crate) fn first_day() -> SpendReport {
         installation: "Acme Research".to_owned(),
         period,
         generated_at: at("2026-11-01T09:00:00Z"),
-        totals: Totals::default(),
+        totals: Totals {
+            spent: Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() },
+            ..Totals::default()
+        },
         timeline: vec![bin],
         table: ReportView {
             by: vec!["project".to_owned()],
@@ -181,7 +181,7 @@ fn breakdown(name: &str, spent: Usd) -> Breakdown {
     .into();
     let rest = spent - by_category.values().copied().sum();
     by_category.insert(Category::Run, rest);
-    Breakdown { by_category, failed_attempts: part(spent, failed) }
+    Breakdown { by_category, failed_attempts: Some(part(spent, failed)) }
 }
 
 fn line(project: &ProjectSpend) -> ReportLine {
