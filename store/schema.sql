@@ -58,7 +58,8 @@ CREATE TABLE experiments (
   not_before INTEGER,
   checkpoint_at INTEGER,
   metrics TEXT,
-  cancelled INTEGER NOT NULL
+  cancelled INTEGER NOT NULL,
+  expected TEXT
 ) STRICT;
 
 CREATE INDEX experiments_live ON experiments (state) WHERE live;

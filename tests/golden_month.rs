@@ -96,6 +96,7 @@ impl Month {
             checkpoint_at: None,
             metrics: BTreeMap::new(),
             cancelled: false,
+            expected: None,
         };
         self.then(Event::ExperimentQueued { experiment });
         id

@@ -3,6 +3,7 @@
 mod agents;
 mod budgets;
 mod errors;
+mod expect;
 mod guard;
 mod logs;
 mod read;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 pub use self::{
     budgets::{BudgetAnswer, BudgetChange},
     errors::ApiError,
+    expect::{PaysFor, PlanEstimate},
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, Charge, CloudInstance, ExperimentId,
+    Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, Charge, CloudInstance, CostEstimate, ExperimentId,
     ExperimentSpec, InstanceId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp,
     UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
@@ -192,7 +192,7 @@ pub enum SubmitContent {
 }
 
 /// A checked experiment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewExperiment {
     /// What people call it.
     pub name: Arc<str>,
@@ -200,6 +200,8 @@ pub struct NewExperiment {
     pub spec_id: SpecId,
     /// Its spec.
     pub spec: Arc<ExperimentSpec>,
+    /// What it is expected to cost.
+    pub expected: Option<CostEstimate>,
 }
 
 /// A checked sweep.
@@ -219,6 +221,8 @@ pub struct NewSweep {
     pub max_parallel: Option<u32>,
     /// How its trials are halved.
     pub asha: Option<AshaRules>,
+    /// What each trial is expected to cost.
+    pub expected: Option<CostEstimate>,
 }
 
 /// What a submission became.

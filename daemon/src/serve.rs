@@ -193,7 +193,7 @@ fn local_provider(
     Arc::new(LocalProvider::new(settings, clock.clone()))
 }
 
-fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     let policy = &config.policy;
     Settings {
         lease: policy.lease,

@@ -4,6 +4,7 @@
 mod budgets;
 mod find;
 mod moments;
+mod past;
 mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -151,7 +152,17 @@ impl Views {
     /// When the wish makes no sense or the store cannot be read.
     pub fn report(&self, wanted: &ReportWanted) -> Result<ReportView, ViewError> {
         let query = self.report_query(wanted)?;
-        let rows: Vec<ReportLine> = self.reader.report(&query)?.into_iter().map(report_line).collect();
+        let mut rows: Vec<ReportLine> = self.reader.report(&query)?.into_iter().map(report_line).collect();
+        if query.by == [Dimension::Experiment] {
+            let ids = rows.iter().filter_map(|row| row.keys.first()?.parse().ok()).collect();
+            let known = self.experiments_of_ids(ids)?.into_iter();
+            let expected: BTreeMap<String, Usd> = known
+                .filter_map(|row| Some((row.experiment.id.to_string(), row.experiment.expected?.expected)))
+                .collect();
+            for row in &mut rows {
+                row.expected_cost = row.keys.first().and_then(|key| expected.get(key)).copied();
+            }
+        }
         let names = self.names(&query.by, &rows)?;
         let by = query.by.iter().map(ToString::to_string).collect();
         let total = self.reader.report(&ReportQuery { by: Vec::new(), ..query })?;

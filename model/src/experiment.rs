@@ -54,6 +54,37 @@ pub struct Experiment {
     /// Somebody asked that it ends.
     #[serde(default)]
     pub cancelled: bool,
+    /// What it was expected to cost when it was accepted, where that could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<CostEstimate>,
+}
+
+/// What something is expected to cost, with the interval in which that should lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostEstimate {
+    /// The single best guess.
+    pub expected: Usd,
+    /// The low end of the interval.
+    pub low: Usd,
+    /// The high end.
+    pub high: Usd,
+}
+
+impl CostEstimate {
+    /// Of so many that are expected to cost the same. The ends are those of all being cheap and all being dear: the sum
+    /// lies well between them.
+    #[must_use]
+    pub fn times(self, count: u32) -> Self {
+        let times = |amount: Usd| Usd::from_nanos(amount.as_nanos().saturating_mul(i64::from(count)));
+        Self { expected: times(self.expected), low: times(self.low), high: times(self.high) }
+    }
+}
+
+/// For people: `$1.20 ($0.90–$2.10)`.
+impl fmt::Display for CostEstimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}–{})", self.expected.rounded(), self.low.rounded(), self.high.rounded())
+    }
 }
 
 /// Where an experiment is in its life.

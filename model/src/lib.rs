@@ -28,8 +28,8 @@ pub use self::{
     charge::{Category, Charge, ChargeClass, ChargeLine},
     event::Event,
     experiment::{
-        Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, Outcome, Refusal, RunCharge,
-        StopReason, Sweep,
+        Attempt, AttemptEnd, AttemptState, CostEstimate, Experiment, ExperimentState, Outcome, Refusal,
+        RunCharge, StopReason, Sweep,
     },
     fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},
     id::{AttemptId, ExperimentId, IdGen, InstanceId, SweepId, TypedId},

@@ -231,6 +231,7 @@ fn queued(count: usize, shapes: &[ExperimentSpec]) -> Fleet {
             checkpoint_at: None,
             metrics: BTreeMap::new(),
             cancelled: false,
+            expected: None,
         };
         fleet.apply(&Event::ExperimentQueued { experiment }).expect("a new experiment");
     }

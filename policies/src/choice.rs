@@ -8,8 +8,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use bursar_ledger::{WorstCase, hold};
 use bursar_model::{
-    AcceleratorName, Accelerators, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering, Resources,
-    Scope, Span, SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
+    AcceleratorName, Accelerators, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering,
+    RefusedScope, Resources, Scope, Span, SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
@@ -166,10 +166,19 @@ impl<'a> Wish<'a> {
 impl<'a> View<'a> {
     pub(crate) fn new(input: &PlanInput<'a>) -> Self {
         let PlanInput { market, fleet, now, settings, .. } = *input;
-        let active = |(scope, refused): (&'a Scope, &bursar_model::RefusedScope)| {
+        Self::at(market, &fleet.refused, settings, now)
+    }
+
+    pub(crate) fn at(
+        market: &'a Market,
+        refused: &'a BTreeMap<Scope, RefusedScope>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Self {
+        let active = |(scope, refused): (&'a Scope, &RefusedScope)| {
             (refused.until > now).then_some((scope, refused.until))
         };
-        let refused = fleet.refused.iter().filter_map(active).collect();
+        let refused = refused.iter().filter_map(active).collect();
         Self { market, refused, drain_allowance: settings.drain_allowance, open: RefCell::default() }
     }
 

@@ -9,6 +9,7 @@ pub mod budgets;
 mod candidates;
 mod check;
 mod choice;
+pub mod estimate;
 mod funding;
 mod lifecycle;
 pub mod market;
@@ -26,6 +27,7 @@ pub use self::{
     asha::rung_reached,
     candidates::{Candidate, Verdict, candidates, candidates_for},
     check::check,
+    estimate::{Past, Prospect, estimate},
     lifecycle::attempt_ended,
     market::Market,
 };

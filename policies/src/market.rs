@@ -86,9 +86,14 @@ impl Market {
     /// The offering of this key, if it is on offer now.
     #[must_use]
     pub fn find(&self, key: &OfferingKey) -> Option<&Offering> {
+        self.index_of(key).map(|index| self.offering(index))
+    }
+
+    /// The index of the offering of this key, if it is on offer now.
+    pub(crate) fn index_of(&self, key: &OfferingKey) -> Option<u32> {
         let wanted = (&key.provider, &key.region, &key.zone, &key.instance_type, key.capacity_type);
         let found = self.offerings.binary_search_by(|offering| parts(offering).cmp(&wanted)).ok()?;
-        Some(&self.offerings[found])
+        u32::try_from(found).ok()
     }
 
     pub(crate) fn offering(&self, index: u32) -> &Offering {

@@ -202,6 +202,7 @@ impl World {
             checkpoint_at: None,
             metrics: BTreeMap::new(),
             cancelled: false,
+            expected: None,
         };
         self.apply(&Event::ExperimentQueued { experiment });
         id

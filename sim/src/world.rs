@@ -277,7 +277,7 @@ impl World {
     /// Submits an experiment by a key. `None` when the daemon is down, dies or does not store it: submit again then.
     pub fn submit(&mut self, name: &str, spec: ExperimentSpec) -> Option<ExperimentId> {
         let spec_id = spec_id(&spec);
-        let new = NewExperiment { name: name.into(), spec_id, spec: Arc::new(spec) };
+        let new = NewExperiment { name: name.into(), spec_id, spec: Arc::new(spec), expected: None };
         let accepted = self.send(name, SubmitContent::Experiments(vec![new]))?;
         accepted.experiments.first().copied()
     }
@@ -302,6 +302,7 @@ impl World {
             budget: budget.map(|limit| Arc::new(BudgetTerms::of(limit))),
             max_parallel,
             asha,
+            expected: None,
         };
         self.send(name, SubmitContent::Sweep(sweep))
     }

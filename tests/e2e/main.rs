@@ -12,6 +12,7 @@ mod books;
 mod budgets;
 mod commands;
 mod demo;
+mod estimates;
 mod files;
 mod inputs;
 mod money;

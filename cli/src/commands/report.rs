@@ -202,6 +202,7 @@ mod tests {
             ]
             .into(),
             seconds: 5400.0,
+            expected_cost: None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! `bursar show`: everything about one thing.
 
 use bursar_daemon::views::{AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
-use bursar_model::{InstanceId, SweepId};
+use bursar_model::{
+    BillingEnd, BillingRules, BillingStart, InstanceId, Rates, Span, SweepId, Terms, UsdPerHour,
+};
 
 use super::{Context, list::amount};
 use crate::{
@@ -69,6 +71,12 @@ fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
         field("ended", &format!("{ended}, after {}", ended.since(experiment.queued_at)))?;
     }
     field("cost", &format!("{}  ({})", experiment.cost.rounded(), categories.join(", ")))?;
+    if let Some(expected) = experiment.expected {
+        let part =
+            i128::from(experiment.cost.as_nanos()) * 100 / i128::from(expected.expected.as_nanos().max(1));
+        let so_far = if experiment.ended_at.is_some() { "" } else { " so far" };
+        field("expected", &format!("{expected}; it cost {part} % of that{so_far}"))?;
+    }
     if budget.is_some() {
         field("budget", &amount(*budget))?;
     }
@@ -181,10 +189,12 @@ async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
         json(&serde_json::json!({ "instance": instance, "allocations": allocations }))?;
         return Ok(OK);
     }
-    let InstanceView { offering, state, reason, price, cost, held, lease_until, .. } = &instance;
+    let InstanceView { offering, state, reason, rates, terms, ceiling, cost, held, lease_until, .. } =
+        &instance;
     field("instance", &format!("{id}  {offering}"))?;
     field("state", &reason.as_ref().map_or_else(|| state.clone(), |reason| format!("{state} ({reason})")))?;
-    field("price", &price.rounded())?;
+    field("price", &prices(rates, *ceiling))?;
+    field("billed", &billing(terms))?;
     field("lease", &format!("until {lease_until}"))?;
     field("cost", &format!("{} charged, {} held", cost.rounded(), held.rounded()))?;
     line("")?;
@@ -194,6 +204,43 @@ async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
         .collect();
     line(&render(&["payer", "category", "cost"], rows, &[2]))?;
     Ok(OK)
+}
+
+/// What an hour costs, on every basis that finance asks for.
+fn prices(rates: &Rates, ceiling: UsdPerHour) -> String {
+    let Rates { effective, contracted, list, on_demand } = rates;
+    format!(
+        "{} effective, {} contracted, {} list, {} on demand; may reach {}",
+        effective.rounded(),
+        contracted.rounded(),
+        list.rounded(),
+        on_demand.rounded(),
+        ceiling.rounded()
+    )
+}
+
+/// The terms of the provider in a line.
+fn billing(terms: &Terms) -> String {
+    let Terms { billing, disk_gib, address, overhead } = terms;
+    let BillingRules { granularity, minimum, starts, ends } = billing;
+    let starts = match starts {
+        BillingStart::Launch => "the launch",
+        BillingStart::Running => "when it runs",
+    };
+    let ends = match ends {
+        BillingEnd::Gone => "when it is gone",
+        BillingEnd::Stopping => "when it is told to end",
+    };
+    let mut text = format!("from {starts} until {ends}, in units of {granularity}");
+    if *minimum > Span::ZERO {
+        text += &format!(", at least {minimum}");
+    }
+    for (what, price) in [("a GiB of disk", disk_gib), ("its address", address), ("overhead", overhead)] {
+        if *price > UsdPerHour::ZERO {
+            text += &format!("; {what} {}", price.rounded());
+        }
+    }
+    text
 }
 
 fn field(name: &str, value: &str) -> Result<(), Failure> {

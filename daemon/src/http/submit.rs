@@ -16,7 +16,10 @@ use bursar_policies::{Candidate, Verdict};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Api, ApiError};
+use super::{
+    Api, ApiError,
+    expect::{Expectations, PlanEstimate, Wanted},
+};
 use crate::{
     inbox::{Accepted, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest},
     reconciler::chain,
@@ -74,6 +77,9 @@ pub struct PlanAnswer {
     pub budget: Option<Usd>,
     /// The best first.
     pub candidates: Vec<Candidate>,
+    /// What it is expected to cost; none where nobody knows. Of an experiment, as it was when it was accepted.
+    #[serde(default)]
+    pub estimate: Option<PlanEstimate>,
     /// Why it waits, where it is an experiment that waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
@@ -124,11 +130,16 @@ pub(super) async fn experiments(
 pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<PlanAnswer>, ApiError> {
     let PlanRequest { user, spec } = parse(&body)?;
     let user = user_name(&user)?;
-    let (spec, sweep) = match spec.check(Some(&api.config))?.value {
-        CheckedSubmission::Experiment { spec, .. } => (spec, None),
-        CheckedSubmission::Sweep { spec, .. } => {
+    let (name, spec, mates, sweep) = match spec.check(Some(&api.config))?.value {
+        CheckedSubmission::Experiment { name, spec } => (name, spec, 1, None),
+        CheckedSubmission::Sweep { name, spec } => {
             let trials = u32::try_from(spec.trials.len()).unwrap_or(u32::MAX);
-            (spec.experiment, Some((trials, spec.budget)))
+            (
+                name,
+                spec.experiment,
+                spec.max_parallel.unwrap_or(trials).min(trials),
+                Some((trials, spec.budget)),
+            )
         }
     };
     let account = Account { project: spec.project.clone(), user, sweep: None };
@@ -140,12 +151,17 @@ pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<Pla
     let smaller = smaller.cloned();
     let limit = budget.and_then(|terms| terms.limit);
     let is_the_sweeps = is_sweep && own != smaller;
-    let of = CandidatesOf::Spec(Box::new(ExperimentSpec { budget: smaller, ..spec }), account);
+    let of =
+        CandidatesOf::Spec(Box::new(ExperimentSpec { budget: smaller, ..spec.clone() }), account.clone());
     let mut candidates = api.inbox.ask(|reply| Message::Candidates { of, reply }).await?.unwrap_or_default();
+    let on =
+        candidates.first().filter(|candidate| candidate.is_chosen()).map(|candidate| &candidate.offering);
+    let wanted = Wanted { name: &name, is_sweep, spec: &spec, mates, on };
+    let estimate = Expectations::new(&api).plan(wanted, trials, &account, limit)?;
     if is_the_sweeps {
         name_the_sweep(&mut candidates);
     }
-    Ok(Json(PlanAnswer { trials, budget: limit, candidates, waiting: None, state: None }))
+    Ok(Json(PlanAnswer { trials, budget: limit, candidates, estimate, waiting: None, state: None }))
 }
 
 /// Says that it is the sweep's budget that has no room, where the planner was told of one budget and took it for the
@@ -170,6 +186,7 @@ pub(super) async fn explain(
         trials: 1,
         budget: detail.budget,
         candidates,
+        estimate: detail.experiment.expected.map(|each| PlanEstimate { each, all: each, pays_for: None }),
         waiting: detail.experiment.reason,
         state: Some(detail.experiment.state),
     }))
@@ -197,12 +214,13 @@ fn check_batch(
     let mut experiments = Vec::with_capacity(specs.len());
     let mut warnings = Vec::new();
     // Specs of a batch are often all the same: what was checked just before is not checked and hashed again.
-    let mut before: Option<(RawSpec, SpecId, Arc<ExperimentSpec>, Arc<str>)> = None;
+    let mut before: Option<(RawSpec, NewExperiment)> = None;
+    let mut expectations = Expectations::new(api);
     for raw in specs {
-        if let Some((same, spec_id, spec, name)) = &before
+        if let Some((same, experiment)) = &before
             && *same == raw
         {
-            experiments.push(NewExperiment { name: name.clone(), spec_id: *spec_id, spec: spec.clone() });
+            experiments.push(experiment.clone());
             continue;
         }
         let checked = raw.clone().check(Some(&api.config))?;
@@ -211,13 +229,20 @@ fn check_batch(
             CheckedSubmission::Experiment { name, spec } => {
                 let (name, spec) = (Arc::<str>::from(name), Arc::new(spec));
                 let spec_id = spec_id(&spec)?;
-                experiments.push(NewExperiment { name: name.clone(), spec_id, spec: spec.clone() });
-                before = Some((raw, spec_id, spec, name));
+                let wanted = Wanted { name: &name, is_sweep: false, spec: &spec, mates: 1, on: None };
+                let expected = expectations.of(wanted)?;
+                let experiment = NewExperiment { name, spec_id, spec, expected };
+                experiments.push(experiment.clone());
+                before = Some((raw, experiment));
             }
             CheckedSubmission::Sweep { name, spec } if only_one => {
                 let bursar_model::SweepSpec { experiment, trials, budget, max_parallel, asha } = spec;
                 let experiment = Arc::new(experiment);
+                let count = u32::try_from(trials.len()).unwrap_or(u32::MAX);
+                let mates = max_parallel.unwrap_or(count).min(count);
+                let wanted = Wanted { name: &name, is_sweep: true, spec: &experiment, mates, on: None };
                 let sweep = NewSweep {
+                    expected: expectations.of(wanted)?,
                     name: name.into(),
                     spec_id: spec_id(&experiment)?,
                     spec: experiment,

@@ -3,10 +3,16 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use bursar_ledger::{BurnDown, Interval};
-use bursar_model::{Budget, BudgetKey, Category, ExperimentId, Period, Span, Timestamp, Usd};
-use bursar_store::{Dimension, ReportFilter, ReportQuery, ReportRow, StoreError};
+use bursar_model::{
+    Budget, BudgetKey, Category, CostEstimate, Experiment, ExperimentId, ExperimentState, Period, Span,
+    Timestamp, Usd,
+};
+use bursar_store::{Dimension, ExperimentFilter, ReportFilter, ReportQuery, ReportRow, StoreError};
 
-use super::{Breakdown, BudgetReport, ProjectSpend, Projection, SpendReport, TimeBin, TopExperiment, Totals};
+use super::{
+    Breakdown, BudgetReport, EstimateLine, ProjectSpend, Projection, SpendReport, TimeBin, TopExperiment,
+    Totals,
+};
 use crate::views::{ReportWanted, ViewError, Views, budget_name, day_of};
 
 const DAY: Span = Span::from_hours(24);
@@ -14,6 +20,10 @@ const DAY: Span = Span::from_hours(24);
 const DAYS_MAX: i64 = 92;
 /// The most expensive experiments that are listed: whoever wants more asks for a table of them.
 const TOP_MAX: usize = 10;
+/// The estimates that are held against what became of them.
+const ESTIMATES_MAX: usize = 20;
+/// Experiments among which they are looked for, the newest: a page of the store.
+const ESTIMATES_LOOKED_THROUGH: u32 = 1000;
 
 impl Views {
     /// All that a report shows, for an installation of this name.
@@ -38,7 +48,7 @@ impl Views {
             table: self.report(wanted)?,
             projects: projects(by(&[Dimension::Project])?),
             budgets: self.budget_reports(&query.filter, began)?,
-            estimates: Vec::new(),
+            estimates: self.estimates(&query.filter, period)?,
             top: self.top(by(&[Dimension::Experiment])?)?,
         })
     }
@@ -98,6 +108,35 @@ impl Views {
             series,
             projection: projection(&forecast),
         })
+    }
+
+    /// Of the newest experiments that succeeded in the period, those that cost the most.
+    fn estimates(&self, filter: &ReportFilter, period: Period) -> Result<Vec<EstimateLine>, StoreError> {
+        let ReportFilter { experiment, sweep, project, user, provider: _ } = filter.clone();
+        let filter = ExperimentFilter {
+            state: Some("succeeded".to_owned()),
+            project,
+            sweep,
+            user,
+            ids: experiment.into_iter().collect(),
+            ..ExperimentFilter::default()
+        };
+        let rows = self.reader().experiments(&filter, None, ESTIMATES_LOOKED_THROUGH)?.rows.into_iter();
+        let ended_within = |experiment: &Experiment| match experiment.state {
+            ExperimentState::Ended { at, .. } => period.from <= at && at < period.to,
+            ExperimentState::Queued | ExperimentState::Running { .. } => false,
+        };
+        let mut lines: Vec<EstimateLine> = rows
+            .filter(|row| ended_within(&row.experiment))
+            .filter_map(|row| {
+                let CostEstimate { expected, low, high } = row.experiment.expected?;
+                let name = row.experiment.name.to_string();
+                Some(EstimateLine { name, expected, low, high, actual: row.spent })
+            })
+            .collect();
+        lines.sort_by_key(|line| Reverse(line.actual));
+        lines.truncate(ESTIMATES_MAX);
+        Ok(lines)
     }
 
     fn top(&self, mut rows: Vec<ReportRow>) -> Result<Vec<TopExperiment>, StoreError> {

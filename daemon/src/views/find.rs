@@ -235,7 +235,11 @@ impl Views {
         found.first().copied().ok_or_else(|| ViewError::missing("experiment", named))
     }
 
-    fn sweeps_named(&self, name: &str, live_only: bool) -> Result<Vec<bursar_store::SweepRow>, StoreError> {
+    pub(super) fn sweeps_named(
+        &self,
+        name: &str,
+        live_only: bool,
+    ) -> Result<Vec<bursar_store::SweepRow>, StoreError> {
         let filter = SweepFilter { name: Some(name.to_owned()), live_only, ..SweepFilter::default() };
         Ok(self.reader.sweeps(&filter, None, LIKELY_MAX)?.rows)
     }

@@ -7,9 +7,9 @@ use bursar_ledger::{
     bill::{Month, OwnCost, OwnMonth},
 };
 use bursar_model::{
-    Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, Experiment, ExperimentId,
-    ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params, Period, Sweep,
-    SweepId, Timestamp, Usd, UsdPerHour, WaitingOn,
+    Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
+    ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params,
+    Period, Rates, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct ExperimentView {
     pub checkpoint_at: Option<Timestamp>,
     /// Charged so far, in dollars.
     pub cost: Usd,
+    /// What it was expected to cost when it was accepted; none where nobody knew.
+    #[serde(default)]
+    pub expected: Option<CostEstimate>,
 }
 
 /// Everything about one experiment.
@@ -192,6 +195,10 @@ pub struct InstanceView {
     pub cloud_id: Option<CloudId>,
     /// The price in force.
     pub price: UsdPerHour,
+    /// What an hour costs now on each basis, its disk included.
+    pub rates: Rates,
+    /// On which terms it is billed.
+    pub terms: Terms,
     /// The price that it may reach.
     pub ceiling: UsdPerHour,
     /// Paid for until then.
@@ -279,6 +286,9 @@ pub struct ReportLine {
     pub by_category: BTreeMap<Category, Usd>,
     /// Instance time in seconds, shared instances by their parts.
     pub seconds: f64,
+    /// What the experiment was expected to cost, in reports by experiment alone and where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_cost: Option<Usd>,
 }
 
 /// One payer's part of what an instance cost, by category.
@@ -422,6 +432,8 @@ pub(super) fn instance_view(instance: Instance) -> InstanceView {
         state: instance.state_name().to_owned(),
         reason,
         price: instance.price.effective,
+        rates: instance.rates_at(instance.price),
+        terms: *instance.offering.terms,
         ceiling: instance.ceiling,
         lease_until: instance.lease_until,
         launched_at: instance.meter.from,
@@ -444,6 +456,7 @@ pub(super) fn report_line(row: ReportRow) -> ReportLine {
         on_demand_cost: costs.on_demand,
         by_category,
         seconds: time.as_millis() as f64 / 1000.0,
+        expected_cost: None,
     }
 }
 
@@ -465,6 +478,7 @@ pub(super) fn experiment_view(row: ExperimentRow, waiting_on: Option<&WaitingOn>
         checkpoint_at,
         metrics,
         cancelled: _,
+        expected,
     } = experiment;
     let (reason, ended_at, waiting_on) = match position {
         ExperimentState::Queued => (waiting_on.map(ToString::to_string), None, waiting_on.cloned()),
@@ -487,6 +501,7 @@ pub(super) fn experiment_view(row: ExperimentRow, waiting_on: Option<&WaitingOn>
         metrics,
         checkpoint_at,
         cost: spent,
+        expected,
     }
 }
 
@@ -508,5 +523,6 @@ pub(super) fn no_cost() -> ReportLine {
         on_demand_cost: Usd::ZERO,
         by_category: BTreeMap::new(),
         seconds: 0.0,
+        expected_cost: None,
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn november() -> SpendReport {
                 on_demand_cost: on_demand,
                 by_category: sum_categories(&rows),
                 seconds: rows.iter().map(|row| row.seconds).sum(),
+                expected_cost: None,
             },
             rows,
             names: BTreeMap::new(),
@@ -81,6 +82,7 @@ pub(crate) fn first_day() -> SpendReport {
         on_demand_cost: Usd::ZERO,
         by_category: BTreeMap::new(),
         seconds: 0.0,
+        expected_cost: None,
     };
     let bin = TimeBin { label: "2026-11-01".to_owned(), by_project: BTreeMap::new(), on_demand: Usd::ZERO };
     SpendReport {
@@ -194,6 +196,7 @@ fn line(project: &ProjectSpend) -> ReportLine {
         on_demand_cost: part(cost, on_demand_percent(&project.project)),
         by_category: project.spent.by_category.clone(),
         seconds: (cost.as_nanos() / 400_000) as f64,
+        expected_cost: None,
     }
 }
 

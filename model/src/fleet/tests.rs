@@ -73,6 +73,7 @@ impl Course {
             checkpoint_at: None,
             metrics: BTreeMap::new(),
             cancelled: false,
+            expected: None,
         };
         self.apply(Event::ExperimentQueued { experiment });
         id

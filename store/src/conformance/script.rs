@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use bursar_model::{
     Account, Amounts, Asha, AshaMode, AshaRules, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff,
     BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine, CheckpointSpec,
-    CloudInstance, CloudState, Costs, DrainReason, Event, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId, InstanceState, InstanceType, Meter,
-    Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share,
-    Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    CloudInstance, CloudState, CostEstimate, Costs, DrainReason, Event, Experiment, ExperimentId,
+    ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId, InstanceState,
+    InstanceType, Meter, Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry,
+    Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
@@ -87,6 +87,12 @@ impl Script {
             checkpoint_at: None,
             metrics: BTreeMap::new(),
             cancelled: false,
+            // Those of no sweep have an estimate, so that both are stored.
+            expected: sweep.is_none().then(|| CostEstimate {
+                expected: Usd::from_nanos(i64::from(spec) + 2),
+                low: Usd::ZERO,
+                high: Usd::from_dollars(3),
+            }),
         };
         self.then(Event::ExperimentQueued { experiment });
         id

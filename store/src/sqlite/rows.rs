@@ -18,10 +18,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The columns that `experiment` reads, in its order.
 pub(crate) const EXPERIMENT_COLUMNS: &str = "id, state, name, account, spec, params, queued_at, detail, attempts, \
-     failures, not_before, checkpoint_at, metrics, cancelled, losses";
+     failures, not_before, checkpoint_at, metrics, cancelled, losses, expected";
 
 /// How many columns that is.
-pub(crate) const EXPERIMENT_WIDTH: usize = 15;
+pub(crate) const EXPERIMENT_WIDTH: usize = 16;
 
 /// The state that has no `detail`.
 const QUEUED: &str = "queued";
@@ -127,6 +127,7 @@ pub(crate) fn experiment(row: &Row<'_>, accounts: &mut Accounts<'_>) -> rusqlite
             .collect(),
         cancelled: row.get(13)?,
         losses: row.get(14)?,
+        expected: optional_json(row, 15)?,
     })
 }
 

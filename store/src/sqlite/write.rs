@@ -91,8 +91,8 @@ impl Writer<'_> {
         // What never changes after the first time is not among what is updated, nor are its indexes then.
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO experiments (id, live, state, name, account, spec, params, queued_at, detail, attempts, \
-                 failures, not_before, checkpoint_at, metrics, cancelled, losses) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+                 failures, not_before, checkpoint_at, metrics, cancelled, losses, expected) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
              ON CONFLICT (id) DO UPDATE SET live = ?2, state = ?3, detail = ?9, attempts = ?10, failures = ?11, \
                  not_before = ?12, checkpoint_at = ?13, metrics = ?14, cancelled = ?15, losses = ?16",
         )?;
@@ -112,6 +112,7 @@ impl Writer<'_> {
                 checkpoint_at,
                 metrics,
                 cancelled,
+                expected,
             } = row;
             let account = self.account(account)?;
             let params = (!params.is_empty()).then(|| rows::to_json(params));
@@ -134,6 +135,7 @@ impl Writer<'_> {
                 metrics,
                 cancelled,
                 losses,
+                expected.as_ref().map(rows::to_json),
             ])?;
         }
         Ok(())

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bursar_model::{
     Account, Asha, BudgetKey, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Params,
-    SpecId, Sweep, SweepId, Timestamp, UserName,
+    Sweep, SweepId, Timestamp, UserName,
 };
 use bursar_store::{Store, Submission, Submitted};
 use tokio::sync::oneshot;
 
 use crate::{
-    inbox::{Accepted, CommitFailed, SubmitContent, SubmitError, SubmitRequest},
+    inbox::{Accepted, CommitFailed, NewExperiment, SubmitContent, SubmitError, SubmitRequest},
     reconciler::{Reconciler, Turn, chain},
 };
 
@@ -59,7 +59,7 @@ impl<S: Store> Reconciler<S> {
                         _ => account.insert(account_of(&new.spec, &user, None)).clone(),
                     };
                     let budget = new.spec.budget.clone();
-                    let id = self.queue(new.name, new.spec_id, new.spec, account, Params::new(), now, turn);
+                    let id = self.queue(new, account, Params::new(), now, turn);
                     self.set_spec_budget(BudgetKey::Experiment(id), budget.as_ref(), now, turn);
                     ids.push(id);
                 }
@@ -87,8 +87,9 @@ impl<S: Store> Reconciler<S> {
                 let mut ids = Vec::with_capacity(new.trials.len());
                 for (index, params) in new.trials.into_iter().enumerate() {
                     let name: Arc<str> = format!("{}-{}", new.name, index + 1).into();
-                    let trial =
-                        self.queue(name, new.spec_id, new.spec.clone(), account.clone(), params, now, turn);
+                    let (spec_id, spec, expected) = (new.spec_id, new.spec.clone(), new.expected);
+                    let trial = NewExperiment { name, spec_id, spec, expected };
+                    let trial = self.queue(trial, account.clone(), params, now, turn);
                     self.set_spec_budget(BudgetKey::Experiment(trial), new.spec.budget.as_ref(), now, turn);
                     ids.push(trial);
                 }
@@ -105,17 +106,15 @@ impl<S: Store> Reconciler<S> {
         answer_when_durable(turn, reply, accepted);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a different part of one new experiment")]
     fn queue(
         &mut self,
-        name: Arc<str>,
-        spec_id: SpecId,
-        spec: Arc<ExperimentSpec>,
+        new: NewExperiment,
         account: Arc<Account>,
         params: Params,
         now: Timestamp,
         turn: &mut Turn,
     ) -> ExperimentId {
+        let NewExperiment { name, spec_id, spec, expected } = new;
         if !self.fleet.specs.contains_key(&spec_id) {
             self.record(Event::SpecAdded { id: spec_id, spec }, turn);
         }
@@ -135,6 +134,7 @@ impl<S: Store> Reconciler<S> {
             checkpoint_at: None,
             metrics: Default::default(),
             cancelled: false,
+            expected,
         };
         self.record(Event::ExperimentQueued { experiment }, turn);
         id

@@ -226,6 +226,7 @@ fn sum(lines: &[ReportLine]) -> ReportLine {
         on_demand_cost: lines.iter().map(|line| line.on_demand_cost).sum(),
         by_category,
         seconds: lines.iter().map(|line| line.seconds).sum(),
+        expected_cost: None,
     }
 }
 
