@@ -97,6 +97,7 @@ impl Month {
             metrics: BTreeMap::new(),
             cancelled: false,
             expected: None,
+            expected: None,
         };
         self.then(Event::ExperimentQueued { experiment });
         id

@@ -140,6 +140,7 @@ impl Running {
                 checkpoint_at: None,
                 metrics: BTreeMap::new(),
                 cancelled: false,
+                expected: None,
             };
             self.apply(&Event::ExperimentQueued { experiment });
         }
