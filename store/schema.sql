@@ -114,6 +114,19 @@ CREATE TABLE refused (
   until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE notifications (
+  id INTEGER PRIMARY KEY,
+  live INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX notifications_live ON notifications (id) WHERE live;
+
+CREATE TABLE reported (
+  report TEXT PRIMARY KEY,
+  until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE charges (
   seq INTEGER PRIMARY KEY,
   instance INTEGER NOT NULL,

@@ -452,6 +452,12 @@ fn log_decision(event: &Event) {
         Event::BillCorrected { charge } => {
             info!(instance = %charge.instance, amount = %charge.costs().effective, "corrected by the bill");
         }
+        Event::NotificationDelivered { notification, .. } => info!(%notification, "delivered"),
+        Event::NotificationFailed { notification, error, backoff } => {
+            let again_at = backoff.not_before;
+            warn!(%notification, %error, failures = backoff.failures, ?again_at, "not delivered");
+        }
+        Event::NotificationDropped { notification, why, .. } => warn!(%notification, %why, "dropped"),
         Event::SpecAdded { .. }
         | Event::SweepQueued { .. }
         | Event::ExperimentQueued { .. }
@@ -466,6 +472,8 @@ fn log_decision(event: &Event) {
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
         | Event::Charged { .. }
-        | Event::CapacityFound { .. } => {}
+        | Event::CapacityFound { .. }
+        | Event::NotificationQueued { .. }
+        | Event::ReportReached { .. } => {}
     }
 }

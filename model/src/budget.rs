@@ -186,6 +186,9 @@ pub struct Told {
     /// That it will be used up before its window ends.
     #[serde(default)]
     pub forecast: bool,
+    /// That the experiment costs far more than expected.
+    #[serde(default)]
+    pub anomaly: bool,
 }
 
 impl Told {
@@ -211,6 +214,13 @@ pub enum BudgetAlert {
     Forecast {
         /// Then.
         breach_at: Timestamp,
+    },
+    /// The experiment costs far more than there was reason to expect.
+    Anomaly {
+        /// The best guess.
+        expected: Usd,
+        /// What it should not have exceeded.
+        high: Usd,
     },
 }
 
@@ -292,7 +302,8 @@ impl Budget {
         self.landing = None;
         self.land();
         // What was told of the old limit and is true of the new one is not told again.
-        self.told = Told { threshold: self.told.threshold.min(self.reached()), ..Told::default() };
+        let Told { threshold, anomaly, exhausted: _, forecast: _ } = self.told;
+        self.told = Told { threshold: threshold.min(self.reached()), anomaly, ..Told::default() };
     }
 
     pub(crate) fn begin_window(&mut self, window: Period) {
@@ -308,6 +319,7 @@ impl Budget {
             BudgetAlert::Threshold { percent } => self.told.threshold = percent,
             BudgetAlert::Exhausted => self.told.exhausted = true,
             BudgetAlert::Forecast { .. } => self.told.forecast = true,
+            BudgetAlert::Anomaly { .. } => self.told.anomaly = true,
         }
     }
 
@@ -331,6 +343,23 @@ impl Budget {
     /// What is over the cap now may land.
     pub(crate) fn land(&mut self) {
         self.landing = (self.over() > Usd::ZERO).then(|| self.committed());
+    }
+
+    /// Whether somebody was told this already: a threshold or a higher one, anything else at all.
+    #[must_use]
+    pub fn was_told(&self, alert: BudgetAlert) -> bool {
+        match alert {
+            BudgetAlert::Threshold { percent } => self.told.threshold >= percent,
+            BudgetAlert::Exhausted => self.told.exhausted,
+            BudgetAlert::Forecast { .. } => self.told.forecast,
+            BudgetAlert::Anomaly { .. } => self.told.anomaly,
+        }
+    }
+
+    /// Whether somebody wants to be told of it: most budgets of experiments are nobody's business.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| !terms.thresholds.is_empty())
     }
 
     /// The highest threshold that is reached, in percent of the limit; 0 for none.

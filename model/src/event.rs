@@ -8,9 +8,10 @@ use crate::{
     budget::{BudgetAlert, BudgetKey, BudgetTerms, SetBy},
     charge::Charge,
     experiment::{Attempt, AttemptEnd, Experiment, Outcome, StopReason, Sweep},
-    id::{AttemptId, ExperimentId, InstanceId},
+    id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, DrainReason, Instance, InstanceEnd, Meter, Share},
     money::Usd,
+    notification::{DropReason, Notification},
     offering::Scope,
     pricing::Price,
     spec::{ExperimentSpec, SpecId},
@@ -275,5 +276,42 @@ pub enum Event {
     CapacityFound {
         /// Which part.
         scope: Scope,
+    },
+    /// A webhook is to be told something.
+    NotificationQueued {
+        /// What, in state `Waiting`.
+        notification: Box<Notification>,
+    },
+    /// A webhook took a notification.
+    NotificationDelivered {
+        /// Which.
+        notification: NotificationId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A webhook did not take a notification. It is tried again.
+    NotificationFailed {
+        /// Which.
+        notification: NotificationId,
+        /// Why, for people.
+        error: String,
+        /// When it is tried again.
+        backoff: Backoff,
+    },
+    /// A notification is not tried again.
+    NotificationDropped {
+        /// Which.
+        notification: NotificationId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: DropReason,
+    },
+    /// A scheduled report has covered all time up to a firing of its schedule.
+    ReportReached {
+        /// Which, by its name.
+        report: String,
+        /// Up to there; `None` where the configuration no longer names it.
+        until: Option<Timestamp>,
     },
 }

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     budget::{Budget, BudgetKey},
     experiment::{Attempt, Experiment, Sweep},
-    id::{AttemptId, ExperimentId, InstanceId, SweepId},
+    id::{AttemptId, ExperimentId, InstanceId, NotificationId, SweepId},
     instance::Instance,
+    notification::Notification,
     offering::Scope,
     resources::Amounts,
     spec::{ExperimentSpec, SpecId},
@@ -41,6 +42,10 @@ pub struct Fleet {
     pub budgets: BTreeMap<BudgetKey, Budget>,
     /// Parts of the market that refused lately.
     pub refused: BTreeMap<Scope, RefusedScope>,
+    /// What webhooks are still to be told, in the order in which they are told.
+    pub outbox: BTreeMap<NotificationId, Notification>,
+    /// Up to when each scheduled report has covered all time, by its name.
+    pub reported: BTreeMap<String, Timestamp>,
     touched: Touched,
 }
 
@@ -72,6 +77,8 @@ struct Touched {
     instances: BTreeSet<InstanceId>,
     budgets: BTreeSet<BudgetKey>,
     refused: BTreeSet<Scope>,
+    outbox: BTreeSet<NotificationId>,
+    reported: BTreeSet<String>,
 }
 
 /// An event that the state does not allow. Nothing was changed.
@@ -105,7 +112,17 @@ impl Fleet {
     /// Puts loaded parts together. The counts that are derived (`LiveSpec::users`) are made anew.
     #[must_use]
     pub fn from_parts(parts: FleetParts) -> Self {
-        let FleetParts { specs, sweeps, experiments, attempts, instances, budgets, refused } = parts;
+        let FleetParts {
+            specs,
+            sweeps,
+            experiments,
+            attempts,
+            instances,
+            budgets,
+            refused,
+            outbox,
+            reported,
+        } = parts;
         let mut fleet = Self {
             specs: specs.into_iter().map(|(id, spec)| (id, LiveSpec { spec, users: 0 })).collect(),
             sweeps: sweeps.into_iter().map(|sweep| (sweep.id, sweep)).collect(),
@@ -114,6 +131,8 @@ impl Fleet {
             instances: instances.into_iter().map(|instance| (instance.id, instance)).collect(),
             budgets: budgets.into_iter().collect(),
             refused: refused.into_iter().collect(),
+            outbox: outbox.into_iter().map(|notification| (notification.id, notification)).collect(),
+            reported: reported.into_iter().collect(),
             touched: Touched::default(),
         };
         for experiment in fleet.experiments.values() {
@@ -143,12 +162,27 @@ pub struct FleetParts {
     pub budgets: Vec<(BudgetKey, Budget)>,
     /// Parts of the market that refused.
     pub refused: Vec<(Scope, RefusedScope)>,
+    /// Notifications that wait.
+    pub outbox: Vec<Notification>,
+    /// Up to when each scheduled report has covered all time.
+    pub reported: Vec<(String, Timestamp)>,
 }
 
 /// Two fleets are equal when their live state is; what was touched does not count.
 impl PartialEq for Fleet {
     fn eq(&self, other: &Self) -> bool {
-        let Self { specs, sweeps, experiments, attempts, instances, budgets, refused, touched: _ } = self;
+        let Self {
+            specs,
+            sweeps,
+            experiments,
+            attempts,
+            instances,
+            budgets,
+            refused,
+            outbox,
+            reported,
+            touched: _,
+        } = self;
         *specs == other.specs
             && *sweeps == other.sweeps
             && *experiments == other.experiments
@@ -156,5 +190,7 @@ impl PartialEq for Fleet {
             && *instances == other.instances
             && *budgets == other.budgets
             && *refused == other.refused
+            && *outbox == other.outbox
+            && *reported == other.reported
     }
 }

@@ -101,20 +101,23 @@ typed_id!(
 typed_id!(
     /// One try at running an experiment on one instance.
     AttemptId, "att");
+typed_id!(
+    /// One message to one webhook.
+    NotificationId, "ntf");
 
 /// Makes ids. Given a seed and the same calls it gives the same ids; each kind counts on its own, so that one more
 /// instance does not shift the ids of experiments.
 #[derive(Debug, Clone)]
 pub struct IdGen {
     seed: u64,
-    last: [u64; 4],
+    last: [u64; 5],
 }
 
 impl IdGen {
     /// A generator of this seed: random in production, fixed in simulation.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, last: [0; 4] }
+        Self { seed, last: [0; 5] }
     }
 
     /// Makes all further ids later than this number, the highest ever given out.
@@ -140,6 +143,11 @@ impl IdGen {
     /// The next id of an attempt.
     pub fn attempt(&mut self, now: Timestamp) -> AttemptId {
         AttemptId(self.next(3, now))
+    }
+
+    /// The next id of a notification.
+    pub fn notification(&mut self, now: Timestamp) -> NotificationId {
+        NotificationId(self.next(4, now))
     }
 
     /// Later than every id before, even when the clock stepped back.

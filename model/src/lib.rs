@@ -14,6 +14,7 @@ pub mod instance;
 pub mod invariant;
 pub mod money;
 pub mod name;
+pub mod notification;
 pub mod offering;
 pub mod pricing;
 pub mod reason;
@@ -32,13 +33,14 @@ pub use self::{
         RunCharge, StopReason, Sweep,
     },
     fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},
-    id::{AttemptId, ExperimentId, IdGen, InstanceId, SweepId, TypedId},
+    id::{AttemptId, ExperimentId, IdGen, InstanceId, NotificationId, SweepId, TypedId},
     instance::{
         Backoff, CloudInstance, CloudState, DrainReason, Instance, InstanceEnd, InstanceState, Meter, Share,
     },
     invariant::{InvariantId, Violation},
     money::{Usd, UsdPerHour},
     name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
+    notification::{DropReason, Notification, NotificationAbout, NotificationState},
     offering::{CapacityType, Offering, OfferingKey, Scope},
     pricing::{
         BillingEnd, BillingRules, BillingStart, ByBasis, Costs, Discount, EarlierPrice, Price, Rates,

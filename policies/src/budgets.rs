@@ -125,10 +125,8 @@ pub(crate) fn plan_alerts(input: &PlanInput<'_>, landed: &BTreeSet<BudgetKey>, p
     }
     for key in exhausted {
         // Of a budget without thresholds nobody wants to hear: most experiments have one.
-        let to_tell = input.fleet.budgets.get(&key).is_some_and(|budget| {
-            let watched = budget.terms.as_ref().is_some_and(|terms| !terms.thresholds.is_empty());
-            watched && !budget.told.exhausted
-        });
+        let to_tell =
+            input.fleet.budgets.get(&key).is_some_and(|budget| budget.is_watched() && !budget.told.exhausted);
         if to_tell {
             alerts.push((key, BudgetAlert::Exhausted));
         }

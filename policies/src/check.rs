@@ -76,7 +76,12 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::RungReached { .. }
         | Event::AttemptEnded { .. }
         | Event::CapacityRefused { .. }
-        | Event::CapacityFound { .. } => {
+        | Event::CapacityFound { .. }
+        | Event::NotificationQueued { .. }
+        | Event::NotificationDelivered { .. }
+        | Event::NotificationFailed { .. }
+        | Event::NotificationDropped { .. }
+        | Event::ReportReached { .. } => {
             found(InvariantId::P1, format!("a plan says what only the world can say: {event:?}"));
         }
     }

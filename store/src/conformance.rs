@@ -11,8 +11,8 @@ use bursar_model::{
 
 pub use self::script::Script;
 use crate::{
-    ChargeFilter, Commit, Dimension, ExperimentFilter, MonthCosts, Reader, ReportQuery, Store, StoreError,
-    Submission, Submitted,
+    ChargeFilter, Commit, Dimension, ExperimentFilter, MonthCosts, Peers, Reader, ReportQuery, Store,
+    StoreError, Submission, Submitted,
 };
 
 /// Begins with what the store has.
@@ -122,13 +122,16 @@ pub async fn the_highest_id_is_not_below_any_id<S: Store>(open: impl AsyncFn() -
     let mut store = open().await;
     let mut script = begin(&mut store).await;
     work(&mut store, &mut script).await;
+    let notification = script.notify();
+    save(&mut store, &mut script).await;
     let reader = store.reader();
     let experiments = reader.experiments(&ExperimentFilter::default(), None, 100).expect("it reads").rows;
     let instances = reader.instances(&Default::default(), None, 100).expect("it reads").rows;
     let ids = experiments
         .iter()
         .map(|row| row.experiment.id.as_u64())
-        .chain(instances.iter().map(|i| i.id.as_u64()));
+        .chain(instances.iter().map(|i| i.id.as_u64()))
+        .chain([notification.as_u64()]);
     let highest = store.load().await.expect("it loads").highest_id;
     assert!(ids.max().expect("there was work") <= highest);
 }
@@ -169,6 +172,21 @@ pub async fn what_is_over_is_not_loaded_but_found<S: Store>(open: impl AsyncFn()
     let instance = reader.instance(attempts[0].instance).expect("it reads").expect("it is kept");
     assert!(!instance.is_live());
     assert!(over[0].spent > Usd::ZERO);
+    for peers in [
+        Peers::Project("vision".into()),
+        Peers::Sweep(over[0].experiment.account.sweep.expect("the trial is over")),
+    ] {
+        assert_eq!(reader.costs_of_peers(&peers, 10).expect("it reads"), [over[0].spent], "{peers:?}");
+    }
+
+    let [first, second] = [script.notify(), script.notify()];
+    script.then(Event::NotificationDelivered { notification: first, at: script.now });
+    save(&mut store, &mut script).await;
+    let waiting = store.load().await.expect("it loads").fleet.outbox;
+    assert_eq!(waiting.into_keys().collect::<Vec<_>>(), [second]);
+    let told = reader.notifications(None, 10).expect("it reads").rows;
+    let told: Vec<_> = told.iter().map(|notification| (notification.id, notification.is_waiting())).collect();
+    assert_eq!(told, [(second, true), (first, false)]);
 }
 
 /// Sentence 8.

@@ -14,7 +14,7 @@ pub use self::{
     error::StoreError,
     reader::{
         ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceCosts,
-        InstanceFilter, Integrity, JournalEntry, MonthCosts, Page, Reader, ReportFilter, ReportQuery,
+        InstanceFilter, Integrity, JournalEntry, MonthCosts, Page, Peers, Reader, ReportFilter, ReportQuery,
         ReportRow, SweepFilter, SweepRow,
     },
     sqlite::{Checkpointer, Durability, OpenOptions, SqliteStore},

@@ -7,6 +7,7 @@ mod experiments;
 mod instance_costs;
 mod integrity;
 mod money;
+mod notifications;
 mod report;
 
 use std::{
@@ -24,6 +25,7 @@ pub use self::{
     instance_costs::{InstanceCosts, MonthCosts},
     integrity::Integrity,
     money::{ChargeFilter, ChargeRow},
+    notifications::Peers,
     report::{Dimension, ReportFilter, ReportQuery, ReportRow},
 };
 use crate::{

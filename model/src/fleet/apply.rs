@@ -9,9 +9,10 @@ use crate::{
     charge::{Category, Charge, ChargeClass},
     event::Event,
     experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge, Sweep},
-    id::{AttemptId, ExperimentId, InstanceId},
+    id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
     money::Usd,
+    notification::{Notification, NotificationState},
     time::Timestamp,
 };
 
@@ -236,6 +237,42 @@ impl Fleet {
             Event::CapacityFound { scope } => {
                 self.refused.remove(scope);
                 self.touched.refused.insert(scope.clone());
+                Ok(())
+            }
+            Event::NotificationQueued { notification } => {
+                let Notification { id, .. } = **notification;
+                if !notification.is_waiting() || self.outbox.contains_key(&id) {
+                    return illegal(format!("{id} was queued twice"));
+                }
+                self.touched.outbox.insert(id);
+                self.outbox.insert(id, (**notification).clone());
+                Ok(())
+            }
+            Event::NotificationDelivered { notification, at } => {
+                self.waiting_mut(*notification)?.state = NotificationState::Delivered { at: *at };
+                Ok(())
+            }
+            Event::NotificationFailed { notification, error, backoff } => {
+                let found = self.waiting_mut(*notification)?;
+                found.error = Some(error.clone());
+                found.backoff = *backoff;
+                Ok(())
+            }
+            Event::NotificationDropped { notification, at, why } => {
+                self.waiting_mut(*notification)?.state = NotificationState::Dropped { at: *at, why: *why };
+                Ok(())
+            }
+            Event::ReportReached { report, until } => {
+                match until {
+                    Some(until) => {
+                        if self.reported.get(report).is_some_and(|before| until <= before) {
+                            return illegal(format!("the report {report} would cover some time twice"));
+                        }
+                        self.reported.insert(report.clone(), *until);
+                    }
+                    None => drop(self.reported.remove(report)),
+                }
+                self.touched.reported.insert(report.clone());
                 Ok(())
             }
         }
@@ -480,6 +517,15 @@ impl Fleet {
 
     fn touch_budget(&mut self, key: BudgetKey) {
         self.touched.budgets.insert(key);
+    }
+
+    fn waiting_mut(&mut self, id: NotificationId) -> Result<&mut Notification, IllegalTransition> {
+        self.touched.outbox.insert(id);
+        match self.outbox.get_mut(&id) {
+            Some(found) if found.is_waiting() => Ok(found),
+            Some(_) => illegal(format!("{id} is over twice")),
+            None => Err(unknown(&id)),
+        }
     }
 
     fn experiment_mut(&mut self, id: ExperimentId) -> Result<&mut Experiment, IllegalTransition> {

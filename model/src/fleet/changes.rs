@@ -7,8 +7,10 @@ use crate::{
     budget::{Budget, BudgetKey},
     experiment::{Attempt, Experiment, Sweep},
     instance::Instance,
+    notification::Notification,
     offering::Scope,
     spec::{ExperimentSpec, SpecId},
+    time::Timestamp,
 };
 
 /// A changed row and whether it is still part of the live state.
@@ -37,6 +39,10 @@ pub struct Changes {
     pub budgets: Vec<Change<(BudgetKey, Budget)>>,
     /// Parts of the market whose memory changed; `None` was forgotten.
     pub refused: Vec<(Scope, Option<RefusedScope>)>,
+    /// Changed notifications.
+    pub outbox: Vec<Change<Notification>>,
+    /// Scheduled reports that have covered more time; `None` was forgotten.
+    pub reported: Vec<(String, Option<Timestamp>)>,
 }
 
 impl Fleet {
@@ -106,6 +112,18 @@ impl Fleet {
         for scope in touched.refused {
             let now = self.refused.get(&scope).copied();
             changes.refused.push((scope, now));
+        }
+        for id in touched.outbox {
+            let Some(notification) = self.outbox.get(&id) else { continue };
+            let live = notification.is_waiting();
+            changes.outbox.push(Change { live, row: notification.clone() });
+            if !live {
+                self.outbox.remove(&id);
+            }
+        }
+        for report in touched.reported {
+            let until = self.reported.get(&report).copied();
+            changes.reported.push((report, until));
         }
         changes
     }

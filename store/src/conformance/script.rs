@@ -9,6 +9,12 @@ use bursar_model::{
     ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId, InstanceState,
     InstanceType, Meter, Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry,
     Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    BudgetAlert, BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine,
+    CheckpointSpec, CloudInstance, CloudState, Costs, DrainReason, DropReason, Event, Experiment,
+    ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId,
+    InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId, NotificationState,
+    Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share,
+    Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
@@ -197,7 +203,7 @@ impl Script {
         let pick = (number >> 8) as usize;
         let queued: Vec<_> = self.ids_of(|e| (e.state == ExperimentState::Queued).then_some(e.id));
         let one = |ids: &[ExperimentId]| (!ids.is_empty()).then(|| ids[pick % ids.len()]);
-        match number % 20 {
+        match number % 22 {
             0..3 => {
                 self.queue(&format!("e{}", pick % 7), (pick % 5) as u8, None);
             }
@@ -232,8 +238,15 @@ impl Script {
                     self.end(experiment, outcome);
                 }
             }
-            10..15 => self.step_attempt(number % 20, pick),
-            15..19 => self.step_instance(number % 20, pick),
+            10..15 => self.step_attempt(number % 22, pick),
+            15..19 => self.step_instance(number % 22, pick),
+            19 => self.step_notification(pick),
+            20 => {
+                let before = self.fleet.reported.get("weekly").copied();
+                let until = Some(before.unwrap_or(self.now).max(self.now) + Span::from_secs(1));
+                let until = until.filter(|_| !pick.is_multiple_of(3));
+                self.then(Event::ReportReached { report: "weekly".to_owned(), until });
+            }
             _ => {
                 let scope = Scope::of(&an_offering((pick % 3) as u8).key());
                 if pick.is_multiple_of(5) {
@@ -244,6 +257,43 @@ impl Script {
                 }
             }
         }
+    }
+
+    /// Queues a notification.
+    pub fn notify(&mut self) -> NotificationId {
+        let id = self.ids.notification(self.now);
+        let about = NotificationAbout::Budget {
+            key: BudgetKey::Project("vision".into()),
+            name: None,
+            alert: BudgetAlert::Threshold { percent: 80 },
+            limit: Some(Usd::from_dollars(20)),
+            spent: Usd::from_nanos(16_000_000_001),
+            held: Usd::from_dollars(1),
+            window: None,
+        };
+        let to = "team \"vision\"".to_owned();
+        let state = NotificationState::Waiting;
+        let notification =
+            Notification { id, at: self.now, to, about, state, backoff: Backoff::default(), error: None };
+        self.then(Event::NotificationQueued { notification: Box::new(notification) });
+        id
+    }
+
+    fn step_notification(&mut self, pick: usize) {
+        let Some(notification) = self.fleet.outbox.keys().copied().nth(pick % 3) else {
+            self.notify();
+            return;
+        };
+        let at = self.now;
+        self.then(match pick % 4 {
+            0 => Event::NotificationDelivered { notification, at },
+            1 => Event::NotificationDropped { notification, at, why: DropReason::TooOld },
+            _ => Event::NotificationFailed {
+                notification,
+                error: "it said 500 \"oh\"".to_owned(),
+                backoff: Backoff { failures: pick as u32 % 9, not_before: Some(at + Span::from_secs(1)) },
+            },
+        });
     }
 
     fn step_attempt(&mut self, kind: u64, pick: usize) {

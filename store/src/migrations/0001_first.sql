@@ -115,6 +115,20 @@ CREATE TABLE refused (
   until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What webhooks are told.
+CREATE TABLE notifications (
+  id INTEGER PRIMARY KEY,
+  live INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT;
+CREATE INDEX notifications_live ON notifications (id) WHERE live;
+
+-- Up to when each scheduled report has covered all time.
+CREATE TABLE reported (
+  report TEXT PRIMARY KEY,
+  until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- `seq` is that of the event in the journal. Rows are added, never changed. Prices and costs are on four bases: what is
 -- charged, what the cloud bills, what it lists, and what the same had cost on demand.
 CREATE TABLE charges (

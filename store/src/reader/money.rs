@@ -51,7 +51,12 @@ impl Reader {
                  WHERE live AND (kind < ?1 OR rest IS NOT NULL) ORDER BY kind, key",
             )?;
             let budgets = statement.query_map([rows::EXPERIMENT_BUDGET], rows::budget)?;
-            Ok(budgets.collect::<Result<_, _>>()?)
+            let budgets: Vec<(BudgetKey, Budget)> = budgets.collect::<Result<_, _>>()?;
+            // What there is of an experiment's budget may be only that somebody was told of it.
+            let counts = |(key, budget): &(BudgetKey, Budget)| {
+                !matches!(key, BudgetKey::Experiment(_)) || budget.terms.is_some()
+            };
+            Ok(budgets.into_iter().filter(counts).collect())
         })
     }
 

@@ -35,10 +35,15 @@ pub(crate) fn load(connection: &Connection, epoch: u64) -> Result<Loaded, StoreE
             let until = Timestamp::from_millis(row.get(2)?);
             Ok((rows::json(row, 0)?, RefusedScope { failures: row.get(1)?, until }))
         })?,
+        outbox: query(&transaction, "SELECT body FROM notifications WHERE live", |row| rows::json(row, 0))?,
+        reported: query(&transaction, "SELECT report, until FROM reported", |row| {
+            Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?)))
+        })?,
     };
     let highest_id: i64 = transaction.query_row(
         "SELECT max(ifnull((SELECT max(id) FROM experiments), 0), ifnull((SELECT max(id) FROM sweeps), 0), \
-             ifnull((SELECT max(id) FROM attempts), 0), ifnull((SELECT max(id) FROM instances), 0))",
+             ifnull((SELECT max(id) FROM attempts), 0), ifnull((SELECT max(id) FROM instances), 0), \
+             ifnull((SELECT max(id) FROM notifications), 0))",
         [],
         |row| row.get(0),
     )?;

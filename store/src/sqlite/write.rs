@@ -2,7 +2,7 @@
 
 use bursar_model::{
     Account, Attempt, Budget, BudgetKey, Change, Changes, Event, Experiment, ExperimentSpec, Instance,
-    RefusedScope, Scope, SpecId, Sweep, Timestamp,
+    Notification, RefusedScope, Scope, SpecId, Sweep, Timestamp,
 };
 use rusqlite::{
     Connection, OptionalExtension, ToSql, params,
@@ -23,7 +23,8 @@ pub(super) fn write(connection: &Connection, commit: &Commit) -> Result<(), Stor
         return Err(StoreError::Deposed { ours: *epoch, current });
     }
 
-    let Changes { specs, sweeps, experiments, attempts, instances, budgets, refused } = changes;
+    let Changes { specs, sweeps, experiments, attempts, instances, budgets, refused, outbox, reported } =
+        changes;
     let mut writer = Writer { connection, account: None, text: Vec::new() };
     writer.specs(specs)?;
     writer.sweeps(sweeps)?;
@@ -33,6 +34,8 @@ pub(super) fn write(connection: &Connection, commit: &Commit) -> Result<(), Stor
     writer.instances(instances)?;
     writer.budgets(budgets)?;
     writer.refused(refused)?;
+    writer.outbox(outbox)?;
+    writer.reported(reported)?;
     writer.submissions(submissions)?;
     writer.journal(*at, events, changes)?;
     Ok(())
@@ -210,6 +213,37 @@ impl Writer<'_> {
                     .connection
                     .prepare_cached("DELETE FROM refused WHERE scope = ?1")?
                     .execute([scope])?,
+            };
+        }
+        Ok(())
+    }
+
+    fn outbox(&mut self, outbox: &[Change<Notification>]) -> Result<(), StoreError> {
+        for Change { live, row: notification } in outbox {
+            let mut statement = self.connection.prepare_cached(
+                "INSERT INTO notifications (id, live, body) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (id) DO UPDATE SET live = ?2, body = ?3",
+            )?;
+            let body = json(&mut self.text, notification);
+            statement.execute(params![rows::number(notification.id), live, body])?;
+        }
+        Ok(())
+    }
+
+    fn reported(&mut self, reported: &[(String, Option<Timestamp>)]) -> Result<(), StoreError> {
+        for (report, until) in reported {
+            match until {
+                Some(until) => self
+                    .connection
+                    .prepare_cached(
+                        "INSERT INTO reported (report, until) VALUES (?1, ?2) \
+                         ON CONFLICT (report) DO UPDATE SET until = ?2",
+                    )?
+                    .execute(params![report, until.as_millis()])?,
+                None => self
+                    .connection
+                    .prepare_cached("DELETE FROM reported WHERE report = ?1")?
+                    .execute([report])?,
             };
         }
         Ok(())
