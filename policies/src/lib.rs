@@ -13,6 +13,7 @@ pub mod estimate;
 mod funding;
 mod lifecycle;
 pub mod market;
+pub mod outlook;
 mod placement;
 #[cfg(test)]
 mod properties;
