@@ -28,6 +28,7 @@ use bursar_daemon::{
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
+    notify::HttpCourier,
     reconciler::{Parts, Pricing, Reconciler},
     secrets::InstallationKey,
     serve::keep_log_short,
@@ -165,6 +166,7 @@ impl Daemon {
             let store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
             let reader = store.reader();
             let checkpointer = store.checkpointer();
+            let courier = Arc::new(HttpCourier::new(&config, reader.clone(), clock.clone()).unwrap());
             let (sender, messages) = inbox();
             let parts = Parts {
                 store,
@@ -183,6 +185,8 @@ impl Daemon {
                 },
                 budgets: Vec::new(),
                 pricing: Pricing::default(),
+                notifications: config.notifications.clone(),
+                courier: courier.clone(),
             };
             let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await.unwrap();
             let logs = Logs::new(&folder.path().join("logs")).unwrap();
@@ -190,7 +194,7 @@ impl Daemon {
             let address = listener.local_addr().unwrap();
             let mut offered = snapshot.clone();
             tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
-            let api = Api { inbox: sender, snapshot, reader, logs, config, clock };
+            let api = Api { inbox: sender, snapshot, reader, logs, config, courier, clock };
             tokio::spawn(axum::serve(listener, router(api)).into_future());
             let (_never, stop) = tokio::sync::watch::channel(false);
             tokio::spawn(async move {

@@ -6,6 +6,7 @@ mod errors;
 mod expect;
 mod guard;
 mod logs;
+mod notifications;
 mod read;
 mod reconcile;
 mod submit;
@@ -27,11 +28,12 @@ pub use self::{
     budgets::{BudgetAnswer, BudgetChange},
     errors::ApiError,
     expect::{PaysFor, PlanEstimate},
+    notifications::TestRequest,
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
-use crate::{inbox::Inbox, logs::Logs, reconciler::Snapshot, views::Views};
+use crate::{inbox::Inbox, logs::Logs, notify::HttpCourier, reconciler::Snapshot, views::Views};
 
 /// The largest request: a batch of a few thousand specs. One spec is at most 1 MiB, checked where it is read.
 const BODY_MAX: usize = 16 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub struct Api {
     pub logs: Logs,
     /// What specs are checked against.
     pub config: Arc<Config>,
+    /// To webhooks, for tests of them.
+    pub courier: Arc<HttpCourier>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -85,6 +89,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/report.html", get(read::report_html))
         .route("/v1/report.md", get(read::report_markdown))
         .route("/v1/events", get(read::events))
+        .route("/v1/notifications", get(notifications::list))
+        .route("/v1/notifications/test", post(notifications::test))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))
         .route("/v1/agent/register", post(agents::register))

@@ -6,11 +6,16 @@ use bursar_model::{
     Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, Charge, CloudInstance, CostEstimate, ExperimentId,
     ExperimentSpec, InstanceId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp,
     UserName, WaitingOn,
+    Account, AshaRules, AttemptId, BudgetAlert, BudgetKey, BudgetTerms, Charge, CloudInstance, ExperimentId,
+    ExperimentSpec, InstanceId, NotificationId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId,
+    SweepId, Timestamp, UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;
 use bursar_providers::ProviderError;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::notify::Undelivered;
 
 /// The most messages that wait. A sender beyond waits itself, which slows clients down instead of filling memory.
 const INBOX_MAX: usize = 4096;
@@ -152,6 +157,18 @@ pub enum Message {
         provider: ProviderName,
         /// Its answer.
         result: Result<Vec<Offering>, ProviderError>,
+    },
+    /// What a delivery came to.
+    Delivered {
+        /// Which notification.
+        notification: NotificationId,
+        /// The webhook's answer.
+        result: Result<(), Undelivered>,
+    },
+    /// What a look ahead came to.
+    Foreseen {
+        /// What somebody is to be told, if nobody was yet.
+        alerts: Vec<(BudgetKey, BudgetAlert)>,
     },
     /// What would be chosen for a spec now, and why not the others. Changes nothing.
     Candidates {

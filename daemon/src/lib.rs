@@ -5,6 +5,7 @@ pub mod effects;
 pub mod http;
 pub mod inbox;
 pub mod logs;
+pub mod notify;
 pub mod reconciler;
 pub mod reports;
 pub mod secrets;

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use bursar_config::Notifications;
 use bursar_ledger::quote;
 use bursar_model::{
     BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
@@ -25,6 +26,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     effects::{Effects, Surroundings},
     inbox::{CommitFailed, Inbox, Message, Messages},
+    notify::{Courier, Notifier},
     waiters::Waiters,
 };
 
@@ -64,6 +66,10 @@ pub struct Parts<S> {
     pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
     /// What listed prices come to here.
     pub pricing: Pricing,
+    /// Who is told what.
+    pub notifications: Notifications,
+    /// Brings it to them.
+    pub courier: Arc<dyn Courier>,
 }
 
 /// What the configuration says about prices.
@@ -115,6 +121,7 @@ pub struct Reconciler<S> {
     pricing: Pricing,
     orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     effects: Effects,
+    notifier: Notifier,
     waiters: Waiters,
     snapshot: watch::Sender<Snapshot>,
     pacing: Pacing,
@@ -175,6 +182,8 @@ impl<S: Store> Reconciler<S> {
             surroundings,
             budgets,
             pricing,
+            notifications,
+            courier,
         } = parts;
         let loaded = store.load().await?;
         let now = clock.now();
@@ -182,6 +191,7 @@ impl<S: Store> Reconciler<S> {
         ids.start_after(loaded.highest_id);
         let refused = Arc::new(loaded.fleet.refused.clone());
         let (snapshot, watcher) = watch::channel(Snapshot { refused, ..Snapshot::default() });
+        let notifier = Notifier::new(notifications, courier, store.reader(), inbox.clone());
         let mut reconciler = Self {
             store,
             epoch: loaded.epoch,
@@ -197,6 +207,7 @@ impl<S: Store> Reconciler<S> {
             pricing,
             orphans: BTreeMap::new(),
             effects: Effects::new(providers, surroundings, inbox),
+            notifier,
             waiters: Waiters::default(),
             snapshot,
             pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
@@ -204,6 +215,7 @@ impl<S: Store> Reconciler<S> {
             stale: false,
         };
         reconciler.configure_budgets(budgets, now).await?;
+        reconciler.configure_notifications(now).await?;
         Ok((reconciler, watcher))
     }
 
@@ -222,7 +234,8 @@ impl<S: Store> Reconciler<S> {
                 }
             }
             let now = self.clock.now();
-            let effects_at = self.effects.start_due(&self.fleet, now);
+            let notify_at = self.notifier.start_due(&self.fleet, now);
+            let effects_at = self.effects.start_due(&self.fleet, now).into_iter().chain(notify_at).min();
             let sleep_until = self.sleep_until(now, effects_at);
             tokio::select! {
                 biased;
@@ -254,6 +267,7 @@ impl<S: Store> Reconciler<S> {
         for event in windows_that_begin(&self.fleet.budgets, now) {
             self.record(event, &mut turn);
         }
+        self.fire_reports(now, &mut turn);
         for message in messages {
             self.take_in(message, now, &mut turn).await;
         }
@@ -311,7 +325,18 @@ impl<S: Store> Reconciler<S> {
     /// and left out, and the state stays as it was.
     fn record(&mut self, event: Event, turn: &mut Turn) {
         match self.fleet.apply(&event) {
-            Ok(()) => turn.events.push(event),
+            Ok(()) => {
+                let alerted = if let Event::BudgetAlerted { key, at, alert } = &event {
+                    Some((key.clone(), *alert, *at))
+                } else {
+                    None
+                };
+                turn.events.push(event);
+                // In the same commit, so that it is told once whatever crashes.
+                if let Some((key, alert, at)) = alerted {
+                    self.queue_alert(&key, alert, at, turn);
+                }
+            }
             Err(IllegalTransition(detail)) => error!(invariant = "S2", %detail, ?event, "illegal transition"),
         }
     }

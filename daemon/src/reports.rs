@@ -9,6 +9,7 @@ pub mod bars;
 mod chart;
 mod figures;
 mod gather;
+pub(crate) mod figures;
 mod headlines;
 mod html;
 mod markdown;

@@ -8,9 +8,12 @@ use std::{
     path::Path,
 };
 
-use bursar_model::InstanceId;
+use bursar_model::{InstanceId, SecretRef};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+/// The largest secret: a key file or a long token, not a data set.
+const SECRET_MAX: u64 = 64 * 1024;
 
 /// The installation's key: 256 random bits, made once, readable by its owner alone. The one-time secrets of instances
 /// are derived from it, so that a launch repeated after a crash carries the same one and the store keeps none.
@@ -74,7 +77,29 @@ pub fn same(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// A secret of a spec or of a webhook, as it is now. What went wrong is for people.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "secrets are looked up here, at the last moment, and never stored"
+)]
+pub(crate) async fn read(secret: &SecretRef) -> Result<String, String> {
+    match secret {
+        SecretRef::Env(name) => {
+            std::env::var(name).map_err(|_| format!("the daemon has no environment variable {name}"))
+        }
+        SecretRef::File(path) => {
+            let size = tokio::fs::metadata(path).await.map_err(|error| format!("{path}: {error}"))?.len();
+            if size > SECRET_MAX {
+                return Err(format!("{path} is larger than {SECRET_MAX} bytes"));
+            }
+            let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{path}: {error}"))?;
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("a string takes all that is written");

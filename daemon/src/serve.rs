@@ -19,6 +19,7 @@ use crate::{
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
+    notify::HttpCourier,
     reconciler::{Parts, Pricing, Reconciler, Snapshot, chain},
     secrets::InstallationKey,
 };
@@ -54,6 +55,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// No client for webhooks.
+    #[error("the system has no certificates to verify webhooks by: install `ca-certificates`")]
+    NoCertificates(#[source] reqwest::Error),
     /// No seed for ids.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -85,6 +89,8 @@ pub async fn serve(
     let address = listener.local_addr().map_err(listen_error)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let courier = HttpCourier::new(&config, reader.clone(), clock.clone());
+    let courier = Arc::new(courier.map_err(ServeError::NoCertificates)?);
     let (sender, messages) = inbox();
     let parts = Parts {
         store,
@@ -103,12 +109,14 @@ pub async fn serve(
         },
         budgets: budgets(&config),
         pricing: pricing(&config),
+        notifications: config.notifications.clone(),
+        courier: courier.clone(),
     };
     let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
 
     tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
 
-    let api = Api { inbox: sender, snapshot, reader, logs, config: Arc::new(config), clock };
+    let api = Api { inbox: sender, snapshot, reader, logs, config: Arc::new(config), courier, clock };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
         // An error means that nobody can say stop any more: that is a stop as well.

@@ -5,6 +5,7 @@ mod budgets;
 mod find;
 mod moments;
 mod past;
+mod notifications;
 mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +23,7 @@ use self::shapes::{
 };
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError},
+    notifications::{NotificationView, failing_webhooks},
     shapes::{
         AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
         InstanceView, List, ReportLine, ReportView, RungView, SweepView, budget_name,

@@ -18,6 +18,7 @@ mod cloud;
 mod ground;
 mod job;
 mod market;
+mod post;
 mod witness;
 mod world;
 
@@ -28,6 +29,7 @@ pub use self::{
     cloud::SimCloud,
     job::Job,
     market::{Interruptions, SimOffering, small_market},
+    post::SimPost,
     witness::Side,
     world::{Scenario, World},
 };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bursar_config::Notifications;
 use bursar_daemon::{
     effects::Surroundings,
     inbox::{
@@ -28,6 +29,7 @@ use crate::{
     ground::Ground,
     job::{Job, spec_id},
     market::{SimOffering, small_market},
+    post::SimPost,
     witness::{Closed, Side, Witness},
 };
 
@@ -53,6 +55,8 @@ pub struct Scenario {
     pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
     /// How the cloud bills, and what comes on top of its prices.
     pub terms: Terms,
+    /// Who is told what.
+    pub notifications: Notifications,
 }
 
 impl Default for Scenario {
@@ -63,6 +67,7 @@ impl Default for Scenario {
             settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
             budgets: Vec::new(),
             terms: Terms::default(),
+            notifications: Notifications::default(),
         }
     }
 }
@@ -81,6 +86,7 @@ pub struct World {
     cloud: SimCloud,
     faults: Arc<FaultyProvider>,
     witness: Witness,
+    post: SimPost,
     folder: TempDir,
     /// The installation's budget as somebody set it last.
     cap: Cap,
@@ -125,6 +131,7 @@ impl World {
             seed,
             witness: Witness::new(cloud.clone(), ground.clone(), clock),
             faults: Arc::new(FaultyProvider::new(Arc::new(cloud.clone()))),
+            post: SimPost::new(&chance),
             clock,
             ground,
             cloud,
@@ -153,6 +160,12 @@ impl World {
     #[must_use]
     pub fn faults(&self) -> &FaultyProvider {
         &self.faults
+    }
+
+    /// Those who are told.
+    #[must_use]
+    pub fn post(&self) -> &SimPost {
+        &self.post
     }
 
     /// Whether the daemon runs.
@@ -198,6 +211,8 @@ impl World {
                 terms: [(provider_name(), self.scenario.terms)].into(),
                 discounts: Vec::new(),
             },
+            notifications: self.scenario.notifications.clone(),
+            courier: Arc::new(self.post.clone()),
         };
         let witness = self.witness.clone();
         let started = self.runtime.block_on(async {

@@ -18,9 +18,6 @@ use crate::{
     secrets,
 };
 
-/// The largest secret: a key file or a long token, not a data set.
-const SECRET_MAX: u64 = 64 * 1024;
-
 pub(super) async fn register(
     State(api): State<Api>,
     Json(request): Json<RegisterRequest>,
@@ -72,7 +69,7 @@ async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTree
     let Some(order) = reply.attempts.iter_mut().find(|order| order.attempt == id) else { return };
     let Action::Run { work: Some(work) } = &mut order.action else { return };
     for (name, secret) in wanted {
-        match read_secret(secret).await {
+        match secrets::read(secret).await {
             Ok(value) => {
                 work.envs.insert(name.clone(), value);
             }
@@ -84,26 +81,6 @@ async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTree
                 let _ = told;
                 return;
             }
-        }
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "secrets are looked up here, at the last moment, and never stored"
-)]
-async fn read_secret(secret: &SecretRef) -> Result<String, String> {
-    match secret {
-        SecretRef::Env(name) => {
-            std::env::var(name).map_err(|_| format!("the daemon has no environment variable {name}"))
-        }
-        SecretRef::File(path) => {
-            let size = tokio::fs::metadata(path).await.map_err(|error| format!("{path}: {error}"))?.len();
-            if size > SECRET_MAX {
-                return Err(format!("{path} is larger than {SECRET_MAX} bytes"));
-            }
-            let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{path}: {error}"))?;
-            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         }
     }
 }

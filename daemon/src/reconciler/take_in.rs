@@ -3,6 +3,7 @@
 mod agents;
 mod budgets;
 mod cloud;
+mod notifications;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ impl<S: Store> Reconciler<S> {
                 self.listed(&provider, asked_at, result, now, turn)
             }
             Message::Offered { provider, result } => self.offered(provider, result, now, turn),
+            Message::Delivered { notification, result } => self.delivered(notification, result, now, turn),
+            Message::Foreseen { alerts } => self.foreseen(alerts, now, turn),
             Message::Candidates { of, reply } => {
                 let _ = reply.send(self.candidates(of, now));
             }

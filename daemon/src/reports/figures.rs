@@ -6,7 +6,7 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// As [`Usd::rounded`], with commas between thousands: `$12,345.68`.
-pub(super) fn money(amount: Usd) -> String {
+pub(crate) fn money(amount: Usd) -> String {
     let text = amount.rounded();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let digits_at = whole.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
@@ -81,12 +81,12 @@ pub(super) fn time_of_day(at: Timestamp) -> String {
 }
 
 /// A moment in full: `22 Nov 2026 15:42 UTC`.
-pub(super) fn moment(at: Timestamp) -> String {
+pub(crate) fn moment(at: Timestamp) -> String {
     format!("{} {} UTC", date(at), time_of_day(at))
 }
 
 /// A half-open period: whole days by their first and last, others by their moments.
-pub(super) fn period(period: Period) -> String {
+pub(crate) fn period(period: Period) -> String {
     const DAY_MS: i64 = 86_400_000;
     let whole_days = [period.from, period.to].iter().all(|at| at.as_millis().rem_euclid(DAY_MS) == 0);
     if !whole_days || period.from == period.to {

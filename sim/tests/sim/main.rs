@@ -2,4 +2,5 @@
 
 mod asha;
 mod chaos;
+mod notifications;
 mod scenarios;
