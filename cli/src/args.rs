@@ -98,6 +98,9 @@ pub(crate) enum Command {
         after_help = "Formats, by their header: FOCUS, AWS Cost and Usage Report (2.0 and legacy), GCP billing export (CSV, JSON lines); each also as .gz\n\nExamples:\n  bursar reconcile export-00001.csv.gz export-00002.csv.gz\n  bursar reconcile --apply bill-2026-11.csv\n  bursar reconcile --basis billed --json bill-2026-11.csv | jq .leaks\n\nExits with 1 where the bill has resources with our tag that nobody here knows"
     )]
     Reconcile(Reconcile),
+    /// List what webhooks were told, the newest first, or test one
+    #[command(after_help = "Examples:\n  bursar notifications\n  bursar notifications test team")]
+    Notifications(Notifications),
     /// Check that everything is well: configuration, daemon, store, invariants
     Doctor,
     /// Check or describe configuration and specs
@@ -314,6 +317,24 @@ impl From<BillBasis> for Basis {
             BillBasis::Billed => Self::Billed,
         }
     }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Notifications {
+    #[command(subcommand)]
+    pub(crate) command: Option<NotificationsCommand>,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NotificationsCommand {
+    /// Have the daemon send a test to a webhook, and say what comes back
+    Test {
+        /// The webhook, by its name in the configuration
+        webhook: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,6 +6,7 @@ mod doctor;
 mod instance;
 mod list;
 mod logs;
+mod notifications;
 mod plan;
 mod reconcile;
 mod report;
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Budget(command) => block_on(budget::change(context()?, command)),
         Command::Report(wanted) => block_on(report::run(context()?, wanted)),
         Command::Reconcile(wanted) => block_on(reconcile::run(context()?, wanted)),
+        Command::Notifications(wanted) => block_on(notifications::run(context()?, wanted)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Config(command) => config::run(&global, command),
         Command::Demo(demo) => crate::demo::run(&demo, global.json),

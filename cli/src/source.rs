@@ -10,7 +10,7 @@ use bursar_daemon::{
     serve::store_path,
     views::{
         AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted,
-        ReportView, ReportWanted, SweepView, ViewError, Views,
+        NotificationView, ReportView, ReportWanted, SweepView, ViewError, Views,
     },
 };
 use bursar_ledger::bill::OwnCost;
@@ -124,6 +124,15 @@ impl Source {
             Self::Daemon(client) => client.get("/v1/budgets").await,
             Self::Store(views) => Ok(views.budgets()?),
         }
+    }
+
+    /// Notifications, the newest first.
+    pub(crate) async fn notifications(
+        &self,
+        wanted: ListWanted,
+        limit: usize,
+    ) -> Result<Rows<NotificationView>, Failure> {
+        self.rows("/v1/notifications", Views::notifications, wanted, limit).await
     }
 
     /// What was spent.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bursar_config::{ConfigFile, read_config};
-use bursar_daemon::{http::Health, serve::store_path};
-use bursar_model::{Budget, BudgetKey, Usd};
+use bursar_daemon::{clock::SystemClock, http::Health, serve::store_path, views::failing_webhooks};
+use bursar_model::{Budget, BudgetKey, Clock, Usd};
 use bursar_store::{Integrity, Reader};
 
 use crate::{
@@ -112,9 +112,13 @@ fn orphans(health: &Health) -> String {
 }
 
 fn of_store(path: &Path) -> Vec<Finding> {
-    let read = Reader::open(path)
-        .and_then(|reader| Ok((reader.integrity()?, reader.violations()?, reader.budgets()?)));
-    let (integrity, violations, budgets) = match read {
+    /// Some days of them, where much is told; a webhook that failed before them works by now or is still failing.
+    const NOTIFICATIONS: u32 = 1000;
+    let read = Reader::open(path).and_then(|reader| {
+        let told = reader.notifications(None, NOTIFICATIONS)?.rows;
+        Ok((reader.integrity()?, reader.violations()?, reader.budgets()?, told))
+    });
+    let (integrity, violations, budgets, told) = match read {
         Ok(read) => read,
         Err(error) => {
             return vec![Finding::of("store", false, error.to_string(), "restore the newest backup")];
@@ -130,6 +134,14 @@ fn of_store(path: &Path) -> Vec<Finding> {
     let mut findings = vec![Finding::of("store", integrity.is_sound(), detail, fix)];
     let landing = budgets.iter().filter(|(_, budget)| budget.over() > Usd::ZERO);
     findings.extend(landing.map(|(key, budget)| Finding::well("budget", below(key, budget))));
+    let failing = failing_webhooks(&told, SystemClock.now());
+    let failing: Vec<String> = failing.iter().map(|(name, error)| format!("{name}: {error}")).collect();
+    findings.push(Finding::of(
+        "webhooks",
+        failing.is_empty(),
+        if failing.is_empty() { "none has failed for an hour".to_owned() } else { failing.join("; ") },
+        "mend its address or key in the configuration, restart the daemon, and see `bursar notifications test NAME`",
+    ));
     let faults: Vec<String> = violations.iter().map(ToString::to_string).collect();
     findings.push(Finding::of(
         "invariants",

@@ -157,7 +157,7 @@ pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
 }
 
 /// Says that a list was cut, in JSON as well: a script that counts rows should not be wrong without a word.
-fn tell_of_more(more: bool, shown: &Limit) {
+pub(super) fn tell_of_more(more: bool, shown: &Limit) {
     if more {
         note(&format!("there are more than these {0}; see them with --limit N", shown.limit));
     }
