@@ -8,6 +8,8 @@ mod body;
 mod failure;
 mod letter;
 mod lookout;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 use std::{

@@ -7,8 +7,8 @@ use std::{
 
 use bursar_config::{NotificationKind, Notifications, ScheduledReport, Webhook, WebhookFormat};
 use bursar_model::{
-    BudgetKey, BudgetTerms, ExperimentSpec, Notification, NotificationAbout, NotificationId, Period,
-    Schedule, Span, SpotPolicy, Usd,
+    BudgetAlert, BudgetKey, BudgetTerms, Estimate, ExperimentSpec, Notification, NotificationAbout,
+    NotificationId, Period, Schedule, Span, SpotPolicy, Usd,
 };
 use bursar_sim::{Job, Scenario, Side, World};
 
@@ -39,7 +39,7 @@ fn scenario() -> Scenario {
 fn hourly(mut scenario: Scenario) -> Scenario {
     scenario.notifications.reports.push(ScheduledReport {
         name: "hourly".to_owned(),
-        schedule: Schedule::parse("hour", None).unwrap(),
+        schedule: Schedule::parse("hour", None).expect("it is a word"),
         by: "project".to_owned(),
         to: vec!["team".to_owned()],
     });
@@ -73,12 +73,12 @@ fn run(world: &mut World, minutes: i64) {
 
 /// What the journal says was queued, in order.
 fn queued(world: &World) -> Vec<Notification> {
-    let journal = world.journal().unwrap();
+    let journal = world.journal().expect("the store reads");
     let events = journal.lines().filter_map(|line| line.splitn(3, ' ').nth(2));
     events
-        .map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap())
+        .map(|event| serde_json::from_str::<serde_json::Value>(event).expect("events are JSON"))
         .filter(|event| event["event"] == "notification-queued")
-        .map(|event| serde_json::from_value(event["notification"].clone()).unwrap())
+        .map(|event| serde_json::from_value(event["notification"].clone()).expect("it has one"))
         .collect()
 }
 
@@ -93,7 +93,7 @@ fn news(of: &[Notification]) -> Vec<String> {
         .map(|notification| match &notification.about {
             NotificationAbout::Budget { key, alert, .. } => {
                 let alert = format!("{alert:?}");
-                format!("{key}: {}", alert.split(" { breach").next().unwrap())
+                format!("{key}: {}", alert.split(" { breach").next().unwrap_or_default())
             }
             NotificationAbout::Report { name, .. } => format!("report {name}"),
         })
@@ -184,6 +184,34 @@ fn a_daemon_that_was_down_sends_one_report_of_all_the_time() {
     assert_eq!(hours.iter().filter(|hours| **hours > 1).count(), 1, "{periods:?}");
     assert!(hours.contains(&5) || hours.contains(&6), "{periods:?}");
     assert!(periods.windows(2).all(|pair| pair[0].to == pair[1].from), "{periods:?}");
+}
+
+#[test]
+fn an_experiment_that_overruns_its_estimate_is_told_of_once_over_a_crash() {
+    let mut world = World::new(13, scenario());
+    // A quarter of an hour is 25 cents; at $1.50, after an hour and a half, it is out of line.
+    let estimate = Estimate { duration: MINUTE.times(15), on: None, speeds: BTreeMap::new() };
+    let job = Job::lasting(MINUTE.times(180)).spec();
+    let spec = ExperimentSpec { spot_policy: SpotPolicy::OnDemand, estimate: Some(estimate), ..job };
+    let experiment = world.submit("long", spec).unwrap();
+    run(&mut world, 80);
+    let anomalies = |world: &World| -> Vec<_> {
+        let told = world.post().taken();
+        let is_anomaly = |about: &NotificationAbout| {
+            matches!(about, NotificationAbout::Budget { alert: BudgetAlert::Anomaly { .. }, .. })
+        };
+        told.into_iter().filter(|notification| is_anomaly(&notification.about)).collect()
+    };
+    assert_eq!(anomalies(&world), []);
+    run(&mut world, 25);
+    let told = anomalies(&world);
+    let [only] = &told[..] else { panic!("{told:?}") };
+    let NotificationAbout::Budget { key, name, .. } = &only.about else { panic!("{only:?}") };
+    assert_eq!((key, name.as_deref()), (&BudgetKey::Experiment(experiment), Some("long")));
+    world.crash();
+    run(&mut world, 120);
+    assert_eq!(anomalies(&world), told);
+    assert_eq!(world.findings(), []);
 }
 
 #[test]

@@ -1,0 +1,161 @@
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use bursar_config::{Notifications, ScheduledReport};
+use bursar_model::{
+    Backoff, BudgetAlert, BudgetKey, Event, Fleet, IdGen, Notification, NotificationAbout, NotificationId,
+    NotificationState, Schedule, Span, Timestamp, Usd,
+};
+use bursar_store::{OpenOptions, SqliteStore, Store};
+use tempfile::TempDir;
+
+use super::{Courier, Notifier, Undelivered};
+use crate::inbox::{Message, Messages, inbox};
+
+/// 2026-11-22T12:00:00Z, a Sunday.
+const NOW: Timestamp = Timestamp::from_millis(1_795_348_800_000);
+
+/// Takes everything and keeps it.
+#[derive(Debug, Default)]
+struct Keeping(Mutex<Vec<NotificationId>>);
+
+#[async_trait]
+impl Courier for Keeping {
+    async fn deliver(&self, notification: &Notification) -> Result<(), Undelivered> {
+        self.0.lock().unwrap().push(notification.id);
+        Ok(())
+    }
+}
+
+struct Bench {
+    notifier: Notifier,
+    fleet: Fleet,
+    ids: IdGen,
+    courier: Arc<Keeping>,
+    messages: Messages,
+    _folder: TempDir,
+}
+
+impl Bench {
+    fn new(reports: Vec<ScheduledReport>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
+        let (sender, messages) = inbox();
+        let courier = Arc::new(Keeping::default());
+        let config = Notifications { reports, ..Notifications::default() };
+        let notifier = Notifier::new(config, courier.clone(), store.reader(), sender);
+        Self { notifier, fleet: Fleet::default(), ids: IdGen::new(1), courier, messages, _folder: folder }
+    }
+
+    fn queue(&mut self, to: &str) -> NotificationId {
+        let id = self.ids.notification(NOW);
+        let about = NotificationAbout::Budget {
+            key: BudgetKey::Installation,
+            name: None,
+            alert: BudgetAlert::Exhausted,
+            limit: None,
+            spent: Usd::ZERO,
+            held: Usd::ZERO,
+            window: None,
+        };
+        let (to, state) = (to.to_owned(), NotificationState::Waiting);
+        let notification =
+            Notification { id, at: NOW, to, about, state, backoff: Backoff::default(), error: None };
+        self.fleet.apply(&Event::NotificationQueued { notification: Box::new(notification) }).unwrap();
+        id
+    }
+
+    /// What comes back next.
+    async fn answered(&mut self) -> NotificationId {
+        match self.messages.recv().await {
+            Some(Message::Delivered { notification, result: Ok(()) }) => notification,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn taken(&self) -> Vec<NotificationId> {
+        self.courier.0.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_hears_one_at_a_time_and_at_most_four_hear_at_once() {
+    let mut bench = Bench::new(Vec::new());
+    let first: Vec<_> = (0..6).map(|n| bench.queue(&format!("hook-{n}"))).collect();
+    let second = bench.queue("hook-0");
+    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), None);
+    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), None, "nothing twice");
+    let mut answered = BTreeSet::new();
+    for _ in 0..4 {
+        answered.insert(bench.answered().await);
+    }
+    assert_eq!(answered, first[..4].iter().copied().collect());
+    for id in answered {
+        bench.notifier.delivery_done(id, true);
+        bench.fleet.apply(&Event::NotificationDelivered { notification: id, at: NOW }).unwrap();
+    }
+    let _ = bench.fleet.take_changes();
+    bench.notifier.deliver(&bench.fleet, NOW);
+    let mut answered = BTreeSet::new();
+    for _ in 0..3 {
+        answered.insert(bench.answered().await);
+    }
+    assert_eq!(answered, BTreeSet::from([first[4], first[5], second]));
+}
+
+#[tokio::test]
+async fn what_a_webhook_took_is_not_sent_again_though_the_store_did_not_take_it() {
+    let mut bench = Bench::new(Vec::new());
+    let id = bench.queue("team");
+    bench.notifier.deliver(&bench.fleet, NOW);
+    assert_eq!(bench.answered().await, id);
+    bench.notifier.delivery_done(id, true);
+    // The commit failed: the state is as it was, and demands the delivery again.
+    bench.notifier.deliver(&bench.fleet, NOW);
+    assert_eq!(bench.answered().await, id);
+    assert_eq!(bench.taken(), [id]);
+}
+
+#[tokio::test]
+async fn a_webhook_that_failed_is_left_alone_until_its_time_and_those_behind_wait() {
+    let mut bench = Bench::new(Vec::new());
+    let head = bench.queue("team");
+    bench.queue("team");
+    let again_at = NOW + Span::from_secs(8);
+    let backoff = Backoff { failures: 4, not_before: Some(again_at) };
+    let failed = Event::NotificationFailed { notification: head, error: "down".to_owned(), backoff };
+    bench.fleet.apply(&failed).unwrap();
+    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), Some(again_at));
+    assert_eq!(bench.notifier.deliver(&bench.fleet, again_at), None);
+    assert_eq!(bench.answered().await, head);
+    assert_eq!(bench.taken(), [head]);
+}
+
+#[test]
+fn a_report_covers_all_time_since_the_last_however_often_it_was_missed() {
+    let report = ScheduledReport {
+        name: "weekly".to_owned(),
+        schedule: Schedule::parse("0 8 * * mon", None).unwrap(),
+        by: "project".to_owned(),
+        to: vec!["team".to_owned()],
+    };
+    let mut bench = Bench::new(vec![report]);
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let due = |bench: &Bench, now: Timestamp| -> Vec<_> {
+        let due = bench.notifier.reports_due(&bench.fleet, now);
+        due.into_iter().map(|(_, period)| (period.from, period.to)).collect()
+    };
+    assert_eq!(due(&bench, NOW), [], "it has no beginning yet");
+    let until = |text: &str| Event::ReportReached { report: "weekly".to_owned(), until: Some(at(text)) };
+    bench.fleet.apply(&until("2026-11-16T08:00:00Z")).unwrap();
+    assert_eq!(due(&bench, at("2026-11-23T07:59:59.999Z")), []);
+    let week = (at("2026-11-16T08:00:00Z"), at("2026-11-23T08:00:00Z"));
+    assert_eq!(due(&bench, at("2026-11-23T08:00:00Z")), [week]);
+    let month = (at("2026-11-16T08:00:00Z"), at("2026-12-14T08:00:00Z"));
+    assert_eq!(due(&bench, at("2026-12-20T08:00:00Z")), [month]);
+    assert_eq!(bench.notifier.start_due(&bench.fleet, NOW), Some(week.1).min(Some(NOW + super::LOOK_EVERY)));
+    assert!(bench.fleet.apply(&until("2026-11-16T08:00:00Z")).is_err(), "no time is covered twice");
+}
