@@ -16,6 +16,7 @@ mod estimates;
 mod files;
 mod inputs;
 mod money;
+mod notifications;
 mod outcomes;
 mod queue;
 mod reconcile;

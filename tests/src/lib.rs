@@ -14,10 +14,12 @@ pub mod money;
 pub mod processes;
 pub mod program;
 pub mod wait;
+pub mod webhook;
 
 pub use self::{
     installation::Installation,
     money::nanos,
     program::Said,
     wait::{PATIENCE, until},
+    webhook::{Answer, Received, WebhookServer},
 };
