@@ -66,6 +66,8 @@ pub(crate) struct Notifier {
     delivered: BTreeSet<NotificationId>,
     looking: bool,
     looked_at: Option<Timestamp>,
+    /// Of each report, up to where it has come and when it fires next: worked out once, not at every turn.
+    firings: BTreeMap<String, (Timestamp, Option<Timestamp>)>,
 }
 
 impl Notifier {
@@ -84,6 +86,7 @@ impl Notifier {
             delivered: BTreeSet::new(),
             looking: false,
             looked_at: None,
+            firings: BTreeMap::new(),
         }
     }
 
@@ -104,13 +107,15 @@ impl Notifier {
     }
 
     /// The scheduled reports whose time has come, each with what it covers: all firings that were missed together.
-    pub(crate) fn reports_due(&self, fleet: &Fleet, now: Timestamp) -> Vec<(ScheduledReport, Period)> {
+    pub(crate) fn reports_due(&mut self, fleet: &Fleet, now: Timestamp) -> Vec<(ScheduledReport, Period)> {
+        let Self { config, firings, .. } = self;
         let due = |report: &ScheduledReport| {
+            next_firing(firings, fleet, report).filter(|at| *at <= now)?;
             let from = *fleet.reported.get(&report.name)?;
             let to = report.schedule.last_at_or_before(now)?;
-            (to > from).then(|| (report.clone(), Period::new(from, to)))
+            Some((report.clone(), Period::new(from, to)))
         };
-        self.config.reports.iter().filter_map(due).collect()
+        config.reports.iter().filter_map(due).collect()
     }
 
     /// A delivery has come back.
@@ -130,10 +135,8 @@ impl Notifier {
     pub(crate) fn start_due(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
         let deliver_at = self.deliver(fleet, now);
         let look_at = self.look(fleet, now);
-        let reports = self.config.reports.iter().filter_map(|report| {
-            let reached = *fleet.reported.get(&report.name)?;
-            report.schedule.next_after(reached)
-        });
+        let Self { config, firings, .. } = self;
+        let reports = config.reports.iter().filter_map(|report| next_firing(firings, fleet, report));
         [deliver_at, look_at].into_iter().flatten().chain(reports).min()
     }
 
@@ -189,5 +192,22 @@ impl Notifier {
             let _ = inbox.tell(Message::Foreseen { alerts }).await;
         });
         None
+    }
+}
+
+/// When a report fires next, from where it has come to; never before that was laid down.
+fn next_firing(
+    known: &mut BTreeMap<String, (Timestamp, Option<Timestamp>)>,
+    fleet: &Fleet,
+    report: &ScheduledReport,
+) -> Option<Timestamp> {
+    let reached = *fleet.reported.get(&report.name)?;
+    match known.get(&report.name) {
+        Some((of, at)) if *of == reached => *at,
+        Some(_) | None => {
+            let at = report.schedule.next_after(reached);
+            known.insert(report.name.clone(), (reached, at));
+            at
+        }
     }
 }

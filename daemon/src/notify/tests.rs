@@ -1,19 +1,24 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
-use bursar_config::{Notifications, ScheduledReport};
+use axum::{Router, extract::State, http::HeaderMap, routing::post};
+use bursar_config::{Machine, Notifications, ScheduledReport, load_config};
 use bursar_model::{
-    Backoff, BudgetAlert, BudgetKey, Event, Fleet, IdGen, Notification, NotificationAbout, NotificationId,
-    NotificationState, Schedule, Span, Timestamp, Usd,
+    Backoff, BudgetAlert, BudgetKey, Category, Event, Fleet, IdGen, Notification, NotificationAbout,
+    NotificationId, NotificationState, Period, Schedule, Span, Timestamp, Usd,
 };
-use bursar_store::{OpenOptions, SqliteStore, Store};
+use bursar_store::{OpenOptions, SqliteStore, Store, conformance::Script};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Courier, Notifier, Undelivered};
-use crate::inbox::{Message, Messages, inbox};
+use super::{Courier, HttpCourier, Notifier, Undelivered};
+use crate::{
+    clock::SystemClock,
+    inbox::{Message, Messages, inbox},
+};
 
 /// 2026-11-22T12:00:00Z, a Sunday.
 const NOW: Timestamp = Timestamp::from_millis(1_795_348_800_000);
@@ -144,18 +149,73 @@ fn a_report_covers_all_time_since_the_last_however_often_it_was_missed() {
     };
     let mut bench = Bench::new(vec![report]);
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    let due = |bench: &Bench, now: Timestamp| -> Vec<_> {
+    let due = |bench: &mut Bench, now: Timestamp| -> Vec<_> {
         let due = bench.notifier.reports_due(&bench.fleet, now);
         due.into_iter().map(|(_, period)| (period.from, period.to)).collect()
     };
-    assert_eq!(due(&bench, NOW), [], "it has no beginning yet");
+    assert_eq!(due(&mut bench, NOW), [], "it has no beginning yet");
     let until = |text: &str| Event::ReportReached { report: "weekly".to_owned(), until: Some(at(text)) };
     bench.fleet.apply(&until("2026-11-16T08:00:00Z")).unwrap();
-    assert_eq!(due(&bench, at("2026-11-23T07:59:59.999Z")), []);
+    assert_eq!(due(&mut bench, at("2026-11-23T07:59:59.999Z")), []);
     let week = (at("2026-11-16T08:00:00Z"), at("2026-11-23T08:00:00Z"));
-    assert_eq!(due(&bench, at("2026-11-23T08:00:00Z")), [week]);
+    assert_eq!(due(&mut bench, at("2026-11-23T08:00:00Z")), [week]);
     let month = (at("2026-11-16T08:00:00Z"), at("2026-12-14T08:00:00Z"));
-    assert_eq!(due(&bench, at("2026-12-20T08:00:00Z")), [month]);
+    assert_eq!(due(&mut bench, at("2026-12-20T08:00:00Z")), [month]);
     assert_eq!(bench.notifier.start_due(&bench.fleet, NOW), Some(week.1).min(Some(NOW + super::LOOK_EVERY)));
     assert!(bench.fleet.apply(&until("2026-11-16T08:00:00Z")).is_err(), "no time is covered twice");
+}
+
+#[tokio::test]
+async fn a_report_is_made_of_the_charges_of_its_period_as_it_is_sent() {
+    let (bodies, mut received) = tokio::sync::mpsc::channel::<(HeaderMap, Value)>(8);
+    let take = |State(bodies): State<tokio::sync::mpsc::Sender<(HeaderMap, Value)>>,
+                headers: HeaderMap,
+                axum::Json(body): axum::Json<Value>| async move {
+        bodies.send((headers, body)).await.unwrap();
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/hook", post(take)).with_state(bodies);
+    tokio::spawn(axum::serve(listener, router).into_future());
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
+    let mut script = Script::new(store.load().await.unwrap());
+    let experiment = script.queue("resnet", 1, None);
+    store.commit(&script.commit()).await.unwrap();
+    let instance = script.instance(&[experiment]);
+    store.commit(&script.commit()).await.unwrap();
+    let began = script.fleet.instances[&instance].meter.through;
+    // Half an hour of each counts; the half hour before and the one after do not.
+    for category in [Category::Boot, Category::Run, Category::Run, Category::Idle] {
+        script.charge(instance, Span::from_secs(1800), category);
+    }
+    store.commit(&script.commit()).await.unwrap();
+    let cost = script.fleet.budgets[&BudgetKey::Installation].spent;
+
+    let yaml = format!("notifications: {{webhooks: {{team: {{url: \"http://{address}/hook\"}}}}}}");
+    let machine = Machine { cpus: 2, memory_mib: 1024 };
+    let env = BTreeMap::from([("HOME".into(), "/nowhere".into())]);
+    let config = load_config(&yaml, None, &env, machine).unwrap().value;
+    let courier = HttpCourier::new(&config, store.reader(), Arc::new(SystemClock)).unwrap();
+    let period = Period::new(began + Span::from_secs(1800), began + Span::from_secs(5400));
+    let id = IdGen::new(1).notification(NOW);
+    let (name, by) = ("weekly".to_owned(), "experiment".to_owned());
+    let notification = Notification {
+        id,
+        at: NOW,
+        to: "team".to_owned(),
+        about: NotificationAbout::Report { name, by, period },
+        state: NotificationState::Waiting,
+        backoff: Backoff::default(),
+        error: None,
+    };
+    courier.deliver(&notification).await.unwrap();
+    let (headers, body) = received.recv().await.unwrap();
+    assert_eq!(headers["bursar-delivery"], id.to_string());
+    assert_eq!(body["kind"], "report");
+    let reported: Usd = body["data"]["cost"].as_str().unwrap().parse().unwrap();
+    assert_eq!(reported, Usd::from_nanos(cost.as_nanos() / 2));
+    let text = body["text"].as_str().unwrap();
+    assert!(text.contains("\nresnet  "), "people read names, not ids: {text}");
 }
