@@ -97,7 +97,6 @@ impl Month {
             metrics: BTreeMap::new(),
             cancelled: false,
             expected: None,
-            expected: None,
         };
         self.then(Event::ExperimentQueued { experiment });
         id

@@ -3,12 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
-    Account, AshaRules, AttemptId, BudgetKey, BudgetTerms, Charge, CloudInstance, CostEstimate, ExperimentId,
-    ExperimentSpec, InstanceId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId, SweepId, Timestamp,
-    UserName, WaitingOn,
-    Account, AshaRules, AttemptId, BudgetAlert, BudgetKey, BudgetTerms, Charge, CloudInstance, ExperimentId,
-    ExperimentSpec, InstanceId, NotificationId, Offering, Params, ProviderName, SecretRef, SetBy, SpecId,
-    SweepId, Timestamp, UserName, WaitingOn,
+    Account, AshaRules, AttemptId, BudgetAlert, BudgetKey, BudgetTerms, Charge, CloudInstance, CostEstimate,
+    ExperimentId, ExperimentSpec, InstanceId, NotificationId, Offering, Params, ProviderName, SecretRef,
+    SetBy, SpecId, SweepId, Timestamp, UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;

@@ -8,8 +8,8 @@
 pub mod bars;
 mod chart;
 mod figures;
-mod gather;
 pub(crate) mod figures;
+mod gather;
 mod headlines;
 mod html;
 mod markdown;

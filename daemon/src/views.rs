@@ -4,8 +4,8 @@
 mod budgets;
 mod find;
 mod moments;
-mod past;
 mod notifications;
+mod past;
 mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};

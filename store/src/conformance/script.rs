@@ -4,17 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
     Account, Amounts, Asha, AshaMode, AshaRules, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff,
-    BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine, CheckpointSpec,
-    CloudInstance, CloudState, CostEstimate, Costs, DrainReason, Event, Experiment, ExperimentId,
-    ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId, InstanceState,
-    InstanceType, Meter, Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry,
-    Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
     BudgetAlert, BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine,
-    CheckpointSpec, CloudInstance, CloudState, Costs, DrainReason, DropReason, Event, Experiment,
-    ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId,
-    InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId, NotificationState,
-    Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry, Scope, SetBy, Share,
-    Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, DrainReason, DropReason, Event,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
+    InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId,
+    NotificationState, Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry,
+    Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
