@@ -7,7 +7,6 @@
 
 pub mod bars;
 mod chart;
-mod figures;
 pub(crate) mod figures;
 mod gather;
 mod headlines;

@@ -112,6 +112,7 @@ mod tests {
             contracted_cost: cost,
             list_cost: cost,
             on_demand_cost,
+            expected_cost: None,
             by_category: BTreeMap::new(),
             seconds: 0.0,
         };

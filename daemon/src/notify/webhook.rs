@@ -35,7 +35,7 @@ pub struct HttpCourier {
     http: reqwest::Client,
     config: Notifications,
     installation: String,
-    views: Views,
+    reader: Reader,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +71,7 @@ impl HttpCourier {
         }
         let http = http.build()?;
         let (config, installation) = (config.notifications.clone(), config.installation.clone());
-        Ok(Self { http, config, installation, views: Views::new(reader, Arc::default()), clock })
+        Ok(Self { http, config, installation, reader, clock })
     }
 
     /// Sends a test to a webhook, past the outbox: what comes back is the answer. `None` for an unknown one.
@@ -95,7 +95,7 @@ impl HttpCourier {
             until: Some(period.to.to_string()),
             ..ReportWanted::default()
         };
-        let views = self.views.clone();
+        let views = Views::new(self.reader.clone(), Arc::default(), self.clock.now());
         // A report that begins within a day adds up all its charges.
         let read = tokio::task::spawn_blocking(move || views.report(&wanted)).await;
         let failed = |error: &dyn std::error::Error| Undelivered {
