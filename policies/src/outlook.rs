@@ -11,21 +11,14 @@ use std::{cmp::Reverse, sync::Arc};
 
 use bursar_ledger::{BurnDown, ExpectedCost, Spending, anomaly};
 use bursar_model::{
-    Account, BudgetAlert, BudgetKey, Experiment, ExperimentId, ExperimentState, Fleet, Period, Span,
-    Timestamp, Usd,
+    Account, BudgetAlert, BudgetKey, CostEstimate, Experiment, ExperimentId, Fleet, Period, Timestamp, Usd,
 };
-
-use crate::choice::speed_on;
 
 /// Nothing below this is far more than anybody expected.
 const SPENT_MIN: Usd = Usd::from_dollars(1);
 
 /// Experiments that are looked at, the most expensive first: each may need a question to the store.
 const EXPERIMENTS_MAX: usize = 1000;
-
-/// An estimate names no upper end. Twice of it is more than boot, a few interruptions and other people's idea of
-/// "about an hour" explain.
-const ESTIMATE_SLACK: i64 = 2;
 
 /// What to look at.
 #[derive(Debug, Clone, Default)]
@@ -125,23 +118,8 @@ fn so_far(fleet: &Fleet, experiment: &Experiment) -> Option<ExperimentSoFar> {
         id: experiment.id,
         account: experiment.account.clone(),
         spent: budget.spent,
-        estimate: estimate(fleet, experiment),
+        estimate: experiment
+            .expected
+            .map(|CostEstimate { expected, low: _, high }| ExpectedCost { expected, high }),
     })
-}
-
-/// What its estimate comes to on the instance that it runs on, by its part of it.
-#[expect(clippy::float_arithmetic, reason = "an expectation for people; no charge or hold is made of it")]
-fn estimate(fleet: &Fleet, experiment: &Experiment) -> Option<ExpectedCost> {
-    let spec = fleet.spec(experiment);
-    let duration = spec.estimate.as_ref()?.duration;
-    let ExperimentState::Running { attempt } = experiment.state else { return None };
-    let instance = fleet.instances.get(&fleet.attempts.get(&attempt)?.instance)?;
-    let weight = instance.shares.get(&experiment.id)?.weight;
-    let speed = speed_on(spec, &instance.offering.instance_type);
-    let duration = Span::from_millis((duration.as_millis() as f64 / speed).round() as i64);
-    let whole = instance.rates_at(instance.price).effective.cost_rounded_up(duration);
-    let part = i128::from(whole.as_nanos()) * i128::from(weight) / i128::from(instance.total_weight().max(1));
-    let expected = Usd::from_nanos(i64::try_from(part).unwrap_or(i64::MAX));
-    let high = Usd::from_nanos(expected.as_nanos().saturating_mul(ESTIMATE_SLACK));
-    Some(ExpectedCost { expected, high })
 }

@@ -1,6 +1,6 @@
 use bursar_ledger::ExpectedCost;
 use bursar_model::{
-    BudgetAlert, BudgetKey, BudgetTerms, Estimate, Event, ExperimentId, Period, Span, Timestamp, Usd,
+    BudgetAlert, BudgetKey, BudgetTerms, CostEstimate, Event, ExperimentId, Period, Span, Timestamp, Usd,
 };
 
 use super::outlook;
@@ -15,11 +15,9 @@ fn project() -> BudgetKey {
     BudgetKey::Project("p".into())
 }
 
-/// An experiment that has run for so many minutes; its estimate says ten.
+/// An experiment that has run for so many minutes.
 fn running_for(world: &mut World, minutes: i64) -> ExperimentId {
-    let mut spec = spec(&["T4:1"]);
-    spec.estimate = Some(Estimate { duration: Span::from_secs(600), on: None, speeds: Default::default() });
-    let experiment = world.queue(&spec);
+    let experiment = world.queue(&spec(&["T4:1"]));
     world.run();
     for _ in 0..minutes {
         world.pass(Span::from_secs(60));
@@ -77,8 +75,10 @@ fn a_budget_that_lasts_or_that_nobody_watches_is_no_matter() {
 #[test]
 fn an_experiment_far_above_its_estimate_is_told_of_once() {
     let mut world = world();
-    // Ten minutes are $0.67. At the double it may still be as expected; a dollar above that it is not.
     let experiment = running_for(&mut world, 33);
+    let expected = CostEstimate { expected: dollars(0.7), low: dollars(0.5), high: dollars(1.3) };
+    world.fleet.experiments.get_mut(&experiment).unwrap().expected = Some(expected);
+    // Half an hour is $2.20: less than a dollar above what it should not exceed.
     assert_eq!(outlook(&world.fleet).experiments[0].alert(None), None);
     for _ in 0..4 {
         world.pass(Span::from_secs(60));
@@ -87,9 +87,7 @@ fn an_experiment_far_above_its_estimate_is_told_of_once() {
     let so_far = outlook(&world.fleet).experiments;
     let [found] = &so_far[..] else { panic!("{so_far:?}") };
     let alert = found.alert(None).unwrap();
-    let BudgetAlert::Anomaly { expected, high } = alert else { panic!("{alert:?}") };
-    assert!((dollars(0.66)..dollars(0.68)).contains(&expected), "{expected}");
-    assert_eq!(high, expected + expected);
+    assert_eq!(alert, BudgetAlert::Anomaly { expected: dollars(0.7), high: dollars(1.3) });
 
     let key = BudgetKey::Experiment(experiment);
     tell(&mut world, &key, alert);
@@ -101,12 +99,7 @@ fn an_experiment_far_above_its_estimate_is_told_of_once() {
 #[test]
 fn an_experiment_without_an_estimate_is_held_against_its_peers() {
     let mut world = world();
-    let experiment = world.queue(&spec(&["T4:1"]));
-    world.run();
-    for _ in 0..40 {
-        world.pass(Span::from_secs(60));
-        let _ = world.step();
-    }
+    let experiment = running_for(&mut world, 40);
     let so_far = outlook(&world.fleet).experiments;
     let [found] = &so_far[..] else { panic!("{so_far:?}") };
     assert_eq!(found.id, experiment);

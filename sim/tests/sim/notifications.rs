@@ -7,8 +7,8 @@ use std::{
 
 use bursar_config::{NotificationKind, Notifications, ScheduledReport, Webhook, WebhookFormat};
 use bursar_model::{
-    BudgetAlert, BudgetKey, BudgetTerms, Estimate, ExperimentSpec, Notification, NotificationAbout,
-    NotificationId, Period, Schedule, Span, SpotPolicy, Usd,
+    BudgetAlert, BudgetKey, BudgetTerms, ExperimentSpec, Notification, NotificationAbout, NotificationId,
+    Period, Schedule, Span, SpotPolicy, Usd,
 };
 use bursar_sim::{Job, Scenario, Side, World};
 
@@ -187,14 +187,17 @@ fn a_daemon_that_was_down_sends_one_report_of_all_the_time() {
 }
 
 #[test]
-fn an_experiment_that_overruns_its_estimate_is_told_of_once_over_a_crash() {
+fn an_experiment_that_costs_far_more_than_its_peers_is_told_of_once_over_a_crash() {
     let mut world = World::new(13, scenario());
-    // A quarter of an hour is 25 cents; at $1.50, after an hour and a half, it is out of line.
-    let estimate = Estimate { duration: MINUTE.times(15), on: None, speeds: BTreeMap::new() };
-    let job = Job::lasting(MINUTE.times(180)).spec();
-    let spec = ExperimentSpec { spot_policy: SpotPolicy::OnDemand, estimate: Some(estimate), ..job };
-    let experiment = world.submit("long", spec).unwrap();
-    run(&mut world, 80);
+    let lasting = |minutes| ExperimentSpec {
+        spot_policy: SpotPolicy::OnDemand,
+        ..Job::lasting(MINUTE.times(minutes)).spec()
+    };
+    for peer in 0..9 {
+        world.submit(&format!("short-{peer}"), lasting(6)).expect("the daemon is up");
+    }
+    run(&mut world, 60);
+    let experiment = world.submit("long", lasting(180)).expect("the daemon is up");
     let anomalies = |world: &World| -> Vec<_> {
         let told = world.post().taken();
         let is_anomaly = |about: &NotificationAbout| {
@@ -202,8 +205,10 @@ fn an_experiment_that_overruns_its_estimate_is_told_of_once_over_a_crash() {
         };
         told.into_iter().filter(|notification| is_anomaly(&notification.about)).collect()
     };
+    run(&mut world, 60);
+    // A peer has cost about ten cents, boot and all: a dollar more than usual is not spent within the hour.
     assert_eq!(anomalies(&world), []);
-    run(&mut world, 25);
+    run(&mut world, 40);
     let told = anomalies(&world);
     let [only] = &told[..] else { panic!("{told:?}") };
     let NotificationAbout::Budget { key, name, .. } = &only.about else { panic!("{only:?}") };
