@@ -275,7 +275,9 @@ impl Script {
     }
 
     fn step_notification(&mut self, pick: usize) {
-        let Some(notification) = self.fleet.outbox.keys().copied().nth(pick % 3) else {
+        // What was told in this very turn is still there until it is stored.
+        let waiting = self.fleet.outbox.values().filter(|notification| notification.is_waiting());
+        let Some(notification) = waiting.map(|notification| notification.id).nth(pick % 3) else {
             self.notify();
             return;
         };
