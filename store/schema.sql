@@ -141,6 +141,8 @@ CREATE TABLE charges (
 
 CREATE INDEX charges_instance ON charges (instance);
 
+CREATE INDEX charges_since ON charges (since);
+
 CREATE TABLE charge_lines (
   charge INTEGER NOT NULL,
   line INTEGER NOT NULL,
@@ -172,7 +174,7 @@ CREATE TABLE sums (
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW costs AS
-SELECT charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
+SELECT charges.seq, charges.instance, charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
        effective, contracted, list, on_demand, millis
 FROM charges
 JOIN charge_lines ON charge_lines.charge = charges.seq

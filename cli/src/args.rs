@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Budget(BudgetCommand),
     /// Report what was spent
     #[command(
-        after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since last-month --until month --format csv\n  bursar report --since 30d --format html --output spend.html"
+        after_help = "Examples:\n  bursar report\n  bursar report --by experiment --sweep digits\n  bursar report --by project,day --since last-month --until month --format csv\n  bursar report --by label:team,month\n  bursar report --since 30d --format html --output spend.html\n  bursar report --format focus --output focus.csv"
     )]
     Report(Report),
     /// Compare a cloud's bill with what was charged, and correct the charges
@@ -258,7 +258,7 @@ pub(crate) struct Instances {
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     /// One or several of experiment, sweep, project, user, provider, region, instance-type, capacity-type, category,
-    /// day
+    /// day, week, month, label:KEY
     #[arg(long, default_value = "project")]
     pub(crate) by: String,
     /// Only what was charged from then on: 2026-11-01, 7d, or the beginning of today, yesterday, week, month, quarter,
@@ -280,6 +280,9 @@ pub(crate) struct Report {
     /// Only this user
     #[arg(long)]
     pub(crate) user: Option<String>,
+    /// Only experiments with this label (may be given several times: all of them)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

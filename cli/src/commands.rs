@@ -3,6 +3,7 @@
 mod budget;
 mod config;
 mod doctor;
+mod focus;
 mod instance;
 mod list;
 mod logs;

@@ -29,6 +29,8 @@ pub(crate) enum Format {
     Markdown,
     /// One page with charts, which needs nothing else.
     Html,
+    /// For finance: every charge as rows of FOCUS 1.2, with the split-cost columns of 1.3
+    Focus,
 }
 
 /// Writes a line of data.

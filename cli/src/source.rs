@@ -194,7 +194,7 @@ impl Source {
 }
 
 /// What the store's answer means to a shell, as the daemon's means by its status.
-fn failure(error: ViewError) -> Failure {
+pub(crate) fn failure(error: ViewError) -> Failure {
     let code = match &error {
         ViewError::Missing { .. } => NOT_FOUND,
         ViewError::Malformed(_) => USAGE,

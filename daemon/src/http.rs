@@ -4,6 +4,7 @@ mod agents;
 mod budgets;
 mod errors;
 mod expect;
+mod export;
 mod guard;
 mod logs;
 mod notifications;
@@ -88,6 +89,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/reconcile", get(reconcile::own_costs).post(reconcile::correct))
         .route("/v1/report.html", get(read::report_html))
         .route("/v1/report.md", get(read::report_markdown))
+        .route("/v1/report.focus", get(export::focus))
         .route("/v1/events", get(read::events))
         .route("/v1/notifications", get(notifications::list))
         .route("/v1/notifications/test", post(notifications::test))

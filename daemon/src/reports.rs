@@ -8,6 +8,7 @@
 pub mod bars;
 mod chart;
 pub(crate) mod figures;
+pub mod focus;
 mod gather;
 mod headlines;
 mod html;

@@ -17,12 +17,12 @@ use bursar_store::{
     ReportQuery, StoreError, SweepFilter,
 };
 
-pub(crate) use self::budgets::{charged_to, day_of};
+pub(crate) use self::budgets::day_of;
 use self::shapes::{
     attempt_view, experiment_view, instance_view, list, no_cost, own_cost, report_line, sweep_view,
 };
 pub use self::{
-    find::{ListWanted, ReportWanted, ViewError},
+    find::{ListWanted, ReportWanted, ViewError, time_range},
     notifications::{NotificationView, failing_webhooks},
     shapes::{
         AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
@@ -45,14 +45,16 @@ impl Views {
         Self { reader, waiting, now }
     }
 
-    /// Where it is read.
-    pub(crate) fn reader(&self) -> &Reader {
-        &self.reader
+    /// The time at which it is seen.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
-    /// The time at which it is seen.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.now
+    /// What they read.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Experiments, the newest first.
@@ -93,7 +95,7 @@ impl Views {
             .reader
             .report(&ReportQuery { filter, ..ReportQuery::default() })?
             .pop()
-            .map(|row| row.by_category)
+            .map(|row| row.by_category.costs().collect())
             .unwrap_or_default();
         let spec = row.spec.clone();
         let budget = self.reader.budget(&BudgetKey::Experiment(id))?.and_then(|budget| budget.limit());
@@ -221,14 +223,17 @@ impl Views {
                         }
                     }
                 }
-                Dimension::Project
+                Dimension::Label(_)
+                | Dimension::Project
                 | Dimension::User
                 | Dimension::Provider
                 | Dimension::Region
                 | Dimension::InstanceType
                 | Dimension::CapacityType
                 | Dimension::Category
-                | Dimension::Day => {}
+                | Dimension::Day
+                | Dimension::Week
+                | Dimension::Month => {}
             }
         }
         Ok(names)

@@ -141,6 +141,8 @@ impl Life {
             );
             self.through = charge.period.to;
             cost += charge.costs();
+            let parts: BTreeSet<_> = charge.lines.iter().map(|line| (line.payer, line.category)).collect();
+            assert_eq!(parts.len(), charge.lines.len(), "a payer has one line in a category");
             for line in &charge.lines {
                 *self.charged.entry((line.payer, line.category)).or_default() += line.costs.effective;
                 *own.entry(line.payer).or_default() += line.costs.effective;
@@ -290,6 +292,25 @@ fn each_part_goes_to_its_category() {
         ((two, Category::Drain), Usd::from_nanos(50_000)),
     ];
     assert_eq!(life.charged, expected.into());
+}
+
+#[test]
+fn work_that_stops_on_an_instance_that_drains_is_one_part_with_what_it_leaves_unused() {
+    let mut life = Life::new();
+    let first = *life.instance.shares.keys().next().unwrap();
+    life.step(Step::Assign(1));
+    let one = life.attempts[0].experiment;
+    let unused = life.instance.shares.remove(&first).unwrap();
+    let share = life.instance.shares.get_mut(&one).unwrap();
+    share.weight += unused.weight;
+    share.held += unused.held;
+    let (since, why) = (life.now, bursar_model::StopReason::Interrupted);
+    life.attempts[0].state = AttemptState::Stopping { since, why, at_once: false };
+    life.instance.state =
+        bursar_model::InstanceState::Draining { since, why: bursar_model::DrainReason::Interrupted };
+    life.now = life.now + Span::from_secs(100);
+    life.charge();
+    assert!(life.charged.keys().eq([&(one, Category::Drain)]), "{:?}", life.charged);
 }
 
 #[test]

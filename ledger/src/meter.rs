@@ -132,7 +132,7 @@ fn cut(period: Period, cuts: &BTreeSet<Timestamp>) -> Vec<Period> {
 }
 
 /// The parts of an instance: payer, category and weight. Every share is in it once or, where only a part of it is used,
-/// twice.
+/// twice, under two categories.
 fn parts<'a>(
     instance: &Instance,
     live: impl Iterator<Item = &'a Attempt> + Clone,
@@ -153,9 +153,11 @@ fn parts<'a>(
     let mut parts = Vec::with_capacity(instance.shares.len() + used.len());
     for (payer, share) in &instance.shares {
         let own_use = used.get(payer).copied().unwrap_or(0).min(share.weight);
+        let using = if stopping.get(payer) == Some(&true) { Category::Drain } else { Category::Run };
+        // One part where both are the same: work that stops on an instance that drains.
+        let own_use = if using == unused { 0 } else { own_use };
         if own_use > 0 {
-            let category = if stopping.get(payer) == Some(&true) { Category::Drain } else { Category::Run };
-            parts.push((*payer, category, own_use));
+            parts.push((*payer, using, own_use));
         }
         if share.weight > own_use {
             parts.push((*payer, unused, share.weight - own_use));

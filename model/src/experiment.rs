@@ -311,6 +311,18 @@ pub enum AttemptEnd {
     },
 }
 
+impl AttemptEnd {
+    /// Whether the attempt failed of itself, and not because of us or the cloud.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Exited { code } => *code != 0,
+            Self::Killed { .. } | Self::NotStarted { .. } => true,
+            Self::Stopped { .. } | Self::InstanceLost { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for AttemptEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

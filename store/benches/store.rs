@@ -5,12 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should stop")]
 #![expect(clippy::disallowed_methods, reason = "a bench is told by the environment where to leave its store")]
 
-use std::{cell::LazyCell, hint::black_box, path::Path, time::Duration};
+use std::{cell::LazyCell, hint::black_box, ops::ControlFlow, path::Path, time::Duration};
 
-use bursar_model::{Category, Span, Timestamp};
+use bursar_model::{Account, Category, Span};
 use bursar_store::{
-    ChargeFilter, Commit, Dimension, Durability, ExperimentFilter, OpenOptions, Reader, ReportQuery,
-    SqliteStore, Store, conformance::Script,
+    ChargeFilter, Commit, Dimension, Durability, ExperimentFilter, OpenOptions, Reader, ReportFilter,
+    ReportQuery, SeriesUnit, SqliteStore, Store, conformance::Script,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -35,29 +35,39 @@ fn queue(script: &mut Script, count: usize, specs: u8) -> Commit {
     script.commit()
 }
 
-/// Ten thousand queued experiments and a million charges to eight thousand payers.
+/// A month: ten thousand experiments of 64 accounts at 20 places, each for a hundred minutes that are charged one by
+/// one, a quarter of the instances shared by two. The experiments stay queued, for the bench of the start.
 fn fill(path: &Path, charges: usize) {
+    const CHARGES_EACH: usize = 100;
     let mut store = SqliteStore::open(path, QUICK).unwrap();
     let mut script = begin(&mut store);
-    let commit = queue(&mut script, 10_000, 64);
-    now(store.commit(&commit)).unwrap();
-    let experiments: Vec<_> = script.fleet.experiments.keys().copied().collect();
-    let instances: Vec<_> =
-        experiments.chunks(8).take(1000).map(|payers| script.instance(&payers[..1])).collect();
-    now(store.commit(&script.commit())).unwrap();
-    let mut made = 0;
-    while made < charges {
-        for instance in &instances {
-            script.charge(*instance, Span::from_secs(60), Category::ALL[made / 7 % 5]);
-            made += 1;
+    let experiments = charges / CHARGES_EACH;
+    let begin = script.now;
+    let mut before = None;
+    for number in 0..experiments {
+        script.now = begin + Span::from_hours(24 * 30).times(number as i64).divided_by(experiments as i64);
+        let account = Account {
+            project: format!("project-{}", number % 8).as_str().into(),
+            user: format!("user-{}", number / 8 % 8).as_str().into(),
+            sweep: None,
+        };
+        let experiment = script.queue_for(&format!("resnet50-{number}"), (number % 64) as u8, account);
+        let mut payers = vec![experiment];
+        payers.extend(before.replace(experiment).filter(|_| number % 4 == 0));
+        let instance = script.instance_at((number % 20) as u8, &payers);
+        for charge in 0..CHARGES_EACH {
+            let category = match charge {
+                0..3 => Category::Boot,
+                3..94 => Category::Run,
+                94..97 => Category::Idle,
+                _ => Category::Drain,
+            };
+            script.charge(instance, Span::from_secs(60), category);
         }
-        now(store.commit(&script.commit())).unwrap();
-    }
-    for instance in instances {
         let end = bursar_model::InstanceEnd::Vanished;
         script.then(bursar_model::Event::InstanceGone { instance, at: script.now, end });
+        now(store.commit(&script.commit())).unwrap();
     }
-    now(store.commit(&script.commit())).unwrap();
 }
 
 fn commits(c: &mut Criterion) {
@@ -134,16 +144,44 @@ fn starts(c: &mut Criterion) {
     group.bench_function("newest_1000_charges", |b| {
         b.iter(|| reader.charges(black_box(&ChargeFilter::default()), None, 1000).unwrap());
     });
-    let some_time = Some(Timestamp::from_millis(1));
-    for (name, by, since) in [
-        ("report_by_project", vec![Dimension::Project], None),
-        ("report_by_experiment", vec![Dimension::Experiment], None),
-        ("report_by_day", vec![Dimension::Day], None),
-        ("report_by_project_within_a_day", vec![Dimension::Project], some_time),
+    let by = |first: &[Dimension]| ReportQuery { by: first.to_vec(), ..ReportQuery::default() };
+    let label = Dimension::Label("team".to_owned());
+    for (name, query) in [
+        ("report_by_project", by(&[Dimension::Project])),
+        ("report_by_experiment", by(&[Dimension::Experiment])),
+        ("report_by_day", by(&[Dimension::Day])),
+        ("report_by_experiment_and_day", by(&[Dimension::Experiment, Dimension::Day])),
+        ("report_by_project_and_day", by(&[Dimension::Project, Dimension::Day])),
+        ("report_by_label_and_week", by(&[label, Dimension::Week])),
     ] {
-        let query = ReportQuery { by, since, ..Default::default() };
         group.bench_function(name, |b| b.iter(|| reader.report(black_box(&query)).unwrap()));
     }
+    let query = by(&[Dimension::Experiment, Dimension::Day]);
+    group.bench_function("report_by_experiment_and_day_just_opened", |b| {
+        b.iter(|| Reader::open(&full).unwrap().report(black_box(&query)).unwrap());
+    });
+    let noon = reader.spend_series(&ReportFilter::default(), None, None, SeriesUnit::Day).unwrap()[15].0.from
+        + Span::from_hours(12);
+    let query = ReportQuery { since: Some(noon), ..by(&[Dimension::Project]) };
+    group.bench_function("report_by_project_since_noon_of_a_day", |b| {
+        b.iter(|| reader.report(black_box(&query)).unwrap());
+    });
+    group.sample_size(10);
+    let week = (Some(noon), Some(noon + Span::from_hours(24 * 7)));
+    group.bench_function("series_of_hours_of_a_week", |b| {
+        b.iter(|| reader.spend_series(&ReportFilter::default(), week.0, week.1, SeriesUnit::Hour).unwrap());
+    });
+    group.bench_function("walk_of_all_charges", |b| {
+        b.iter(|| {
+            let mut lines = 0;
+            let ended = reader.walk_charges(None, None, |charge| {
+                lines += charge.lines.len();
+                ControlFlow::<()>::Continue(())
+            });
+            assert_eq!(ended.unwrap(), ControlFlow::Continue(()));
+            lines
+        });
+    });
     group.finish();
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `open` opens the same store each time, as a daemon does at its start; what it gave before is dropped by then.
 
+mod recount;
 mod script;
 
 use bursar_model::{
@@ -9,7 +10,7 @@ use bursar_model::{
     Span, Timestamp, TypedId, Usd,
 };
 
-pub use self::script::Script;
+pub use self::{recount::*, script::Script};
 use crate::{
     ChargeFilter, Commit, Dimension, ExperimentFilter, MonthCosts, Peers, Reader, ReportQuery, Store,
     StoreError, Submission, Submitted,
@@ -227,21 +228,22 @@ pub async fn reports_equal_the_sum_of_the_charges<S: Store>(open: impl AsyncFn()
 
     let within_a_day = Timestamp::from_millis(1);
     for since in [None, Some(within_a_day)] {
-        for first in Dimension::ALL {
-            for second in Dimension::ALL {
-                let query = ReportQuery { by: vec![first, second], since, ..Default::default() };
+        for first in Dimension::PLAIN {
+            for second in Dimension::PLAIN {
+                let query =
+                    ReportQuery { by: vec![first.clone(), second.clone()], since, ..Default::default() };
                 let rows = reader.report(&query).expect("it reads");
                 assert_eq!(rows.iter().map(|row| row.costs).sum::<Costs>(), costs, "by {first} and {second}");
                 assert_eq!(rows.iter().map(|row| row.time.as_millis()).sum::<i64>(), time);
                 assert_eq!(
-                    rows.iter().flat_map(|row| row.by_category.values()).copied().sum::<Usd>(),
+                    rows.iter().flat_map(|row| row.by_category.costs()).map(|(_, cost)| cost).sum::<Usd>(),
                     costs.effective
                 );
             }
         }
     }
     let total = reader.report(&ReportQuery::default()).expect("it reads");
-    assert!(total.len() == 1 && total[0].by_category.len() == Category::ALL.len());
+    assert!(total.len() == 1 && total[0].by_category.costs().count() == Category::ALL.len());
     let integrity = reader.integrity().expect("it reads");
     assert!(integrity.is_sound(), "{integrity:?}");
 }

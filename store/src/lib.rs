@@ -13,9 +13,10 @@ use bursar_model::{Changes, Event, ExperimentId, Fleet, SweepId, Timestamp};
 pub use self::{
     error::StoreError,
     reader::{
-        ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow, InstanceCosts,
-        InstanceFilter, Integrity, JournalEntry, MonthCosts, Page, Peers, Reader, ReportFilter, ReportQuery,
-        ReportRow, SweepFilter, SweepRow,
+        ByCategory, ChargeFilter, ChargeRow, Counts, Cursor, Dimension, ExperimentFilter, ExperimentRow,
+        InstanceCosts, InstanceFilter, Integrity, JournalEntry, MonthCosts, Page, Payer, Peers, Reader,
+        ReportFilter, ReportKey, ReportQuery, ReportRow, SeriesUnit, SweepFilter, SweepRow, UnknownDimension,
+        WalkedCharge, WalkedLine,
     },
     sqlite::{Checkpointer, Durability, OpenOptions, SqliteStore},
 };
@@ -35,6 +36,9 @@ pub use self::{
 /// 9. Reports equal the sum of the charges, by whatever dimension.
 /// 10. A reader sees a commit as soon as it was answered.
 /// 11. What each instance was charged equals the sum of its charges, corrections of what is over included.
+/// 12. A report equals a recount of the charges after any commit, whoever asked before and whenever it begins and ends.
+/// 13. A walk gives every charge of its time once, with all its lines and what they are of.
+/// 14. What was paid for attempts that failed is the `run` of their time, and of no other attempt's.
 ///
 /// Its form is async because a database on the network comes later; SQLite answers inline.
 pub trait Store: Send {

@@ -4,11 +4,17 @@
 //! store of one that is down.
 
 mod experiments;
+mod failed;
+mod groups;
 mod instance_costs;
 mod integrity;
+mod members;
 mod money;
 mod notifications;
 mod report;
+mod series;
+mod sums;
+mod walk;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,13 +26,16 @@ use bursar_model::{Attempt, ExperimentId, Instance, InstanceId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params_from_iter, types::Value};
 use serde_json::value::RawValue;
 
+use self::sums::Sums;
 pub use self::{
     experiments::{ExperimentFilter, ExperimentRow, SweepFilter, SweepRow},
     instance_costs::{InstanceCosts, MonthCosts},
     integrity::Integrity,
     money::{ChargeFilter, ChargeRow},
     notifications::Peers,
-    report::{Dimension, ReportFilter, ReportQuery, ReportRow},
+    report::{ByCategory, Dimension, ReportFilter, ReportKey, ReportQuery, ReportRow, UnknownDimension},
+    series::SeriesUnit,
+    walk::{Payer, WalkedCharge, WalkedLine},
 };
 use crate::{
     StoreError,
@@ -53,6 +62,8 @@ struct Shared {
     path: PathBuf,
     /// Opened when first needed.
     connections: [Mutex<Option<Connection>>; CONNECTIONS_MAX],
+    /// Locked while a connection is, and never the other way round.
+    sums: Mutex<Sums>,
 }
 
 /// Where the next page goes on. Comes out of a `Page`; its number means nothing else.
@@ -116,7 +127,14 @@ impl Reader {
 
     /// A reader of a store that is known to be good. Connects when first asked.
     pub(crate) fn beside(path: &Path) -> Self {
-        Self { shared: Arc::new(Shared { path: path.to_owned(), connections: Default::default() }) }
+        Self::keeping(path, sums::ROWS_MAX)
+    }
+
+    /// A reader that keeps at most so many sums in memory.
+    fn keeping(path: &Path, sums_max: usize) -> Self {
+        let sums = Mutex::new(Sums::new(sums_max));
+        let shared = Shared { path: path.to_owned(), connections: Default::default(), sums };
+        Self { shared: Arc::new(shared) }
     }
 
     /// All attempts of an experiment, the oldest first.
@@ -208,7 +226,7 @@ impl Reader {
 
     /// Asks on a free connection, or waits for one: each question is short.
     fn with<T>(&self, ask: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let Shared { path, connections } = &*self.shared;
+        let Shared { path, connections, sums: _ } = &*self.shared;
         let free = connections.iter().find_map(|slot| match slot.try_lock() {
             Ok(guard) => Some(guard),
             // A question that panicked left a connection that only reads: nothing is half done on it.
@@ -298,6 +316,36 @@ impl Select {
         if let Some(value) = value {
             self.and(condition);
             self.values.push(value.into());
+        }
+    }
+
+    /// Of `costs`: what begins in `[since, until)`.
+    fn within(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
+        self.matching("at >= ?", since.map(Timestamp::as_millis));
+        self.matching("at < ?", until.map(Timestamp::as_millis));
+    }
+
+    /// Of `costs`: whose they are.
+    fn of(&mut self, filter: &ReportFilter) {
+        let ReportFilter { experiment, sweep, project, user, provider, labels } = filter;
+        self.matching("experiment = ?", experiment.map(rows::number));
+        let of_accounts = |column| format!("account IN (SELECT id FROM accounts WHERE {column} = ?)");
+        self.matching(&of_accounts("sweep"), sweep.map(rows::number));
+        self.matching(&of_accounts("project"), project.as_ref().map(|name| name.as_str().to_owned()));
+        self.matching(&of_accounts("user"), user.as_ref().map(|name| name.as_str().to_owned()));
+        self.matching(
+            "place IN (SELECT id FROM places WHERE provider = ?)",
+            provider.as_ref().map(|name| name.as_str().to_owned()),
+        );
+        // The list of experiments is made once for each label, from the specs that have it.
+        for (key, value) in labels {
+            self.matching(
+                "experiment IN (SELECT experiments.id FROM experiments JOIN specs ON specs.id = spec \
+                 WHERE EXISTS (SELECT 1 FROM json_each(specs.body, '$.labels') AS label \
+                               WHERE label.value = ? AND label.key = ?))",
+                Some(value.clone()),
+            );
+            self.values.push(key.clone().into());
         }
     }
 

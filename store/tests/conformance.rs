@@ -33,6 +33,18 @@ keeps! {
     reports_equal_the_sum_of_the_charges
     a_reader_sees_a_commit_as_soon_as_it_was_answered
     what_an_instance_was_charged_is_the_sum_of_its_charges
+    a_walk_gives_every_charge_once_with_its_facts
+    what_was_paid_for_failed_attempts_is_the_run_of_their_time
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn reports_equal_a_recount_after_any_commit(steps in prop::collection::vec(any::<u64>(), 30..200)) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(conformance::reports_equal_a_recount_after_any_commit(in_folder(&folder), &steps));
+    }
 }
 
 proptest! {

@@ -13,6 +13,7 @@ mod budgets;
 mod commands;
 mod demo;
 mod estimates;
+mod exports;
 mod files;
 mod inputs;
 mod money;

@@ -124,11 +124,14 @@ fn of_store(path: &Path) -> Vec<Finding> {
             return vec![Finding::of("store", false, error.to_string(), "restore the newest backup")];
         }
     };
-    let Integrity { file, wrong_sums, dangling } = &integrity;
+    let Integrity { file, wrong_sums, wrong_budgets, wrong_meters, gaps, dangling } = &integrity;
     let detail = if integrity.is_sound() {
-        format!("{} is sound, its sums equal a recount", path.display())
+        format!("{} is sound, its sums, budgets and meters equal a recount", path.display())
     } else {
-        format!("{file:?}, {wrong_sums} wrong sums, {dangling} dangling rows")
+        format!(
+            "{file:?}, {wrong_sums} wrong sums, {wrong_budgets} wrong budgets, {wrong_meters} wrong meters, \
+             {gaps} gaps between charges, {dangling} dangling rows"
+        )
     };
     let fix = "stop the daemon and restore the newest backup";
     let mut findings = vec![Finding::of("store", integrity.is_sound(), detail, fix)];

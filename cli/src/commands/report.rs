@@ -17,9 +17,12 @@ use crate::{
 const BAR_CELLS: u16 = 10;
 
 pub(super) async fn run(context: Context, wanted: Report) -> Outcome {
-    let Report { by, since, until, experiment, sweep, project, user, format, output } = wanted;
-    let by = Some(by);
-    let wanted = ReportWanted { by, since, until, experiment, sweep, project, user, provider: None };
+    if wanted.format == Format::Focus {
+        return super::focus::run(context, wanted).await;
+    }
+    let Report { by, since, until, experiment, sweep, project, user, label, format, output } = wanted;
+    let (by, label) = (Some(by), Some(label.join(",")));
+    let wanted = ReportWanted { by, since, until, experiment, sweep, project, user, label, provider: None };
     let source = context.source().await?;
     let installation = &context.config.installation;
     let text = match if context.json { Format::Json } else { format } {
@@ -31,7 +34,7 @@ pub(super) async fn run(context: Context, wanted: Report) -> Outcome {
             let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
             csv(&headers, &rows)
         }
-        Format::Table => {
+        Format::Focus | Format::Table => {
             let report = source.report(&wanted).await?;
             // A file has no width, and what reads a pipe has no eyes for bars.
             match terminal_width().filter(|_| output.is_none()) {

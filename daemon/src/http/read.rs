@@ -229,14 +229,8 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiEr
     }))
 }
 
-pub(super) async fn integrity(State(api): State<Api>) -> Result<Json<serde_json::Value>, ApiError> {
-    aside(move || {
-        let Integrity { file, wrong_sums, dangling } = api.reader.integrity()?;
-        Ok::<_, StoreError>(
-            serde_json::json!({ "file": file, "wrong_sums": wrong_sums, "dangling": dangling }),
-        )
-    })
-    .await
+pub(super) async fn integrity(State(api): State<Api>) -> Result<Json<Integrity>, ApiError> {
+    aside(move || api.reader.integrity()).await
 }
 
 /// An experiment by its id, or the newest of that name.

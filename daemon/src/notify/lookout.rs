@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bursar_ledger::ExpectedCost;
 use bursar_model::{BudgetAlert, BudgetKey, Period, Span, Timestamp, Usd};
 use bursar_policies::outlook::{ExperimentSoFar, Outlook};
-use bursar_store::{Dimension, Peers, Reader, ReportQuery, StoreError};
+use bursar_store::{Dimension, Peers, Reader, ReportKey, ReportQuery, StoreError};
 use tracing::warn;
 
 use crate::reconciler::chain;
@@ -90,16 +90,19 @@ fn spent_by_day(
     let rows = reader.report(&ReportQuery { by, since: Some(midnight), ..ReportQuery::default() })?;
     let mut sums: BTreeMap<(BudgetKey, Timestamp), Usd> = BTreeMap::new();
     for row in rows {
-        let [day, project, user, sweep] = &row.keys[..] else { continue };
-        let Ok(day) = format!("{day}T00:00:00Z").parse::<Timestamp>() else { continue };
+        let [ReportKey::Day(day), ReportKey::Name(project), ReportKey::Name(user), sweep] = &row.keys[..]
+        else {
+            continue;
+        };
+        let sweep = if let ReportKey::Sweep(id) = sweep { Some(BudgetKey::Sweep(*id)) } else { None };
         let keys = [
             Some(BudgetKey::Installation),
-            Some(BudgetKey::Project(project.as_str().into())),
-            Some(BudgetKey::User(user.as_str().into())),
-            sweep.parse().ok().map(BudgetKey::Sweep),
+            Some(BudgetKey::Project((**project).into())),
+            Some(BudgetKey::User((**user).into())),
+            sweep,
         ];
         for key in keys.into_iter().flatten() {
-            *sums.entry((key, day)).or_default() += row.costs.effective;
+            *sums.entry((key, *day)).or_default() += row.costs.effective;
         }
     }
     let mut by_budget: BTreeMap<BudgetKey, Vec<(Period, Usd)>> = BTreeMap::new();

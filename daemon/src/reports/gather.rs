@@ -4,10 +4,12 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use bursar_ledger::{BurnDown, Interval};
 use bursar_model::{
-    Budget, BudgetKey, Category, CostEstimate, Experiment, ExperimentId, ExperimentState, Period, Span,
-    Timestamp, Usd,
+    Budget, BudgetKey, Category, CostEstimate, Experiment, ExperimentId, ExperimentState, Period,
+    ProjectName, Span, Timestamp, Usd,
 };
-use bursar_store::{Dimension, ExperimentFilter, ReportFilter, ReportQuery, ReportRow, StoreError};
+use bursar_store::{
+    Dimension, ExperimentFilter, ReportFilter, ReportKey, ReportQuery, ReportRow, StoreError,
+};
 
 use super::{
     Breakdown, BudgetReport, EstimateLine, ProjectSpend, Projection, SpendReport, TimeBin, TopExperiment,
@@ -38,15 +40,16 @@ impl Views {
         let period = Period::new(from, query.until.unwrap_or(today_ends));
         let by = |by: &[Dimension]| self.reader().report(&ReportQuery { by: by.to_vec(), ..query.clone() });
         let shown = Period::new(from.max(day_of(began)), period.to.min(today_ends));
+        let failed = self.reader().failed_run_costs(&query.filter, query.since, query.until)?;
         Ok(SpendReport {
             title: title(wanted),
             installation: installation.to_owned(),
             period,
             generated_at: self.now(),
-            totals: totals(&by(&[Dimension::Category])?),
+            totals: totals(&by(&[Dimension::Category])?, failed.values().copied().sum()),
             timeline: timeline(shown, &by(&[Dimension::Day, Dimension::Project, Dimension::Category])?),
             table: self.report(wanted)?,
-            projects: projects(by(&[Dimension::Project])?),
+            projects: projects(by(&[Dimension::Project])?, &failed),
             budgets: self.budget_reports(&query.filter, began)?,
             estimates: self.estimates(&query.filter, period)?,
             top: self.top(by(&[Dimension::Experiment])?)?,
@@ -59,7 +62,7 @@ impl Views {
         filter: &ReportFilter,
         began: Timestamp,
     ) -> Result<Vec<BudgetReport>, StoreError> {
-        let ReportFilter { experiment, sweep, project, user, provider: _ } = filter;
+        let ReportFilter { experiment, sweep, project, user, provider: _, labels: _ } = filter;
         let mut named: Vec<BudgetKey> = Vec::new();
         named.extend(project.clone().map(BudgetKey::Project));
         named.extend(user.clone().map(BudgetKey::User));
@@ -112,7 +115,7 @@ impl Views {
 
     /// Of the newest experiments that succeeded in the period, those that cost the most.
     fn estimates(&self, filter: &ReportFilter, period: Period) -> Result<Vec<EstimateLine>, StoreError> {
-        let ReportFilter { experiment, sweep, project, user, provider: _ } = filter.clone();
+        let ReportFilter { experiment, sweep, project, user, provider: _, labels: _ } = filter.clone();
         let filter = ExperimentFilter {
             state: Some("succeeded".to_owned()),
             project,
@@ -144,7 +147,10 @@ impl Views {
         rows.truncate(TOP_MAX);
         let costs: BTreeMap<ExperimentId, Usd> = rows
             .iter()
-            .filter_map(|row| Some((row.keys.first()?.parse().ok()?, row.costs.effective)))
+            .filter_map(|row| match row.keys.as_slice() {
+                [ReportKey::Experiment(id)] => Some((*id, row.costs.effective)),
+                _ => None,
+            })
             .collect();
         let mut top: Vec<TopExperiment> = self
             .experiments_of_ids(costs.keys().copied().collect())?
@@ -164,13 +170,15 @@ impl Views {
 
 /// What is reported on, in the words that it was asked for with.
 fn title(wanted: &ReportWanted) -> String {
-    let ReportWanted { by: _, since: _, until: _, experiment, sweep, project, user, provider } = wanted;
+    let ReportWanted { by: _, since: _, until: _, experiment, sweep, project, user, provider, label } =
+        wanted;
     let parts: Vec<String> = [
         ("of experiment", experiment),
         ("of sweep", sweep),
         ("of project", project),
         ("of user", user),
         ("at", provider),
+        ("labelled", label),
     ]
     .into_iter()
     .filter_map(|(word, name)| name.as_ref().map(|name| format!(" {word} {name}")))
@@ -179,11 +187,12 @@ fn title(wanted: &ReportWanted) -> String {
 }
 
 /// Of rows by category.
-fn totals(rows: &[ReportRow]) -> Totals {
+fn totals(rows: &[ReportRow], failed_attempts: Usd) -> Totals {
     let mut totals = Totals::default();
+    totals.spent.failed_attempts = Some(failed_attempts);
     for row in rows {
-        for (category, amount) in &row.by_category {
-            *totals.spent.by_category.entry(*category).or_default() += *amount;
+        for (category, amount) in row.by_category.costs() {
+            *totals.spent.by_category.entry(category).or_default() += amount;
         }
         totals.contracted += row.costs.contracted;
         totals.list += row.costs.list;
@@ -194,16 +203,25 @@ fn totals(rows: &[ReportRow]) -> Totals {
 
 /// Of a row whose last key is a category: what it would have cost on demand, if it is work that was kept.
 fn kept_on_demand(row: &ReportRow) -> Usd {
-    let is_run = row.keys.last().is_some_and(|category| *category == Category::Run.to_string());
+    let is_run = row.keys.last() == Some(&ReportKey::Category(Category::Run));
     if is_run { row.costs.on_demand } else { Usd::ZERO }
 }
 
-fn projects(rows: Vec<ReportRow>) -> Vec<ProjectSpend> {
+/// What a project paid for attempts that failed.
+fn failed_attempts(project: Option<&ReportKey>, failed: &BTreeMap<ProjectName, Usd>) -> Usd {
+    let Some(ReportKey::Name(name)) = project else { return Usd::ZERO };
+    failed.get(&ProjectName::new(name)).copied().unwrap_or_default()
+}
+
+fn projects(rows: Vec<ReportRow>, failed: &BTreeMap<ProjectName, Usd>) -> Vec<ProjectSpend> {
     let mut projects: Vec<ProjectSpend> = rows
         .into_iter()
         .map(|row| ProjectSpend {
-            project: row.keys.into_iter().next().unwrap_or_default(),
-            spent: Breakdown { by_category: row.by_category, failed_attempts: None },
+            spent: Breakdown {
+                by_category: row.by_category.costs().collect(),
+                failed_attempts: Some(failed_attempts(row.keys.first(), failed)),
+            },
+            project: row.keys.first().map(ToString::to_string).unwrap_or_default(),
         })
         .collect();
     projects.sort_by_key(|project| Reverse(project.spent.total()));
@@ -227,10 +245,9 @@ fn timeline(period: Period, rows: &[ReportRow]) -> Vec<TimeBin> {
     }
     let places: BTreeMap<String, usize> = (0..).zip(&bins).map(|(at, bin)| (bin.label.clone(), at)).collect();
     for row in rows {
-        let [day, project, _category] = row.keys.as_slice() else { continue };
-        let Ok(day) = format!("{day}T00:00:00Z").parse() else { continue };
-        let Some(bin) = places.get(&label_of(day)).and_then(|at| bins.get_mut(*at)) else { continue };
-        *bin.by_project.entry(project.clone()).or_default() += row.costs.effective;
+        let [ReportKey::Day(day), project, _category] = row.keys.as_slice() else { continue };
+        let Some(bin) = places.get(&label_of(*day)).and_then(|at| bins.get_mut(*at)) else { continue };
+        *bin.by_project.entry(project.to_string()).or_default() += row.costs.effective;
         bin.on_demand += kept_on_demand(row);
     }
     bins
@@ -293,12 +310,16 @@ mod tests {
     #[test]
     fn every_day_of_a_period_has_its_column_and_of_a_long_one_every_week() {
         let row = |day: &str, category: Category, dollars: i64| ReportRow {
-            keys: vec![day.to_owned(), "lab".to_owned(), category.to_string()],
+            keys: vec![
+                ReportKey::Day(format!("{day}T00:00:00Z").parse().unwrap()),
+                ReportKey::Name("lab".into()),
+                ReportKey::Category(category),
+            ],
             costs: bursar_model::Costs {
                 on_demand: Usd::from_dollars(3 * dollars),
                 ..bursar_model::Costs::all(Usd::from_dollars(dollars))
             },
-            by_category: BTreeMap::new(),
+            by_category: Default::default(),
             time: Span::ZERO,
         };
         let rows = [

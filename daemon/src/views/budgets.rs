@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bursar_ledger::{BurnDown, Spending};
 use bursar_model::{Budget, BudgetKey, ExperimentId, Period, Span, SweepId, Timestamp, Usd};
-use bursar_store::{ChargeFilter, Dimension, ReportFilter, ReportQuery, StoreError};
+use bursar_store::{ChargeFilter, ReportFilter, SeriesUnit, StoreError};
 
 use super::{
     Views,
@@ -87,14 +87,10 @@ impl Views {
         from: Timestamp,
         began: Timestamp,
     ) -> Result<Vec<(Period, Usd)>, StoreError> {
-        let filter = charged_to(key);
-        let query = ReportQuery { by: vec![Dimension::Day], since: Some(from), until: None, filter };
-        let rows = self.reader.report(&query)?.into_iter();
-        let dated = rows.filter_map(|row| {
-            let day: Timestamp = format!("{}T00:00:00Z", row.keys.first()?).parse().ok()?;
-            Some((Period::new(day.max(from).max(began), day + DAY), row.costs.effective))
-        });
-        Ok(dated.collect())
+        let days = self.reader.spend_series(&ReportFilter::of(key), Some(from), None, SeriesUnit::Day)?;
+        let within =
+            |(day, amount): (Period, Usd)| (Period::new(day.from.max(from).max(began), day.to), amount);
+        Ok(days.into_iter().map(within).collect())
     }
 
     /// When the first charge of all begins: from then on the record is complete.
@@ -126,18 +122,6 @@ impl Views {
             names.insert(BudgetKey::Experiment(row.experiment.id), row.experiment.name.to_string());
         }
         Ok(names)
-    }
-}
-
-/// The charges that count in a budget.
-pub(crate) fn charged_to(key: &BudgetKey) -> ReportFilter {
-    let all = ReportFilter::default();
-    match key {
-        BudgetKey::Installation => all,
-        BudgetKey::Project(name) => ReportFilter { project: Some(name.clone()), ..all },
-        BudgetKey::User(name) => ReportFilter { user: Some(name.clone()), ..all },
-        BudgetKey::Sweep(id) => ReportFilter { sweep: Some(*id), ..all },
-        BudgetKey::Experiment(id) => ReportFilter { experiment: Some(*id), ..all },
     }
 }
 

@@ -1,6 +1,8 @@
 //! What people ask for, in their words: ids or names, dates, dimensions, cursors. Turned here, and nowhere else, into
 //! what the store understands, so that the API and the command line mean the same by them.
 
+use std::collections::BTreeMap;
+
 use bursar_model::{BudgetKey, ExperimentId, SweepId, Timestamp};
 use bursar_store::{Cursor, Dimension, ExperimentFilter, ReportFilter, ReportQuery, StoreError, SweepFilter};
 use serde::{Deserialize, Serialize};
@@ -59,6 +61,8 @@ pub struct ReportWanted {
     pub user: Option<String>,
     /// At this provider.
     pub provider: Option<String>,
+    /// Of experiments whose spec has all of these labels: `KEY=VALUE` with commas between.
+    pub label: Option<String>,
 }
 
 /// Why there is no answer.
@@ -208,26 +212,22 @@ impl Views {
     }
 
     pub(crate) fn report_query(&self, wanted: &ReportWanted) -> Result<ReportQuery, ViewError> {
-        let ReportWanted { by, since, until, experiment, sweep, project, user, provider } = wanted;
+        let ReportWanted { by, since, until, experiment, sweep, project, user, provider, label } = wanted;
         let experiment = experiment.as_deref().map(|named| self.experiment_id(named)).transpose()?;
+        let (since, until) = time_range(since.as_deref(), until.as_deref(), self.now)?;
         Ok(ReportQuery {
             by: dimensions(by.as_deref().unwrap_or("project"))?,
-            since: self.moment("since", since.as_deref())?,
-            until: self.moment("until", until.as_deref())?,
+            since,
+            until,
             filter: ReportFilter {
                 experiment,
                 sweep: self.wanted_sweep(sweep.as_deref())?,
                 project: project.as_deref().map(Into::into),
                 user: user.as_deref().map(Into::into),
                 provider: provider.as_deref().map(Into::into),
+                labels: labels(label.as_deref().unwrap_or_default())?,
             },
         })
-    }
-
-    fn moment(&self, key: &str, text: Option<&str>) -> Result<Option<Timestamp>, ViewError> {
-        let read =
-            |text| moment(text, self.now).map_err(|error| ViewError::Malformed(format!("{key}: {error}")));
-        text.map(read).transpose()
     }
 
     fn experiment_id(&self, named: &str) -> Result<ExperimentId, ViewError> {
@@ -252,6 +252,23 @@ impl Views {
 /// Bearers of one name that are looked at; nobody reads a longer list to find the one that was meant.
 const LIKELY_MAX: u32 = 20;
 
+/// From when until when, as people write it at `now`.
+///
+/// # Errors
+/// When either is no moment.
+pub fn time_range(
+    since: Option<&str>,
+    until: Option<&str>,
+    now: Timestamp,
+) -> Result<(Option<Timestamp>, Option<Timestamp>), ViewError> {
+    Ok((moment_of("since", since, now)?, moment_of("until", until, now)?))
+}
+
+fn moment_of(key: &str, text: Option<&str>, now: Timestamp) -> Result<Option<Timestamp>, ViewError> {
+    let read = |text| moment(text, now).map_err(|error| ViewError::Malformed(format!("{key}: {error}")));
+    text.map(read).transpose()
+}
+
 /// The only one there is, if there is any.
 fn only<T: Copy + ToString>(named: &str, found: impl Iterator<Item = T>) -> Result<Option<T>, ViewError> {
     let found: Vec<T> = found.collect();
@@ -266,16 +283,18 @@ fn only<T: Copy + ToString>(named: &str, found: impl Iterator<Item = T>) -> Resu
 }
 
 fn dimensions(names: &str) -> Result<Vec<Dimension>, ViewError> {
-    let known = || Dimension::ALL.map(|dimension| dimension.to_string()).join(", ");
-    names
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            Dimension::ALL
-                .into_iter()
-                .find(|dimension| dimension.to_string() == name)
-                .ok_or_else(|| ViewError::Malformed(format!("by: `{name}` is none of {}", known())))
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| name.parse().map_err(|error| ViewError::Malformed(format!("by: {error}")))).collect()
+}
+
+fn labels(wanted: &str) -> Result<BTreeMap<String, String>, ViewError> {
+    let wanted = wanted.split(',').map(str::trim).filter(|label| !label.is_empty());
+    wanted
+        .map(|label| {
+            let (key, value) = label
+                .split_once('=')
+                .ok_or_else(|| ViewError::Malformed(format!("label: `{label}` is not KEY=VALUE")))?;
+            Ok((key.to_owned(), value.to_owned()))
         })
         .collect()
 }

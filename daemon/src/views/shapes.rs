@@ -449,12 +449,12 @@ pub(super) fn instance_view(instance: Instance) -> InstanceView {
 pub(super) fn report_line(row: ReportRow) -> ReportLine {
     let ReportRow { keys, costs, by_category, time } = row;
     ReportLine {
-        keys,
+        keys: keys.iter().map(ToString::to_string).collect(),
         cost: costs.effective,
         contracted_cost: costs.contracted,
         list_cost: costs.list,
         on_demand_cost: costs.on_demand,
-        by_category,
+        by_category: by_category.costs().collect(),
         seconds: time.as_millis() as f64 / 1000.0,
         expected_cost: None,
     }

@@ -160,7 +160,7 @@ impl Row<'_> {
         row.decimal("ContractedUnitPrice", unit_price(|prices| prices.contracted))?;
         row.usd("EffectiveCost", Some(costs.effective))?;
         row.null("InvoiceId")?;
-        row.text("InvoiceIssuerName", Some(vendor.issuer))?;
+        row.text("InvoiceIssuerName", Some(vendor.provider))?;
         row.usd("ListCost", Some(costs.list))?;
         row.decimal("ListUnitPrice", unit_price(|prices| prices.list))?;
         row.text("PricingCategory", Some(pricing_category(instance.capacity_type)))?;
@@ -256,8 +256,8 @@ impl<W: io::Write> Fields<'_, W> {
 
 /// Who is who behind an instance.
 struct VendorNames<'a> {
+    /// Also the one that sends the invoice.
     provider: &'a str,
-    issuer: &'a str,
     service: &'static str,
     subcategory: &'static str,
 }
@@ -267,18 +267,15 @@ impl<'a> VendorNames<'a> {
         let (provider, service) = match row.charge.instance.vendor {
             Vendor::Aws => ("AWS", "Amazon Elastic Compute Cloud"),
             Vendor::Gcp => ("Google Cloud", "Compute Engine"),
-            Vendor::Local => (row.charge.instance.provider, "Local Machines"),
+            // Nobody sends an invoice for machines of one's own: the installation provides them and bills itself.
+            Vendor::Local => (row.account.name.as_str(), "Local Machines"),
             Vendor::Other => (row.charge.instance.provider, "Virtual Machines"),
         };
-        // Nobody sends an invoice for machines of one's own: the installation bills itself.
-        match row.charge.instance.vendor {
-            Vendor::Local => {
-                Self { provider, issuer: &row.account.name, service, subcategory: "Other (Compute)" }
-            }
-            Vendor::Aws | Vendor::Gcp | Vendor::Other => {
-                Self { provider, issuer: provider, service, subcategory: "Virtual Machines" }
-            }
-        }
+        let subcategory = match row.charge.instance.vendor {
+            Vendor::Local => "Other (Compute)",
+            Vendor::Aws | Vendor::Gcp | Vendor::Other => "Virtual Machines",
+        };
+        Self { provider, service, subcategory }
     }
 }
 

@@ -86,7 +86,7 @@ const KINDS: [Kind; 4] = [
     ("g5.xlarge", Some(("A10G", 1)), 4_000, 16_384, 1_006_000_000),
     ("p4d.24xlarge", Some(("A100", 8)), 96_000, 1_179_648, 32_772_600_000),
     ("c7i.large", None, 2_000, 4_096, 89_250_000),
-    ("mini", None, 500, 1_000, 0),
+    ("mini", None, 500, 1_000, 12_500_000),
 ];
 
 /// The installation whose charges these are.

@@ -25,6 +25,7 @@ pub struct Script {
     pub epoch: u64,
     ids: IdGen,
     events: Vec<Event>,
+    charged: Vec<Charge>,
 }
 
 impl Script {
@@ -33,7 +34,14 @@ impl Script {
     pub fn new(loaded: Loaded) -> Self {
         let Loaded { fleet, epoch, highest_id } = loaded;
         let now = Timestamp::from_millis(1_795_000_000_000 + epoch as i64 * 86_400_000);
-        Self { fleet, now, epoch, ids: IdGen::new(highest_id ^ epoch), events: Vec::new() }
+        Self {
+            fleet,
+            now,
+            epoch,
+            ids: IdGen::new(highest_id ^ epoch),
+            events: Vec::new(),
+            charged: Vec::new(),
+        }
     }
 
     /// Applies an event and keeps it for the next commit.
@@ -59,12 +67,18 @@ impl Script {
 
     /// Queues an experiment with one of some specs, as a trial where there is a sweep.
     pub fn queue(&mut self, name: &str, spec: u8, sweep: Option<SweepId>) -> ExperimentId {
+        self.queue_for(name, spec, Account { project: "vision".into(), user: "ada".into(), sweep })
+    }
+
+    /// Queues an experiment that this account pays for.
+    pub fn queue_for(&mut self, name: &str, spec: u8, account: Account) -> ExperimentId {
         let id = self.ids.experiment(self.now);
         let spec_id = SpecId::from_digest([spec; 16]);
         if !self.fleet.specs.contains_key(&spec_id) {
             self.then(Event::SpecAdded { id: spec_id, spec: Arc::new(a_spec(spec)) });
         }
-        let params = match sweep {
+        let alone = account.sweep.is_none();
+        let params = match account.sweep {
             Some(_) => BTreeMap::from([
                 ("LR".to_owned(), ParamValue::Float(awkward(spec.into()))),
                 ("DEPTH".to_owned(), ParamValue::Int(i64::from(spec))),
@@ -72,11 +86,10 @@ impl Script {
             ]),
             None => BTreeMap::new(),
         };
-        let account = Arc::new(Account { project: "vision".into(), user: "ada".into(), sweep });
         let experiment = Experiment {
             id,
             name: name.into(),
-            account,
+            account: Arc::new(account),
             spec: spec_id,
             params,
             queued_at: self.now,
@@ -89,7 +102,7 @@ impl Script {
             metrics: BTreeMap::new(),
             cancelled: false,
             // Those of no sweep have an estimate, so that both are stored.
-            expected: sweep.is_none().then(|| CostEstimate {
+            expected: alone.then(|| CostEstimate {
                 expected: Usd::from_nanos(i64::from(spec) + 2),
                 low: Usd::ZERO,
                 high: Usd::from_dollars(3),
@@ -140,7 +153,12 @@ impl Script {
 
     /// Brings up an instance that these experiments pay for in equal parts.
     pub fn instance(&mut self, payers: &[ExperimentId]) -> InstanceId {
-        let id = self.intend(payers);
+        self.instance_at((self.fleet.instances.len() % 3) as u8, payers)
+    }
+
+    /// Brings one up at one of some places.
+    pub fn instance_at(&mut self, place: u8, payers: &[ExperimentId]) -> InstanceId {
+        let id = self.intend(place, payers);
         self.launch(id);
         self.then(Event::AgentRegistered { instance: id, at: self.now, token_digest: "b2".to_owned() });
         id
@@ -154,7 +172,7 @@ impl Script {
     }
 
     /// Charges an instance for some time, to all that have a share of it, for this.
-    pub fn charge(&mut self, instance: InstanceId, span: Span, category: Category) {
+    pub fn charge(&mut self, instance: InstanceId, span: Span, category: Category) -> Charge {
         let found = &self.fleet.instances[&instance];
         let rates = found.rates_at(found.price);
         let total = i64::from(found.total_weight());
@@ -178,7 +196,22 @@ impl Script {
         let held =
             found.shares.iter().map(|(payer, share)| (*payer, share.held.saturating_sub(Usd::from_nanos(1))));
         let held = held.collect();
-        self.then(Event::Charged { charge, meter, held });
+        self.charged.push(charge.clone());
+        self.then(Event::Charged { charge: charge.clone(), meter, held });
+        charge
+    }
+
+    /// Mends the charge that a number stands for by a part of what it cost, be its instance over or not.
+    pub fn correct(&mut self, pick: usize) {
+        if self.charged.is_empty() {
+            return;
+        }
+        let charge = self.charged[pick % self.charged.len()].clone();
+        let part = |cost: Usd| Usd::from_nanos(cost.as_nanos() / 7 * (pick as i64 % 5 - 2));
+        let lines =
+            charge.lines.iter().map(|line| ChargeLine { costs: line.costs.map(part), ..line.clone() });
+        let charge = Charge { class: ChargeClass::Correction, lines: lines.collect(), ..charge };
+        self.then(Event::BillCorrected { charge });
     }
 
     /// Ends an attempt.
@@ -208,7 +241,7 @@ impl Script {
             4 | 5 => {
                 let payers: Vec<_> = queued.iter().copied().take(pick % 3 + 1).collect();
                 if pick.is_multiple_of(4) {
-                    self.intend(&payers);
+                    self.intend((pick % 3) as u8, &payers);
                 } else {
                     self.instance(&payers);
                 }
@@ -325,6 +358,7 @@ impl Script {
         let id = found.id;
         let is_up = matches!(found.state, InstanceState::Ready { .. } | InstanceState::Draining { .. });
         match kind {
+            15 if pick.is_multiple_of(4) => self.correct(pick / 4),
             15 if found.meter.from.is_some() => {
                 let category = Category::ALL[pick % 5];
                 self.charge(id, Span::from_millis((pick % 7_200_000) as i64), category);
@@ -375,7 +409,7 @@ impl Script {
         }
     }
 
-    fn intend(&mut self, payers: &[ExperimentId]) -> InstanceId {
+    fn intend(&mut self, place: u8, payers: &[ExperimentId]) -> InstanceId {
         let id = self.ids.instance(self.now);
         let share = |payer: &ExperimentId| {
             let account = self.fleet.experiments[payer].account.clone();
@@ -383,7 +417,7 @@ impl Script {
         };
         let instance = Instance {
             id,
-            offering: an_offering((self.fleet.instances.len() % 3) as u8),
+            offering: an_offering(place),
             state: InstanceState::Intended { at: self.now },
             cloud_id: None,
             disk_gib: 100,
@@ -476,7 +510,13 @@ fn a_spec(number: u8) -> ExperimentSpec {
         checkpoint: CheckpointSpec::default(),
         estimate: None,
         num_nodes: 1,
-        labels: BTreeMap::new(),
+        labels: match number % 3 {
+            0 => BTreeMap::new(),
+            kind => BTreeMap::from([
+                ("team".to_owned(), format!("{kind}")),
+                ("goal".to_owned(), "a, b".to_owned()),
+            ]),
+        },
     }
 }
 

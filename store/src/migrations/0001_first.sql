@@ -143,6 +143,7 @@ CREATE TABLE charges (
   on_demand_price INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX charges_instance ON charges (instance);
+CREATE INDEX charges_since ON charges (since);
 
 -- `millis` is the payer's part of the instance's time, so that times add up as money does.
 CREATE TABLE charge_lines (
@@ -177,7 +178,7 @@ CREATE TABLE sums (
 
 -- What the sums are sums of.
 CREATE VIEW costs AS
-SELECT charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
+SELECT charges.seq, charges.instance, charges.since AS at, charges.since / 86400000 AS day, account, experiment, place, category,
        effective, contracted, list, on_demand, millis
 FROM charges
 JOIN charge_lines ON charge_lines.charge = charges.seq

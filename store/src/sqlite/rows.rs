@@ -14,7 +14,7 @@ use rusqlite::{
     types::{FromSqlError, Type, Value, ValueRef},
 };
 use rustc_hash::FxHashMap;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The columns that `experiment` reads, in its order.
 pub(crate) const EXPERIMENT_COLUMNS: &str = "id, state, name, account, spec, params, queued_at, detail, attempts, \
@@ -97,6 +97,20 @@ impl<'c> Specs<'c> {
     pub(crate) fn into_known(self) -> Vec<(SpecId, Arc<ExperimentSpec>)> {
         self.known.into_iter().collect()
     }
+}
+
+/// The labels of a spec: a small part of it, and all that reports and exports want of it.
+pub(crate) fn labels(
+    connection: &Connection,
+    spec: SpecId,
+) -> rusqlite::Result<Arc<BTreeMap<String, String>>> {
+    #[derive(Deserialize)]
+    struct Labelled {
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    }
+    let mut statement = connection.prepare_cached("SELECT body FROM specs WHERE id = ?1")?;
+    statement.query_row([spec.to_bytes()], |row| json(row, 0).map(|Labelled { labels }| Arc::new(labels)))
 }
 
 /// Reads `EXPERIMENT_COLUMNS`.

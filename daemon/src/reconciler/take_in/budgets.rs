@@ -6,13 +6,12 @@ use bursar_model::{
     Account, BudgetKey, BudgetTerms, ChargeLine, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
 };
 use bursar_policies::budgets::told_to_stop;
-use bursar_store::{Commit, ReportQuery, Store, StoreError};
+use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
 use tracing::error;
 
 use crate::{
     inbox::SetBudgetError,
     reconciler::{Reconciler, Turn, chain},
-    views::charged_to,
 };
 
 impl<S: Store> Reconciler<S> {
@@ -92,7 +91,7 @@ impl<S: Store> Reconciler<S> {
 
     /// What was charged to a budget in a window, or ever.
     fn spent_in(&self, key: &BudgetKey, window: Option<Period>, turn: &Turn) -> Result<Usd, StoreError> {
-        let filter = charged_to(key);
+        let filter = ReportFilter::of(key);
         let since = window.map(|window| window.from);
         let rows = self.store.reader().report(&ReportQuery { since, filter, ..ReportQuery::default() })?;
         let stored: Usd = rows.iter().map(|row| row.costs.effective).sum();
