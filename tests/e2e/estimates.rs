@@ -1,9 +1,9 @@
 //! What work is expected to cost before it runs, and what it did.
 
 use bursar_tests::{
-    Installation,
+    Installation, PATIENCE,
     installation::{QUICK, text},
-    nanos,
+    nanos, until,
 };
 
 /// A cent for ten seconds; on spot a third of it.
@@ -17,9 +17,18 @@ providers:
       small: {cpus: 1, memory: 2, on_demand: 3.6}
 ";
 
+/// A daemon that knows its first prices: before, there is nothing to estimate with.
+fn with_prices(configuration: &str) -> Installation {
+    let installation = Installation::started(configuration);
+    until("prices are known", PATIENCE, || {
+        (!installation.json(&["offers"]).as_array().unwrap().is_empty()).then_some(())
+    });
+    installation
+}
+
 #[test]
 fn a_plan_says_what_it_is_expected_to_cost_and_for_how_many_trials_the_budget_pays() {
-    let installation = Installation::started(FIRM);
+    let installation = with_prices(FIRM);
     let sweep = "name: grid\nproject: lab\nrun: sleep 1\nestimate: {duration: 1s}\n\
                  checkpoint: {interval: 500ms}\nsweep: {matrix: {x: 0..81}, max_parallel: 1, budget: 0.0275}\n";
     installation.write("grid.yaml", sweep);
@@ -53,7 +62,7 @@ fn a_plan_says_what_it_is_expected_to_cost_and_for_how_many_trials_the_budget_pa
 
 #[test]
 fn an_estimate_is_kept_and_held_against_the_cost_also_after_a_restart() {
-    let mut installation = Installation::started(FIRM);
+    let mut installation = with_prices(FIRM);
     let id = installation.submit("name: told\nproject: lab\nrun: sleep 1\nestimate: {duration: 1s}\n");
     let silent = installation.submit("name: silent\nproject: lab\nrun: sleep 0.1\n");
     let _ = installation.until_state(&id, "succeeded");
@@ -81,7 +90,7 @@ fn an_estimate_is_kept_and_held_against_the_cost_also_after_a_restart() {
 
 #[test]
 fn three_that_finished_speak_for_the_next_of_their_name() {
-    let installation = Installation::started(QUICK);
+    let installation = with_prices(QUICK);
     let spec = "name: habit\nspot_policy: on-demand\nrun: sleep 0.2\n";
     let mut costs = Vec::new();
     for _ in 0..3 {
@@ -102,7 +111,7 @@ fn three_that_finished_speak_for_the_next_of_their_name() {
 
 #[test]
 fn an_instance_is_shown_with_its_prices_on_every_basis_and_its_terms() {
-    let installation = Installation::started(
+    let installation = with_prices(
         "policy: {lease: 20s, drain_allowance: 30s, idle_duration: 1s, heartbeat: 500ms, observe_interval: 300ms}\n\
          pricing: {discounts: [{provider: local, percent: 50}]}\n\
          providers:\n  local:\n    type: local\n    billing: {granularity: 1s, minimum: 2s}\n    types:\n      \
