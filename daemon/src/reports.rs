@@ -69,8 +69,8 @@ pub struct Totals {
 pub struct Breakdown {
     /// By category. Every charge is in exactly one.
     pub by_category: BTreeMap<Category, Usd>,
-    /// The part of [`Category::Run`] that attempts cost which failed; none where that was not added up.
-    pub failed_attempts: Option<Usd>,
+    /// The part of [`Category::Run`] that attempts cost which failed.
+    pub failed_attempts: Usd,
 }
 
 /// Money that brought no result, by name. What is none of these is work that was kept.
@@ -205,14 +205,8 @@ impl Breakdown {
             Waste::Idle => self.category(Category::Idle),
             Waste::Drain => self.category(Category::Drain),
             Waste::Lost => self.category(Category::Lost),
-            Waste::FailedAttempts => self.failed_attempts.unwrap_or_default(),
+            Waste::FailedAttempts => self.failed_attempts,
         }
-    }
-
-    /// The kinds of waste that are known of it, in the order of reports.
-    pub fn kinds(&self) -> impl Iterator<Item = Waste> {
-        let failed_are_known = self.failed_attempts.is_some();
-        Waste::ALL.into_iter().filter(move |kind| *kind != Waste::FailedAttempts || failed_are_known)
     }
 
     /// This and another together.
@@ -220,8 +214,7 @@ impl Breakdown {
         for (category, amount) in &other.by_category {
             *self.by_category.entry(*category).or_default() += *amount;
         }
-        let failed = self.failed_attempts.zip(other.failed_attempts);
-        self.failed_attempts = failed.map(|(mine, others)| mine + others);
+        self.failed_attempts += other.failed_attempts;
     }
 
     /// All waste. The kinds do not overlap: work that was lost is no longer `run`.

@@ -224,6 +224,16 @@ pub enum BudgetAlert {
     },
 }
 
+/// What was charged to a budget, added up anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counted {
+    /// In its window.
+    pub spent: Usd,
+    /// For time after it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ahead: Usd,
+}
+
 /// Who laid down the terms of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
@@ -291,14 +301,16 @@ impl Budget {
         terms: Option<Arc<BudgetTerms>>,
         by: &SetBy,
         window: Option<Period>,
-        spent: Option<Usd>,
+        counted: Option<Counted>,
     ) {
         if *by == SetBy::Configuration {
             self.configured = terms.clone();
         }
         self.terms = terms;
         self.window = window;
-        self.spent = spent.unwrap_or(self.spent);
+        if let Some(Counted { spent, ahead }) = counted {
+            (self.spent, self.ahead) = (spent, ahead);
+        }
         self.landing = None;
         self.land();
         // What was told of the old limit and is true of the new one is not told again.

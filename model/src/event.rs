@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::{BudgetAlert, BudgetKey, BudgetTerms, SetBy},
+    budget::{BudgetAlert, BudgetKey, BudgetTerms, Counted, SetBy},
     charge::Charge,
     experiment::{Attempt, AttemptEnd, Experiment, Outcome, StopReason, Sweep},
     id::{AttemptId, ExperimentId, InstanceId, NotificationId},
@@ -64,9 +64,9 @@ pub enum Event {
         /// The window that counts now, where the terms have windows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<Period>,
-        /// What was spent in that window, where it is not the one that counted before.
+        /// What counts in that window, where it is not the one that counted before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        spent: Option<Usd>,
+        counted: Option<Counted>,
     },
     /// A new window of a budget began, with nothing spent.
     BudgetWindowBegan {

@@ -25,7 +25,7 @@ pub mod time;
 
 pub use self::{
     asha::{Asha, AshaMode, AshaRules, Rung, Standing},
-    budget::{Account, Budget, BudgetAlert, BudgetKey, BudgetTerms, OnExhausted, SetBy, Told},
+    budget::{Account, Budget, BudgetAlert, BudgetKey, BudgetTerms, Counted, OnExhausted, SetBy, Told},
     charge::{Category, Charge, ChargeClass, ChargeLine},
     event::Event,
     experiment::{

@@ -111,7 +111,7 @@ impl Running {
             };
             let window = Some(month.window_at(BEGAN));
             let (terms, by) = (Some(Arc::new(terms)), SetBy::Configuration);
-            self.apply(&Event::BudgetSet { key, terms, by, window, spent: None });
+            self.apply(&Event::BudgetSet { key, terms, by, window, counted: None });
         }
     }
 

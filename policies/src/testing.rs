@@ -138,7 +138,7 @@ impl World {
     pub(crate) fn set_terms(&mut self, key: BudgetKey, terms: BudgetTerms) {
         let window = terms.schedule.as_ref().map(|schedule| schedule.window_at(self.now));
         let (terms, by) = (Some(Arc::new(terms)), SetBy::Configuration);
-        self.apply(&Event::BudgetSet { key, terms, by, window, spent: None });
+        self.apply(&Event::BudgetSet { key, terms, by, window, counted: None });
     }
 
     pub(crate) fn sweep(&mut self, trials: u32, max_parallel: Option<u32>) -> SweepId {

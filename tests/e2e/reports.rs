@@ -32,8 +32,7 @@ fn a_page_of_the_daemon_and_of_the_store_show_the_same_sums() {
     for shown in ["ours", "a-name", "lab", "installation", "Spend over time"] {
         assert!(page.contains(shown), "{shown}");
     }
-    // Nobody adds up what failed attempts cost yet, and the page does not say that it was nothing.
-    assert!(!page.contains("failed attempts"));
+    assert!(page.contains("failed attempts"));
 
     let markdown = installation.bursar(&["report", "--format", "markdown"]).with_code(0).stdout;
     installation.stop();

@@ -189,7 +189,7 @@ fn title(wanted: &ReportWanted) -> String {
 /// Of rows by category.
 fn totals(rows: &[ReportRow], failed_attempts: Usd) -> Totals {
     let mut totals = Totals::default();
-    totals.spent.failed_attempts = Some(failed_attempts);
+    totals.spent.failed_attempts = failed_attempts;
     for row in rows {
         for (category, amount) in row.by_category.costs() {
             *totals.spent.by_category.entry(category).or_default() += amount;
@@ -219,7 +219,7 @@ fn projects(rows: Vec<ReportRow>, failed: &BTreeMap<ProjectName, Usd>) -> Vec<Pr
         .map(|row| ProjectSpend {
             spent: Breakdown {
                 by_category: row.by_category.costs().collect(),
-                failed_attempts: Some(failed_attempts(row.keys.first(), failed)),
+                failed_attempts: failed_attempts(row.keys.first(), failed),
             },
             project: row.keys.first().map(ToString::to_string).unwrap_or_default(),
         })

@@ -39,7 +39,6 @@ pub fn html(report: &SpendReport) -> String {
         budgets: (!report.budgets.is_empty()).then(|| budgets(report)),
         burndowns: burndowns(report),
         estimates: (!report.estimates.is_empty()).then(|| estimates(&report.estimates)),
-        failed_are_known: report.totals.spent.failed_attempts.is_some(),
         top: (!report.top.is_empty()).then(|| top(&report.top)),
         table_heading: heading_of(&report.table),
         table: (!report.table.rows.is_empty()).then(|| asked_for(&report.table)),
@@ -63,7 +62,6 @@ struct Page<'a> {
     budgets: Option<Table>,
     burndowns: Vec<Figure>,
     estimates: Option<Table>,
-    failed_are_known: bool,
     top: Option<Table>,
     table_heading: String,
     table: Option<Table>,
@@ -125,11 +123,11 @@ fn waste(report: &SpendReport) -> Option<Figure> {
     let words = Words { id: "waste", title: "Kinds of waste by project", description: &lead };
     let pictures = both(|size| chart::waste(&words, size, &projects));
     let mut head = vec![("Project".to_owned(), false)];
-    head.extend(spent.kinds().map(|kind| (capitalised(&kind.to_string()), true)));
+    head.extend(Waste::ALL.iter().map(|kind| (capitalised(&kind.to_string()), true)));
     head.extend([("Wasted".to_owned(), true), ("Of its spend".to_owned(), true)]);
     let row = |name: &str, spent: &Breakdown| {
         let mut cells = vec![Cell::Text(name.to_owned())];
-        cells.extend(report.totals.spent.kinds().map(|kind| Cell::Number(money(spent.waste(kind)))));
+        cells.extend(Waste::ALL.iter().map(|kind| Cell::Number(money(spent.waste(*kind)))));
         cells.push(Cell::Number(money(spent.wasted())));
         cells.push(Cell::Number(percent(spent.wasted(), spent.total())));
         cells

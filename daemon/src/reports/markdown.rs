@@ -84,7 +84,7 @@ fn waste(text: &mut String, report: &SpendReport) {
         return;
     }
     *text += "### Waste\n\n";
-    let kinds: Vec<Waste> = report.totals.spent.kinds().collect();
+    let kinds = Waste::ALL;
     let names: Vec<String> = kinds.iter().map(ToString::to_string).collect();
     let mut head = vec![("project", false)];
     head.extend(names.iter().map(|name| (name.as_str(), true)));

@@ -60,7 +60,7 @@ pub(super) fn wasteful(projects: &[ProjectSpend]) -> Vec<ProjectSpend> {
     let rest = ranked.split_off(ranked.len().min(BARS_MAX));
     let mut shown: Vec<ProjectSpend> = ranked.into_iter().cloned().collect();
     if !rest.is_empty() {
-        let mut spent = Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() };
+        let mut spent = Breakdown::default();
         for project in &rest {
             spent.add(&project.spent);
         }
@@ -103,7 +103,7 @@ mod tests {
                 project: format!("p{n}"),
                 spent: Breakdown {
                     by_category: [(Category::Idle, Usd::from_dollars(n))].into(),
-                    failed_attempts: None,
+                    failed_attempts: Usd::ZERO,
                 },
             })
             .collect();

@@ -214,7 +214,7 @@ fn the_markdown_of_a_first_day() {
 #[test]
 fn kinds_of_waste_and_kept_work_are_all_of_the_spend() {
     let spent = sample::november().totals.spent;
-    let kept = spent.category(Category::Run) - spent.failed_attempts.unwrap();
+    let kept = spent.category(Category::Run) - spent.failed_attempts;
     assert_eq!(kept + spent.wasted(), spent.total());
 }
 

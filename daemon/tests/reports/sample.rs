@@ -35,7 +35,7 @@ pub(crate) fn november() -> SpendReport {
         projects.push(ProjectSpend { project: name.to_owned(), spent: breakdown(name, spent) });
     }
     projects.sort_by_key(|project| std::cmp::Reverse(project.spent.total()));
-    let mut spent = Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() };
+    let mut spent = Breakdown::default();
     for project in &projects {
         spent.add(&project.spent);
     }
@@ -90,10 +90,7 @@ pub(crate) fn first_day() -> SpendReport {
         installation: "Acme Research".to_owned(),
         period,
         generated_at: at("2026-11-01T09:00:00Z"),
-        totals: Totals {
-            spent: Breakdown { failed_attempts: Some(Usd::ZERO), ..Breakdown::default() },
-            ..Totals::default()
-        },
+        totals: Totals { spent: Breakdown::default(), ..Totals::default() },
         timeline: vec![bin],
         table: ReportView {
             by: vec!["project".to_owned()],
@@ -183,7 +180,7 @@ fn breakdown(name: &str, spent: Usd) -> Breakdown {
     .into();
     let rest = spent - by_category.values().copied().sum();
     by_category.insert(Category::Run, rest);
-    Breakdown { by_category, failed_attempts: Some(part(spent, failed)) }
+    Breakdown { by_category, failed_attempts: part(spent, failed) }
 }
 
 fn line(project: &ProjectSpend) -> ReportLine {

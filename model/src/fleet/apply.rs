@@ -62,8 +62,8 @@ impl Fleet {
                 }
                 Ok(())
             }
-            Event::BudgetSet { key, terms, by, window, spent } => {
-                self.budget_mut(key).set_terms(terms.clone(), by, *window, *spent);
+            Event::BudgetSet { key, terms, by, window, counted } => {
+                self.budget_mut(key).set_terms(terms.clone(), by, *window, *counted);
                 Ok(())
             }
             Event::BudgetWindowBegan { key, window } => {

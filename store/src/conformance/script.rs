@@ -136,7 +136,7 @@ impl Script {
             terms: Some(Arc::new(BudgetTerms::of(Usd::from_dollars(20)))),
             by: SetBy::Spec,
             window: None,
-            spent: None,
+            counted: None,
         });
         for trial in 0..trials {
             let experiment = self.queue(&format!("lr-{trial}"), trial % 3, Some(id));

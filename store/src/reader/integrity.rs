@@ -178,7 +178,7 @@ const DANGLING: &str = "
 mod tests {
     use std::sync::Arc;
 
-    use bursar_model::{BudgetTerms, Category, Event, Period, Schedule, SetBy, Span};
+    use bursar_model::{BudgetTerms, Category, Counted, Event, Period, Schedule, SetBy, Span};
 
     use super::*;
     use crate::{Durability, OpenOptions, SqliteStore, Store, conformance::Script};
@@ -197,7 +197,7 @@ mod tests {
             terms,
             by: SetBy::Configuration,
             window: Some(window),
-            spent: Some(Usd::ZERO),
+            counted: Some(Counted::default()),
         });
         let instance = script.instance(&payers);
         script.charge(instance, hour, Category::Run);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    Account, BudgetKey, BudgetTerms, ChargeLine, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
+    BudgetKey, BudgetTerms, Charge, ChargeLine, Counted, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
 };
 use bursar_policies::budgets::told_to_stop;
 use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
@@ -78,37 +78,53 @@ impl<S: Store> Reconciler<S> {
             |terms: &Option<Arc<BudgetTerms>>| terms.as_ref().and_then(|terms| terms.schedule.clone());
         let before = self.fleet.budgets.get(&key);
         let (wanted, had) = (schedule_of(&terms), before.and_then(|budget| schedule_of(&budget.terms)));
-        let (window, spent) = if wanted == had {
+        let (window, counted) = if wanted == had {
             (before.and_then(|budget| budget.window), None)
         } else {
             // Another way of counting: what counts now is added up from the charges.
             let window = wanted.map(|schedule| schedule.window_at(now));
-            (window, Some(self.spent_in(&key, window, turn)?))
+            (window, Some(self.count(&key, window, turn)?))
         };
-        self.record(Event::BudgetSet { key, terms, by, window, spent }, turn);
+        self.record(Event::BudgetSet { key, terms, by, window, counted }, turn);
         Ok(())
     }
 
-    /// What was charged to a budget in a window, or ever.
-    fn spent_in(&self, key: &BudgetKey, window: Option<Period>, turn: &Turn) -> Result<Usd, StoreError> {
+    /// What was charged to a budget in a window and for time after it, or ever.
+    fn count(&self, key: &BudgetKey, window: Option<Period>, turn: &Turn) -> Result<Counted, StoreError> {
+        let Some(window) = window else {
+            return Ok(Counted { spent: self.charged(key, None, None, turn)?, ahead: Usd::ZERO });
+        };
+        Ok(Counted {
+            spent: self.charged(key, Some(window.from), Some(window.to), turn)?,
+            ahead: self.charged(key, Some(window.to), None, turn)?,
+        })
+    }
+
+    fn charged(
+        &self,
+        key: &BudgetKey,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        turn: &Turn,
+    ) -> Result<Usd, StoreError> {
         let filter = ReportFilter::of(key);
-        let since = window.map(|window| window.from);
-        let rows = self.store.reader().report(&ReportQuery { since, filter, ..ReportQuery::default() })?;
-        let stored: Usd = rows.iter().map(|row| row.costs.effective).sum();
+        let query = ReportQuery { since, until, filter, ..ReportQuery::default() };
+        let stored: Usd = self.store.reader().report(&query)?.iter().map(|row| row.costs.effective).sum();
         // What this very turn has charged is not stored yet.
-        let counts =
-            |account: &Account, payer: ExperimentId| account.budgets(payer).any(|above| above == *key);
-        let charged = turn.events.iter().filter_map(|event| {
+        let charges = turn.events.iter().filter_map(|event| {
             if let Event::Charged { charge, .. } | Event::BillCorrected { charge } = event {
                 Some(charge)
             } else {
                 None
             }
         });
-        let in_window = charged.filter(|charge| since.is_none_or(|since| charge.period.from >= since));
-        let lines = in_window.flat_map(|charge| &charge.lines);
-        let counted = |line: &&ChargeLine| counts(&line.account, line.payer);
-        Ok(stored + lines.filter(counted).map(|line| line.costs.effective).sum::<Usd>())
+        let is_within = |charge: &&Charge| {
+            since.is_none_or(|since| charge.period.from >= since)
+                && until.is_none_or(|until| charge.period.from < until)
+        };
+        let counts = |line: &&ChargeLine| line.account.budgets(line.payer).any(|above| above == *key);
+        let lines = charges.filter(is_within).flat_map(|charge| &charge.lines).filter(counts);
+        Ok(stored + lines.map(|line| line.costs.effective).sum::<Usd>())
     }
 
     /// Lays down the budget that a spec asks for.

@@ -11,7 +11,7 @@ const BAR: i64 = px(20);
 pub(crate) fn waste(words: &Words<'_>, size: Size, projects: &[ProjectSpend]) -> String {
     let most = projects.iter().map(|project| project.spent.wasted()).max().unwrap_or_default();
     let mut canvas = Canvas::new();
-    let top = legend(&mut canvas, size, projects) + px(14);
+    let top = legend(&mut canvas, size) + px(14);
     // A phone has no room for a name beside its bar.
     let (row, area) = match size {
         Size::Wide => (px(34), Area { left: px(150), top, right: size.width() - px(150), bottom: top }),
@@ -72,9 +72,9 @@ fn bar(canvas: &mut Canvas, scale: Scale, y: i64, project: &ProjectSpend) {
 }
 
 /// The kinds in the order of the bars; gives the height that it took.
-fn legend(canvas: &mut Canvas, size: Size, projects: &[ProjectSpend]) -> i64 {
+fn legend(canvas: &mut Canvas, size: Size) -> i64 {
     let (mut x, mut y) = (0, 0);
-    for (index, kind) in projects.iter().take(1).flat_map(|project| project.spent.kinds()).enumerate() {
+    for (index, kind) in Waste::ALL.into_iter().enumerate() {
         let name = kind.to_string();
         let width = px(46) + text_width(&name);
         if x + width > size.width() {

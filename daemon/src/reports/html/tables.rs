@@ -62,10 +62,8 @@ pub(super) fn categories(report: &SpendReport) -> Table {
     let mut rows: Vec<Vec<Cell>> = Vec::with_capacity(Category::ALL.len() + 1);
     for category in Category::ALL {
         rows.push(row(&category.to_string(), spent.category(category)));
-        if category == Category::Run
-            && let Some(failed) = spent.failed_attempts
-        {
-            rows.push(row("of it, failed attempts", failed));
+        if category == Category::Run {
+            rows.push(row("of it, failed attempts", spent.failed_attempts));
         }
     }
     Table {
