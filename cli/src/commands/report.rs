@@ -21,7 +21,7 @@ pub(super) async fn run(context: Context, wanted: Report) -> Outcome {
         return super::focus::run(context, wanted).await;
     }
     let Report { by, since, until, experiment, sweep, project, user, label, format, output } = wanted;
-    let (by, label) = (Some(by), Some(label.join(",")));
+    let (by, label) = (Some(by), (!label.is_empty()).then(|| label.join(",")));
     let wanted = ReportWanted { by, since, until, experiment, sweep, project, user, label, provider: None };
     let source = context.source().await?;
     let installation = &context.config.installation;
