@@ -213,7 +213,7 @@ impl Agent {
         let Some((why, deadline)) = stop else { return };
         for attempt in self.attempts.values_mut() {
             let kill_at = (now + attempt.grace()).min(deadline.last_kill()).min(self.lease.last_kill());
-            attempt.stop(why, kill_at);
+            attempt.stop(why, kill_at, true);
         }
     }
 
@@ -343,7 +343,7 @@ impl Agent {
                 // Fenced off: another attempt of the same experiment may run elsewhere already and use the same
                 // checkpoints, so there is no grace.
                 attempt.forgotten = true;
-                attempt.stop(StopReason::Moved, now);
+                attempt.stop(StopReason::Moved, now, true);
             }
         }
         for order in orders {
@@ -359,7 +359,7 @@ impl Agent {
                 }
                 (Action::Stop { why, grace_ms }, Some(attempt)) => {
                     let kill_at = now + Duration::from_millis(*grace_ms).min(LONGEST);
-                    attempt.stop(*why, kill_at.min(self.lease.last_kill()));
+                    attempt.stop(*why, kill_at.min(self.lease.last_kill()), *grace_ms > 0);
                 }
                 (Action::Stop { why, .. }, None) => {
                     let attempt = Attempt::never_started(&order, *why, &self.settings, now);

@@ -180,7 +180,7 @@ impl Attempt {
 
     /// Asks its processes to end, and lets them be killed after the grace, or earlier where that was said before. The
     /// first reason stands, unless it was to go on elsewhere and now it is not to go on at all.
-    pub(crate) fn stop(&mut self, why: StopReason, kill_at: Instant) {
+    pub(crate) fn stop(&mut self, why: StopReason, kill_at: Instant, may_save: bool) {
         if let Some(stop) = &mut self.stop {
             stop.kill_at = stop.kill_at.min(kill_at);
             if stop.why.requeues() && !why.requeues() {
@@ -192,6 +192,8 @@ impl Attempt {
             return;
         }
         match self.stage {
+            // Without time to save, a signal to save would leave half of a checkpoint: it is killed at the next look.
+            Stage::Setup { .. } | Stage::Running { .. } if !may_save => {}
             Stage::Setup { shell } | Stage::Running { shell } => {
                 // Until the shim has made its own session there is no such group, only the process.
                 if kill_process_group(shell, Signal::TERM).is_err() {

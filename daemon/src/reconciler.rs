@@ -267,6 +267,7 @@ impl<S: Store> Reconciler<S> {
         for event in windows_that_begin(&self.fleet.budgets, now) {
             self.record(event, &mut turn);
         }
+        self.take_windows_back(now, &mut turn);
         self.fire_reports(now, &mut turn);
         for message in messages {
             self.take_in(message, now, &mut turn).await;

@@ -47,8 +47,8 @@ impl Metered {
 
 /// Charges an instance up to `until` at the prices in force, or `None` where nothing is to be charged. `live` are its
 /// attempts. To be called before anything changes of its shares or of what runs on it. There is one charge for each
-/// price, and a new one at each moment of `cuts` and at midnight UTC, so that every charge lies in one day and in one
-/// window of every budget.
+/// price, and a new one at each moment of `cuts` and at midnight UTC, so that every charge lies in one day, and
+/// what is charged late for the time before a window is told from what counts in it.
 #[must_use]
 pub fn meter<'a>(
     instance: &Instance,

@@ -22,6 +22,7 @@ pub struct Room<'a> {
     sweeps: FxHashMap<SweepId, usize>,
     experiments: FxHashMap<ExperimentId, usize>,
     cuts: BTreeSet<Timestamp>,
+    has_finishing: bool,
 }
 
 /// A budget with a limit.
@@ -61,10 +62,11 @@ impl<'a> Room<'a> {
         for (key, budget) in budgets {
             let Some(limit) = budget.cap() else { continue };
             let index = room.limited.len();
+            room.has_finishing |= budget.on_exhausted() == OnExhausted::FinishRunning;
             room.limited.push(Limited {
                 key,
                 limit,
-                spent: budget.spent,
+                spent: budget.spent.saturating_add(budget.ahead),
                 held: budget.held,
                 kept: Usd::ZERO,
                 finishes: budget.on_exhausted() == OnExhausted::FinishRunning,
@@ -117,7 +119,7 @@ impl<'a> Room<'a> {
     /// Whether any budget finishes what it starts.
     #[must_use]
     pub fn has_finishing(&self) -> bool {
-        self.limited.iter().any(|budget| budget.finishes)
+        self.has_finishing
     }
 
     /// Whether a budget above an experiment finishes what it starts, so that money is held for all of it.
@@ -169,6 +171,16 @@ impl<'a> Room<'a> {
             self.take(&share.account, *payer, share.held);
         }
         Ok(())
+    }
+
+    /// Puts holds back as they were before an exchange, whether or not a budget is over its cap by now.
+    pub fn revert(&mut self, before: &BTreeMap<ExperimentId, Share>, after: &BTreeMap<ExperimentId, Share>) {
+        for (payer, share) in after {
+            self.take(&share.account, *payer, -share.held);
+        }
+        for (payer, share) in before {
+            self.take(&share.account, *payer, share.held);
+        }
     }
 
     /// The budgets with a limit above an experiment, from the widest to the narrowest.

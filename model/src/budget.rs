@@ -242,6 +242,8 @@ pub enum SetBy {
     Configuration,
     /// The spec of an experiment or sweep.
     Spec,
+    /// Nobody: its window was counted anew, because the clock was put right.
+    Clock,
     /// A person, while the daemon ran.
     Person {
         /// Who.
@@ -319,8 +321,10 @@ impl Budget {
     }
 
     pub(crate) fn begin_window(&mut self, window: Period) {
+        let follows = self.window.is_some_and(|before| before.to == window.from);
         self.window = Some(window);
-        self.spent = std::mem::take(&mut self.ahead);
+        let ahead = std::mem::take(&mut self.ahead);
+        self.spent = if follows { ahead } else { Usd::ZERO };
         self.told = Told::default();
         self.landing = None;
         self.land();
@@ -345,11 +349,11 @@ impl Budget {
         }
     }
 
-    /// Forgets that there was something to land, once it has landed.
+    /// What has landed may not rise again; once all has, there is nothing to land.
     pub(crate) fn landed(&mut self) {
-        if self.over() == Usd::ZERO {
-            self.landing = None;
-        }
+        let committed = self.committed();
+        let still_over = self.over() > Usd::ZERO;
+        self.landing = self.landing.filter(|_| still_over).map(|landing| landing.min(committed));
     }
 
     /// What is over the cap now may land.

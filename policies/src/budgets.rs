@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_model::{
     Attempt, AttemptState, Budget, BudgetAlert, BudgetKey, Event, ExperimentId, Fleet, Outcome, Refusal,
-    StopReason, Timestamp, Usd, WaitingOn,
+    Span, StopReason, Timestamp, Usd, WaitingOn,
 };
 
 use crate::{Plan, PlanInput};
@@ -24,6 +24,19 @@ pub fn windows_that_begin(budgets: &BTreeMap<BudgetKey, Budget>, now: Timestamp)
         (window.from >= over.to).then(|| Event::BudgetWindowBegan { key: key.clone(), window })
     };
     lasting(budgets).filter_map(begins).collect()
+}
+
+/// The budgets whose window lies in the future: the clock was ahead when it began, and has been put right.
+pub fn windows_ahead_of_time(
+    budgets: &BTreeMap<BudgetKey, Budget>,
+    now: Timestamp,
+) -> impl Iterator<Item = &BudgetKey> {
+    // Clocks are put right by small steps all the time; a window that begins a little early does no harm.
+    const TOLERANCE: Span = Span::from_secs(60);
+    let is_ahead = move |(_, budget): &(&BudgetKey, &Budget)| {
+        budget.window.is_some_and(|window| window.from > now + TOLERANCE)
+    };
+    lasting(budgets).filter(is_ahead).map(|(key, _)| key)
 }
 
 /// Asks to plan again when the next window begins: work that waits for money may go on.
@@ -42,13 +55,18 @@ fn lasting(budgets: &BTreeMap<BudgetKey, Budget>) -> impl Iterator<Item = (&Budg
 /// says so: the youngest, until what the others hold fits.
 pub(crate) fn landing(fleet: &Fleet) -> BTreeMap<ExperimentId, BudgetKey> {
     let mut landing = BTreeMap::new();
-    for (key, budget) in &fleet.budgets {
-        let over = budget.over();
-        if over == Usd::ZERO {
-            continue;
-        }
+    // Where nothing is held any more, nothing can be given back.
+    let over =
+        |budget: &Budget| (budget.held > Usd::ZERO).then(|| budget.over()).filter(|over| *over > Usd::ZERO);
+    let over: Vec<(&BudgetKey, Usd)> =
+        fleet.budgets.iter().filter_map(|(key, budget)| Some((key, over(budget)?))).collect();
+    if over.is_empty() {
+        return landing;
+    }
+    let working = working(fleet);
+    for (key, over) in over {
         let mut freed = Usd::ZERO;
-        for (payer, held) in holders(fleet, key) {
+        for (payer, held) in holders(fleet, &working, key) {
             if freed >= over {
                 break;
             }
@@ -69,7 +87,7 @@ pub fn told_to_stop(fleet: &Fleet, key: &BudgetKey) -> Vec<ExperimentId> {
 }
 
 /// Who holds money of a budget, and how much: first those who stop anyway, then the youngest.
-fn holders(fleet: &Fleet, key: &BudgetKey) -> Vec<(ExperimentId, Usd)> {
+fn holders(fleet: &Fleet, working: &BTreeSet<ExperimentId>, key: &BudgetKey) -> Vec<(ExperimentId, Usd)> {
     let mut held: BTreeMap<ExperimentId, Usd> = BTreeMap::new();
     for instance in fleet.instances.values() {
         for (payer, share) in &instance.shares {
@@ -78,9 +96,8 @@ fn holders(fleet: &Fleet, key: &BudgetKey) -> Vec<(ExperimentId, Usd)> {
             }
         }
     }
-    let works = working(fleet);
     let mut holders: Vec<_> = held.into_iter().collect();
-    holders.sort_by_key(|(payer, _)| (works.contains(payer), std::cmp::Reverse(*payer)));
+    holders.sort_by_key(|(payer, _)| (working.contains(payer), std::cmp::Reverse(*payer)));
     holders
 }
 

@@ -138,6 +138,7 @@ fn candidates_of(
         left: room.left(account, experiment).min(own_budget),
         lease: input.settings.lease,
         work: spec.estimate.as_ref().filter(|_| finishes).map(|estimate| estimate.duration),
+        beyond_work: crate::funding::beyond_work(input, spec),
     };
     let chosen = view.choose(&wish, 1, means);
     let no_room = |hold: Usd| match room.short(account, experiment, hold) {

@@ -50,6 +50,8 @@ pub(crate) struct Means {
     pub(crate) lease: Span,
     /// The work that has to be paid for from the start, at speed 1, where a budget finishes what it starts.
     pub(crate) work: Option<Span>,
+    /// What is held beyond that work, for its boot and its landing.
+    pub(crate) beyond_work: Span,
 }
 
 /// A launch that would do.
@@ -84,11 +86,12 @@ pub(crate) struct Score {
 
 impl Means {
     /// Money is no object.
-    pub(crate) const ANY: Self = Self { left: Usd::MAX, lease: Span::ZERO, work: None };
+    pub(crate) const ANY: Self =
+        Self { left: Usd::MAX, lease: Span::ZERO, work: None, beyond_work: Span::ZERO };
 
     /// How long a launch has to be held on a machine of this speed, without the drain at its end.
     pub(crate) fn held_for(&self, speed: f64) -> Span {
-        self.work.map_or(self.lease, |work| time_at_speed(work, speed).max(self.lease))
+        self.work.map_or(self.lease, |work| (time_at_speed(work, speed) + self.beyond_work).max(self.lease))
     }
 }
 
@@ -286,7 +289,7 @@ impl<'a> View<'a> {
     /// What a launch may come to cost.
     pub(crate) fn worst_case(&self, choice: &Choice) -> WorstCase {
         let offering = self.market.offering(choice.offering);
-        WorstCase::of(offering, choice.disk_gib, choice.ceiling, self.drain_allowance)
+        WorstCase::of(offering, choice.disk_gib, choice.ceiling)
     }
 
     /// The least that a launch for one experiment alone has to hold, on whatever may ever be asked for.

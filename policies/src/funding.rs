@@ -6,7 +6,7 @@ use bursar_model::{
     Experiment, ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceType, Span, Timestamp,
 };
 
-use crate::{PlanInput, choice::speed_on};
+use crate::{PlanInput, choice::speed_on, lifecycle::landing_time};
 
 /// How long an experiment is expected to run, where a budget above it finishes what it starts. Without an estimate nobody
 /// knows, and a lease at a time is held as for everybody.
@@ -22,6 +22,15 @@ pub(crate) fn work_to_fund(input: &PlanInput<'_>, room: &Room<'_>, experiment: &
 )]
 pub(crate) fn time_at_speed(work: Span, speed: f64) -> Span {
     Span::from_millis((work.as_millis() as f64 / speed).ceil() as i64)
+}
+
+/// What is held beyond the work for a boot, where a budget finishes what it starts: clouds take a minute or two.
+const BOOT_ALLOWANCE: Span = Span::from_secs(120);
+
+/// What is held beyond the work itself from the launch on: the boot, and the time before the end of a lease in which work
+/// would be told to land.
+pub(crate) fn beyond_work(input: &PlanInput<'_>, spec: &ExperimentSpec) -> Span {
+    input.settings.boot_timeout.min(BOOT_ALLOWANCE) + landing_time(spec)
 }
 
 /// Until when money is to be held for an instance beyond its lease: until the last of those that it is paid by is
@@ -57,5 +66,5 @@ fn finished_at(
     };
     let kind: &InstanceType = &instance.offering.instance_type;
     let spec: &ExperimentSpec = input.fleet.spec(experiment);
-    Some(started_at + time_at_speed(work, speed_on(spec, kind)))
+    Some(started_at + time_at_speed(work, speed_on(spec, kind)) + landing_time(spec))
 }

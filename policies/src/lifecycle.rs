@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bursar_ledger::{Metered, Room, cuts, hold, lost_work, meter, shares};
 use bursar_model::{
     Account, Attempt, AttemptEnd, AttemptId, AttemptState, BudgetKey, Category, DrainReason, Event,
-    Experiment, ExperimentId, ExperimentState, Fleet, Instance, InstanceId, InstanceState, OnExhausted,
-    Outcome, RunCharge, Share, Span, StopReason, Timestamp, Usd,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, Instance, InstanceId, InstanceState,
+    OnExhausted, Outcome, RunCharge, Share, Span, StopReason, Timestamp, Usd,
 };
 
 use crate::{Plan, PlanInput, budgets, funding::funded_until};
@@ -149,6 +149,12 @@ fn plan_instance(
         return false;
     }
     match instance.state {
+        InstanceState::Intended { .. } | InstanceState::Booting { .. }
+            if instance.price.effective > instance.ceiling =>
+        {
+            end(input, room, plan, instance, live, DrainReason::Ceiling);
+            false
+        }
         InstanceState::Intended { .. } => {
             // The next call is due at its back-off, whatever is planned. Past its lease nothing pays for what the launch
             // would make, so that from then on its end is asked for instead.
@@ -417,7 +423,8 @@ fn extend_when_due(
         plan.wake(land_at);
         // Budgets get room when other work ends; asked again at half of what is left.
         plan.wake(input.now + Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
-        return false;
+        // What is paid for and not used yet may be: a boot may have taken a good part of the lease.
+        return live.is_empty();
     }
     let (stopped, others): (Vec<&Attempt>, Vec<&Attempt>) =
         live.iter().partition(|attempt| short.contains_key(&attempt.experiment));
@@ -442,6 +449,11 @@ fn extend_when_due(
 /// How long before its end a lease is extended: early, so that a daemon that is away for a while finds the lease alive.
 fn renewal_ahead(input: &PlanInput<'_>) -> Span {
     input.settings.lease.times(2).divided_by(3)
+}
+
+/// How long before the end of its lease an experiment is told to stop where it cannot be extended.
+pub(crate) fn landing_time(spec: &ExperimentSpec) -> Span {
+    spec.checkpoint.grace.times(2) + LANDING_MARGIN
 }
 
 /// How long before the end of a lease that cannot be extended work is told to stop: its grace to save, as much again for
@@ -476,8 +488,8 @@ fn extend_lease(
     instance: &Instance,
     live: &[&Attempt],
 ) -> Result<(), BTreeMap<ExperimentId, BudgetKey>> {
-    let until = input.now + input.settings.lease;
-    if until <= instance.lease_until {
+    let full = input.now + input.settings.lease;
+    if full <= instance.lease_until {
         return Ok(());
     }
     let account_of =
@@ -489,18 +501,23 @@ fn extend_lease(
     let before = shares_after(instance, charged.as_ref());
     let funded_until = funded_until(input, room, instance, None);
     let through = charged.as_ref().map_or(instance.meter.through, |metered| metered.meter().through);
-    let held_until = until.max(funded_until.unwrap_or(until)) + instance.drain_allowance;
-    let outstanding = instance.outstanding(through, held_until);
-    let held = |shares| hold::with_holds(instance, shares, outstanding);
+    let held = |shares, until: Timestamp| {
+        let held_until = until.max(funded_until.unwrap_or(until)) + instance.drain_allowance;
+        hold::with_holds(instance, shares, instance.outstanding(through, held_until))
+    };
+    // What is held for the whole of some work pays for its lease up to there, though not for a full one beyond.
+    let funded = funded_until.filter(|funded| instance.lease_until < *funded && *funded < full);
     let by_use = shares::at_renewal(instance, live.iter().copied(), account_of);
-    for candidate in [by_use, instance.shares.clone()] {
-        let after = held(candidate);
-        if room.exchange(&before, &after).is_ok() {
-            plan.events.extend(charged.into_iter().flat_map(Metered::into_events));
-            let instance = instance.id;
-            plan.events.push(Event::LeaseExtended { instance, until, funded_until, shares: after });
-            plan.wake(until - renewal_ahead(input));
-            return Ok(());
+    for until in [Some(full), funded].into_iter().flatten() {
+        for candidate in [by_use.clone(), instance.shares.clone()] {
+            let after = held(candidate, until);
+            if room.exchange(&before, &after).is_ok() {
+                plan.events.extend(charged.into_iter().flat_map(Metered::into_events));
+                let instance = instance.id;
+                plan.events.push(Event::LeaseExtended { instance, until, funded_until, shares: after });
+                plan.wake(until - renewal_ahead(input));
+                return Ok(());
+            }
         }
     }
     // Who is short, and could the rest go on without them? Each round leaves one more out.
@@ -511,11 +528,10 @@ fn extend_lease(
         if able.count() == 0 {
             shares = instance.shares.clone();
         }
-        let after = held(shares);
+        let after = held(shares, full);
         match room.exchange(&before, &after) {
             Ok(()) => {
-                let reverted = room.exchange(&after, &before);
-                debug_assert!(reverted.is_ok(), "what was held before fits again");
+                room.revert(&before, &after);
                 break;
             }
             Err((payer, lack)) => {
@@ -600,7 +616,8 @@ pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Tim
         return instance.meter.through;
     }
     let heard = input.heard.get(&instance.id).copied().unwrap_or(instance.meter.through);
-    heard.min(input.now).max(instance.meter.through)
+    // Nor further than it is paid for: what it really cost beyond is known once it is gone.
+    heard.min(input.now).min(instance.held_until()).max(instance.meter.through)
 }
 
 /// The events that end a live attempt: its charge up to then, the work that is lost, the end, and the end of its

@@ -100,7 +100,8 @@ impl<'a> Placement<'a, '_> {
         if let Some(limit) = self.sweep_is_full(account.sweep, 0) {
             return self.wait(index, WaitingOn::SweepParallel { limit });
         }
-        let short = self.groups[group].short_before(account);
+        // Where whole estimates are held, what one lacks says nothing of another.
+        let short = if self.room.has_finishing() { None } else { self.groups[group].short_before(account) };
         if let Some(no_room) = short.cloned() {
             return self.lack_budget(index, no_room);
         }

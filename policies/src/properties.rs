@@ -63,8 +63,10 @@ fn specs() -> impl Strategy<Value = ExperimentSpec> {
         SpotPolicy::OnDemand,
     ]);
     let money = (prop::option::weighted(0.2, 1_u32..60), prop::option::weighted(0.2, 1_u32..30));
-    (accelerators, policy, money, 1_u32..9, -1_i32..2).prop_map(
-        |(accelerators, policy, (max_price, budget), cpus, priority)| ExperimentSpec {
+    let project = prop::sample::select(vec!["p", "p", "q"]);
+    (accelerators, policy, money, 1_u32..9, -1_i32..2, project).prop_map(
+        |(accelerators, policy, (max_price, budget), cpus, priority, project)| ExperimentSpec {
+            project: project.into(),
             spot_policy: policy,
             max_price: max_price.map(|tenths| per_hour(f64::from(tenths) / 10.0)),
             budget: budget
@@ -270,7 +272,7 @@ proptest! {
         if let Some(index) = refused.filter(|_| !world.market.offerings().is_empty()) {
             happen(&mut world, bursar_model::TypedId::from_u64(0), Happening::Refuse(index, 60));
         }
-        let account = bursar_model::Account { project: "p".into(), user: "ada".into(), sweep: None };
+        let account = bursar_model::Account { project: spec.project.clone(), user: "ada".into(), sweep: None };
         let table = candidates(&world.input(), &spec, &account, usize::MAX);
         let chosen: Vec<_> = table.iter().filter(|row| row.verdict == Verdict::Chosen).collect();
         world.queue(&spec);

@@ -12,6 +12,22 @@ use crate::{
     raw::{OneOrMany, RawNotifications, RawReport, RawWebhook},
 };
 
+/// What reports are by, as `bursar report --by` has it; labels besides.
+const DIMENSIONS: [&str; 12] = [
+    "experiment",
+    "sweep",
+    "project",
+    "user",
+    "provider",
+    "region",
+    "instance-type",
+    "capacity-type",
+    "category",
+    "day",
+    "week",
+    "month",
+];
+
 const EVENTS: [(&str, NotificationKind); 5] = [
     ("threshold", NotificationKind::Threshold),
     ("exhausted", NotificationKind::Exhausted),
@@ -87,6 +103,15 @@ fn check_report(
     let by = by.unwrap_or_else(|| "project".to_owned());
     if by.trim().is_empty() {
         report.error(Problem::new(at("by"), "is empty").hint("to leave the key out means `project`"));
+    }
+    for name in by.split(',').map(str::trim).filter(|name| !name.is_empty() && !name.starts_with("label:")) {
+        // A report that cannot be made would stand in the way of everything else that its webhooks are told.
+        if !DIMENSIONS.contains(&name) {
+            let problem =
+                Problem::new(at("by"), format!("`{}` is nothing that a report is by", shortened(name)));
+            let hint = did_you_mean(name, DIMENSIONS.iter().copied());
+            report.error(problem.maybe_hint(hint));
+        }
     }
     let to = check_recipients(report, &at("to"), to, webhooks);
     let Some(schedule) = schedule else {

@@ -249,10 +249,14 @@ fn an_instance_that_outlives_what_is_held_is_charged_to_its_last_payer_though_th
     assert!(world.fleet.budgets.contains_key(&BudgetKey::Experiment(experiment)));
 
     world.now = world.now + Span::from_secs(10);
-    let charged = world.charge(instance);
-    assert!(charged.is_none(), "it was not heard since");
     world.heard.insert(instance, world.now);
-    let charged = world.charge(instance).unwrap();
+    assert!(
+        world.charge(instance).is_none(),
+        "it is charged no further than it is paid for while it may be gone"
+    );
+    // As it is charged once the cloud says when it ended.
+    let found = &world.fleet.instances[&instance];
+    let charged = bursar_ledger::meter(found, std::iter::empty(), world.now, &Default::default()).unwrap();
     charged.into_events().for_each(|event| world.apply(&event));
     world.apply(&Event::InstanceGone { instance, at: world.now, end: bursar_model::InstanceEnd::Vanished });
     let _ = world.fleet.take_changes();

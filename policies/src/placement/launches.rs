@@ -14,7 +14,7 @@ use super::{Entry, Fate, Placement};
 use crate::{
     PlanInput,
     choice::{Choice, Means, Wish},
-    funding::work_to_fund,
+    funding::{beyond_work, work_to_fund},
     market::Firmness,
 };
 
@@ -115,7 +115,7 @@ impl<'a> Placement<'a, '_> {
         let held_for = launch.held_for.max(means.held_for(wish.speed(&launch.offering.instance_type)));
         let disk_gib = launch.disk_gib.max(wish.resources.disk_gib);
         let allowance = self.input.settings.drain_allowance;
-        let worst = WorstCase::of(launch.offering, disk_gib, launch.ceiling, allowance);
+        let worst = WorstCase::of(launch.offering, disk_gib, launch.ceiling);
         launch.payers.push((experiment.id, account, amounts));
         let after = held_shares(launch.offering, worst.cost_of_launch(held_for + allowance), &launch.payers);
         if self.room.exchange(&launch.shares, &after).is_err() {
@@ -145,6 +145,7 @@ impl<'a> Placement<'a, '_> {
             left: self.room.left(account, experiment.id),
             lease: self.input.settings.lease,
             work: work_to_fund(self.input, self.room, experiment),
+            beyond_work: beyond_work(self.input, self.input.fleet.spec(experiment)),
         }
     }
 

@@ -181,7 +181,7 @@ impl<'a> Placement<'a, '_> {
             return false;
         }
         if self.places[at].ready {
-            if !self.assign(experiment, at, amounts) {
+            if !self.assign(experiment, at, amounts, pays_already) {
                 return false;
             }
             self.found_place(index, Fate::Placed);
@@ -213,7 +213,13 @@ impl<'a> Placement<'a, '_> {
     }
 
     /// Gives an experiment to an instance that takes work now. Whoever paid until now is charged first, once a plan.
-    fn assign(&mut self, experiment: &'a Experiment, at: usize, amounts: Amounts) -> bool {
+    fn assign(
+        &mut self,
+        experiment: &'a Experiment,
+        at: usize,
+        amounts: Amounts,
+        pays_already: bool,
+    ) -> bool {
         let place = &mut self.places[at];
         let (mut working, assigned, charged) = match place.changed.take() {
             Some((working, assigned)) => (working, assigned, None),
@@ -234,7 +240,21 @@ impl<'a> Placement<'a, '_> {
         let before_funded = std::mem::replace(&mut working.funded_until, funded_until);
         let outstanding = working.outstanding(working.meter.through, working.held_until());
         let after = hold::with_holds(&working, after, outstanding);
-        if self.room.exchange(&working.shares, &after).is_err() {
+        // Who joins late in a lease and could not pay for the next would be told to stop as soon as it began.
+        let mut at_renewal = after.clone();
+        let lease = self.input.settings.lease;
+        let lands_after = lifecycle::landing_time(self.input.fleet.spec(experiment)) + lease.divided_by(3);
+        let is_late = working.lease_until.since(self.input.now) < lands_after;
+        if let Some(own) = at_renewal.get_mut(&experiment.id).filter(|_| is_late && !pays_already) {
+            let lease = lease + working.drain_allowance;
+            let whole = WorstCase::of_instance(&working).cost(lease);
+            own.held = own.held.max(hold::part_of(whole, own.weight, working.total_weight()));
+        }
+        let is_paid = self.room.exchange(&working.shares, &at_renewal).is_ok();
+        if is_paid {
+            self.room.revert(&working.shares, &at_renewal);
+        }
+        if !is_paid || self.room.exchange(&working.shares, &after).is_err() {
             // What was charged only for this is not charged after all.
             working.funded_until = before_funded;
             match charged {

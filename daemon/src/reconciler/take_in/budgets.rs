@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bursar_model::{
     BudgetKey, BudgetTerms, Charge, ChargeLine, Counted, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
 };
-use bursar_policies::budgets::told_to_stop;
+use bursar_policies::budgets::{told_to_stop, windows_ahead_of_time};
 use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     inbox::SetBudgetError,
@@ -29,6 +29,11 @@ impl<S: Store> Reconciler<S> {
         let lasting = self.fleet.budgets.keys().filter(|key| !key.ends_with_its_work());
         let dropped: Vec<BudgetKey> =
             lasting.filter(|key| !named.iter().any(|(other, _)| other == *key)).cloned().collect();
+        // A cap does not go while there is work under it: to lose a line of a file must not let it spend.
+        let (kept, dropped): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|key| self.has_work(key));
+        for key in kept {
+            warn!(%key, "the configuration does not name it any more; its terms stand while it has work");
+        }
         for (key, terms) in named.into_iter().chain(dropped.into_iter().map(|key| (key, None))) {
             let configured = self.fleet.budgets.get(&key).and_then(|budget| budget.configured.as_ref());
             if configured != terms.as_ref() {
@@ -41,6 +46,32 @@ impl<S: Store> Reconciler<S> {
         let changes = self.fleet.take_changes();
         let Turn { events, submissions, .. } = turn;
         self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
+    }
+
+    fn has_work(&self, key: &BudgetKey) -> bool {
+        let is_limited = self.fleet.budgets.get(key).is_some_and(|budget| budget.terms.is_some());
+        let mut live = self.fleet.experiments.values();
+        is_limited
+            && live.any(|experiment| experiment.account.budgets(experiment.id).any(|above| above == *key))
+    }
+
+    /// Takes windows back that began while the clock was ahead: they would let charges pass uncounted until they come.
+    pub(in crate::reconciler) fn take_windows_back(&mut self, now: Timestamp, turn: &mut Turn) {
+        let ahead: Vec<BudgetKey> = windows_ahead_of_time(&self.fleet.budgets, now).cloned().collect();
+        for key in ahead {
+            let terms = self.fleet.budgets.get(&key).and_then(|budget| budget.terms.clone());
+            let schedule = terms.as_ref().and_then(|terms| terms.schedule.as_ref());
+            let window = schedule.map(|schedule| schedule.window_at(now));
+            warn!(%key, "its window begins in the future: the clock was ahead; counted anew");
+            match self.count(&key, window, turn) {
+                Ok(counted) => {
+                    let (by, counted) = (SetBy::Clock, Some(counted));
+                    self.record(Event::BudgetSet { key, terms, by, window, counted }, turn);
+                }
+                // The next turn tries again.
+                Err(unreadable) => error!(error = %chain(&unreadable), "its charges could not be counted"),
+            }
+        }
     }
 
     /// Changes the terms of a budget that is live, and says whom that stops.

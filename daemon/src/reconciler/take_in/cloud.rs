@@ -163,12 +163,13 @@ impl<S: Store> Reconciler<S> {
             self.snapshot.send_modify(|snapshot| snapshot.orphans_left = left);
         }
 
+        let listed: BTreeSet<InstanceId> = clouds.iter().map(|cloud| cloud.instance).collect();
         let lacks: BTreeSet<InstanceId> = self
             .fleet
             .instances
             .values()
             .filter(|instance| instance.offering.provider == *provider && is_missed(instance, asked_at))
-            .filter(|instance| !clouds.iter().any(|cloud| cloud.instance == instance.id))
+            .filter(|instance| !listed.contains(&instance.id))
             .map(|instance| instance.id)
             .collect();
         for id in self.effects.missing_for(provider, &lacks, asked_at, LISTING_LAG) {
