@@ -45,7 +45,14 @@ pub(crate) fn funded_until(
         return None;
     }
     let payers = instance.shares.keys().filter_map(|id: &ExperimentId| input.fleet.experiments.get(id));
-    payers.chain(more).filter_map(|experiment| finished_at(input, room, instance, experiment)).max()
+    let finished = payers.filter_map(|payer| match payer.state {
+        // Who waits for it was funded when it was launched; that time does not move with the clock.
+        ExperimentState::Queued => instance.funded_until,
+        ExperimentState::Running { .. } | ExperimentState::Ended { .. } => {
+            finished_at(input, room, instance, payer)
+        }
+    });
+    finished.chain(more.and_then(|experiment| finished_at(input, room, instance, experiment))).max()
 }
 
 fn finished_at(

@@ -423,8 +423,7 @@ fn extend_when_due(
         plan.wake(land_at);
         // Budgets get room when other work ends; asked again at half of what is left.
         plan.wake(input.now + Span::from_millis(land_at.since(input.now).as_millis() / 2 + 1));
-        // What is paid for and not used yet may be: a boot may have taken a good part of the lease.
-        return live.is_empty();
+        return false;
     }
     let (stopped, others): (Vec<&Attempt>, Vec<&Attempt>) =
         live.iter().partition(|attempt| short.contains_key(&attempt.experiment));
