@@ -289,7 +289,7 @@ impl<'a> View<'a> {
     /// What a launch may come to cost.
     pub(crate) fn worst_case(&self, choice: &Choice) -> WorstCase {
         let offering = self.market.offering(choice.offering);
-        WorstCase::of(offering, choice.disk_gib, choice.ceiling)
+        WorstCase::of(offering, choice.disk_gib, choice.ceiling, self.drain_allowance)
     }
 
     /// The least that a launch for one experiment alone has to hold, on whatever may ever be asked for.

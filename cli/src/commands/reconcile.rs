@@ -60,9 +60,8 @@ pub(super) async fn run(context: Context, wanted: Reconcile) -> Outcome {
     let compared = compare(&bill, &installation, basis, ours.iter().cloned());
 
     let corrections = corrections(&compared, &ours);
-    // A row that was not read may be most of what an instance cost: nothing is mended by half a bill.
     let unread: u64 = files.iter().map(|file| file.read.bad_row_count).sum();
-    let corrected = if apply && unread == 0 { correct(&context.client, &corrections).await? } else { 0 };
+    let corrected = if apply { correct(&context.client, &corrections).await? } else { 0 };
     let found = Found {
         installation: &installation,
         basis,
@@ -77,9 +76,8 @@ pub(super) async fn run(context: Context, wanted: Reconcile) -> Outcome {
         show::text(&source, &found, bill.total(), bill.period()).await?;
     }
     if unread > 0 {
-        let applied = if apply { ", so that nothing was corrected" } else { "" };
         note(&format!(
-            "warning: {unread} rows of the bill were not understood{applied}: mend or leave them out"
+            "warning: {unread} rows of the bill were not understood: what they cost is missing from it"
         ));
     }
     if compared.leaks.is_empty() {

@@ -115,7 +115,7 @@ impl<'a> Placement<'a, '_> {
         let held_for = launch.held_for.max(means.held_for(wish.speed(&launch.offering.instance_type)));
         let disk_gib = launch.disk_gib.max(wish.resources.disk_gib);
         let allowance = self.input.settings.drain_allowance;
-        let worst = WorstCase::of(launch.offering, disk_gib, launch.ceiling);
+        let worst = WorstCase::of(launch.offering, disk_gib, launch.ceiling, allowance);
         launch.payers.push((experiment.id, account, amounts));
         let after = held_shares(launch.offering, worst.cost_of_launch(held_for + allowance), &launch.payers);
         if self.room.exchange(&launch.shares, &after).is_err() {
