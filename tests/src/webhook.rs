@@ -171,6 +171,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         state.received.push(Received { line, headers, body, status: answer.status });
         answer
     };
+    // A slow server is what the script asks for; no test waits by it.
     thread::sleep(answer.after);
     let Answer { status, headers, body, .. } = answer;
     let length = body.len();

@@ -3,7 +3,7 @@
 use bursar_sim::{ChaosReport, chaos};
 
 /// About a minute of a debug build for each half; more are run by hand, by `SIM_SEEDS`.
-const SEEDS: std::ops::Range<u64> = 0..16;
+const SEEDS: std::ops::Range<u64> = 0..24;
 
 fn tell(report: &ChaosReport) -> String {
     let ChaosReport { seed, commits, crashes, faults, machines, virtual_time, findings, journal: _ } = report;
