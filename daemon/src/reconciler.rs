@@ -15,9 +15,10 @@ use bursar_config::Notifications;
 use bursar_ledger::quote;
 use bursar_model::{
     BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
-    InstanceId, Offering, ProviderName, RefusedScope, Scope, Span, Terms, Timestamp, WaitingOn,
+    InstanceId, InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Terms, Timestamp, Violation,
+    WaitingOn,
 };
-use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, plan};
+use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, check, plan};
 use bursar_providers::Provider;
 use bursar_store::{Commit, Store, StoreError, Submission};
 use tokio::{sync::watch, time::Instant};
@@ -42,6 +43,9 @@ const FIRST_OFFERINGS_PATIENCE: Span = Span::from_secs(10);
 
 /// How long the loop rests when a commit failed. Messages wait in the inbox meanwhile.
 const STORE_REST: Span = Span::from_millis(500);
+
+/// So many broken invariants are kept for those who ask; the log has all.
+const VIOLATIONS_KEPT: usize = 20;
 
 /// What the loop is made from.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub struct Parts<S> {
     pub notifications: Notifications,
     /// Brings it to them.
     pub courier: Arc<dyn Courier>,
+    /// Whether each plan is judged before it is carried out (`policies::check`): slow, so for simulation.
+    pub judge_plans: bool,
 }
 
 /// What the configuration says about prices.
@@ -102,6 +108,8 @@ pub struct Snapshot {
     pub failed_commits: u64,
     /// Corrections by a cloud's bill that were stored, so far: what is over is as it was while this is.
     pub corrections: u64,
+    /// Which invariants this daemon found broken in itself, the first few. Always empty, unless bursar has a fault.
+    pub violations: Arc<Vec<Violation>>,
 }
 
 /// The loop.
@@ -125,6 +133,7 @@ pub struct Reconciler<S> {
     waiters: Waiters,
     snapshot: watch::Sender<Snapshot>,
     pacing: Pacing,
+    judge_plans: bool,
     /// The store has a newer leader.
     deposed: bool,
     /// The state is not that of the store: nothing is done on it before it was loaded again.
@@ -184,6 +193,7 @@ impl<S: Store> Reconciler<S> {
             pricing,
             notifications,
             courier,
+            judge_plans,
         } = parts;
         let loaded = store.load().await?;
         let now = clock.now();
@@ -211,6 +221,7 @@ impl<S: Store> Reconciler<S> {
             waiters: Waiters::default(),
             snapshot,
             pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
+            judge_plans,
             deposed: false,
             stale: false,
         };
@@ -311,7 +322,12 @@ impl<S: Store> Reconciler<S> {
             started_at: self.started_at,
             settings: &self.settings,
         };
-        let Plan { events, waiting, wake_at } = plan(&input, &mut self.ids);
+        let made = plan(&input, &mut self.ids);
+        let wrong = if self.judge_plans { check(&input, &made) } else { Vec::new() };
+        let Plan { events, waiting, wake_at } = made;
+        for violation in wrong {
+            self.confess(violation);
+        }
         self.pacing.wake_at = wake_at;
         // What was decided may allow more to be decided: plan again until nothing comes of it.
         self.pacing.due = !events.is_empty();
@@ -338,8 +354,25 @@ impl<S: Store> Reconciler<S> {
                     self.queue_alert(&key, alert, at, turn);
                 }
             }
-            Err(IllegalTransition(detail)) => error!(invariant = "S2", %detail, ?event, "illegal transition"),
+            Err(IllegalTransition(detail)) => {
+                self.confess(Violation {
+                    invariant: InvariantId::S2,
+                    detail: format!("{detail}: {event:?}"),
+                });
+            }
         }
+    }
+
+    /// Tells of a fault of our own.
+    fn confess(&self, violation: Violation) {
+        error!(invariant = %violation.invariant, detail = %violation.detail, "an invariant is broken");
+        self.snapshot.send_if_modified(|snapshot| {
+            let has_room = snapshot.violations.len() < VIOLATIONS_KEPT;
+            if has_room {
+                Arc::make_mut(&mut snapshot.violations).push(violation);
+            }
+            has_room
+        });
     }
 
     async fn commit(&mut self, now: Timestamp, turn: &mut Turn) -> Result<(), CommitFailed> {

@@ -111,6 +111,7 @@ pub async fn serve(
         pricing: pricing(&config),
         notifications: config.notifications.clone(),
         courier: courier.clone(),
+        judge_plans: false,
     };
     let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
 

@@ -37,6 +37,8 @@ pub enum Fault {
     /// It answers as it last did, though things have changed since. Only `List` and `Offerings`; otherwise, or without
     /// an earlier answer, nothing is wrong.
     Stale,
+    /// It shows every second instance only. Only `List`; otherwise nothing is wrong.
+    Partial,
 }
 
 /// A provider with faults in front.
@@ -86,7 +88,7 @@ impl FaultyProvider {
                 tokio::time::sleep(span.to_std()).await;
                 Ok(None)
             }
-            Some(Fault::LoseReply | Fault::Stale) | None => Ok(fault),
+            Some(Fault::LoseReply | Fault::Stale | Fault::Partial) | None => Ok(fault),
         }
     }
 
@@ -151,7 +153,9 @@ impl Provider for FaultyProvider {
 
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
         let fault = self.meet(Call::List).await?;
-        self.reply(fault, self.inner.list().await, |script| &mut script.last_list)
+        let is_partial = fault == Some(Fault::Partial);
+        let listed = self.reply(fault, self.inner.list().await, |script| &mut script.last_list)?;
+        Ok(if is_partial { listed.into_iter().step_by(2).collect() } else { listed })
     }
 
     async fn terminate(&self, instance: InstanceId, cloud_id: Option<&CloudId>) -> Result<(), ProviderError> {

@@ -33,6 +33,9 @@ const LANDING_MARGIN: Span = Span::from_secs(1);
 /// How long the agent rests after it asked in vain.
 const ASK_AGAIN: Span = Span::from_secs(5);
 
+/// A machine that waits for its end looks again now and then.
+const LOOK_AGAIN: Span = Span::from_secs(60);
+
 /// What a machine is launched with.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -121,8 +124,15 @@ impl Agent {
             if standing.over {
                 break;
             }
+            if standing.hung {
+                // Whatever it was doing, nobody hears of it, and its own timer does not ring any more.
+                self.stop_working(now);
+                asked = None;
+            }
             let booted = now >= self.machine.runs_from;
-            if now >= self.lease_until || self.sent_home {
+            if standing.hung {
+                // It waits for somebody else to end it.
+            } else if now >= self.lease_until || self.sent_home || standing.agent_killed {
                 self.stop_working(now);
                 self.cloud.power_off(self.machine.instance);
             } else if booted {
@@ -132,7 +142,11 @@ impl Agent {
                     asked = self.ask(now, standing.taken_at).await;
                 }
             }
-            let wake_at = self.wake_at(now, standing.next_change, standing.taken_at);
+            let wake_at = if standing.hung {
+                standing.next_change.unwrap_or(now + LOOK_AGAIN)
+            } else {
+                self.wake_at(now, standing.next_change, standing.taken_at)
+            };
             let changed = self.machine.changed.clone();
             tokio::select! {
                 biased;
@@ -168,14 +182,11 @@ impl Agent {
             };
             Message::Register { request, reply }
         };
-        let daemon = self.ground.daemon(self.machine.instance, now);
-        match daemon {
-            Some(daemon) if daemon.tell(message).await.is_ok() => Some(Asked { sent_at: now, answer }),
-            Some(_) | None => {
-                self.ask_later(now);
-                None
-            }
+        if self.ground.carry(self.machine.instance, message, now).await {
+            return Some(Asked { sent_at: now, answer });
         }
+        self.ask_later(now);
+        None
     }
 
     fn ask_later(&mut self, now: Timestamp) {
@@ -288,8 +299,7 @@ impl Agent {
             later(self.ask_not_before).filter(|_| self.has_news),
         ];
         let works = self.attempts.values().map(|attempt| attempt.next().and_then(later));
-        // A machine that waits for its end looks again now and then.
-        own.into_iter().chain(works).flatten().min().unwrap_or(now + Span::from_secs(60))
+        own.into_iter().chain(works).flatten().min().unwrap_or(now + LOOK_AGAIN)
     }
 }
 

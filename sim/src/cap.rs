@@ -45,7 +45,9 @@ impl Cap {
     pub(crate) fn judge(&self, cloud: &SimCloud, now: Timestamp) -> Option<String> {
         let cap = self.cap?;
         let most = if now < self.landing_until { cap.max(self.landing) } else { cap };
-        let (bill, doubt) = cloud.bill_of_all(self.window(now));
+        let window = self.window(now);
+        let (bill, doubt) = cloud.bill_of_all(window);
+        let bill = bill - cloud.bill_of_hung(window);
         (bill > most + doubt + ROUNDING).then(|| format!("the cloud wants {bill} of a limit of {most}"))
     }
 }

@@ -1,22 +1,26 @@
 //! The simulated cloud: sells, boots, bills, takes back and ends machines, and answers as clouds do, late and not always.
 //!
 //! What goes wrong with a single call is scripted in front of it (`bursar_providers::faulty`); what goes wrong with the
-//! cloud itself is here: it is down, it is sold out, its listing lags, it takes machines back. States are derived from
-//! moments when somebody looks, so no task has to wake up to make them so.
+//! cloud itself is here: a provider is down or asks for patience, is sold out or has a quota, its listings lag, its
+//! machines do not boot, hang, or are taken back. It bills by its own clock, prices and rules, so that its bill can judge
+//! the books.
+
+mod provider;
+mod record;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_trait::async_trait;
 use bursar_model::{
-    BillingEnd, BillingRules, BillingStart, Clock, CloudId, CloudInstance, CloudState, InstanceId, Offering,
-    OfferingKey, Period, ProviderName, Scope, Span, Terms, Timestamp, Usd,
+    Clock, CloudInstance, InstanceId, Offering, OfferingKey, Period, ProviderName, Scope, Span, Terms,
+    Timestamp, Usd,
 };
-use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LaunchRequest, Provider, ProviderError};
-use tokio::sync::Notify;
+use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, ProviderError};
 
+pub use self::provider::SimProvider;
+use self::record::Record;
 use crate::{
     agent::{Agent, Machine},
     chance::Chance,
@@ -34,31 +38,47 @@ const BOOT: (Span, Span) = (Span::from_secs(20), Span::from_secs(90));
 /// From the order to end until the cloud has the machine back.
 const SHUTDOWN: (Span, Span) = (Span::from_secs(1), Span::from_secs(20));
 
-/// A new machine is missing from the listing for up to so long: less than the daemon allows for.
+/// A new machine is missing from the listing for up to so long, and an ended one is shown as it was for as long again:
+/// less than the daemon allows for.
 const LISTING_LAG_MAX: Span = Span::from_secs(30);
+
+/// While a provider asks for patience, so many calls of a thousand are refused.
+const THROTTLED_PER_MILLE: u32 = 700;
 
 /// From the first moment to the last.
 pub(crate) const EVER: Period =
     Period { from: Timestamp::from_millis(i64::MIN), to: Timestamp::from_millis(i64::MAX) };
 
-/// The cloud. Copies are the same cloud.
+/// The cloud, of any number of providers. Copies are the same cloud.
 #[derive(Debug, Clone)]
 pub struct SimCloud {
-    name: ProviderName,
-    terms: Terms,
     clock: SimClock,
     ground: Ground,
     state: Arc<Mutex<State>>,
 }
 
+/// What goes wrong with machines of itself, and how many may be had.
+#[derive(Debug, Clone, Default)]
+pub struct Troubles {
+    /// So many of a thousand machines end while they boot.
+    pub boot_failures_per_mille: u32,
+    /// So many of a thousand machines never come up: they run, cost, and do nothing, not even turn themselves off.
+    pub boot_hangs_per_mille: u32,
+    /// How many accelerators may run at once in a part of the market, in all its machines together.
+    pub quotas: Vec<(Scope, u32)>,
+}
+
 #[derive(Debug)]
 struct State {
+    terms: BTreeMap<ProviderName, Terms>,
     stalls: BTreeMap<OfferingKey, Stall>,
     records: BTreeMap<InstanceId, Record>,
+    troubles: Troubles,
     chance: Chance,
     /// Rises when the daemon dies: requests that had not arrived by then never do.
     connections: u64,
-    down_until: Option<Timestamp>,
+    down_until: BTreeMap<ProviderName, Timestamp>,
+    throttled_until: BTreeMap<ProviderName, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -68,27 +88,14 @@ struct Stall {
     sold_out_until: Option<Timestamp>,
 }
 
-/// One machine, for good.
-#[derive(Debug)]
-struct Record {
-    sold_as: OfferingKey,
-    disk_gib: u32,
-    launched_at: Timestamp,
-    runs_from: Timestamp,
-    listed_from: Timestamp,
-    /// When the cloud tells that it takes the machine back.
-    notice: Option<(Timestamp, Timestamp)>,
-    /// When it is over, and whether the cloud took it.
-    end: Option<(Timestamp, bool)>,
-    told_to_end: Option<Timestamp>,
-    stray: bool,
-    changed: Arc<Notify>,
-}
-
 /// How a machine stands, as it sees itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing {
     pub(crate) over: bool,
+    /// Nothing on it acts any more.
+    pub(crate) hung: bool,
+    /// Its agent is killed.
+    pub(crate) agent_killed: bool,
     /// When it will be taken back, once it was told.
     pub(crate) taken_at: Option<Timestamp>,
     pub(crate) next_change: Option<Timestamp>,
@@ -96,9 +103,9 @@ pub(crate) struct Standing {
 
 impl SimCloud {
     pub(crate) fn new(
-        name: ProviderName,
-        terms: Terms,
+        terms: BTreeMap<ProviderName, Terms>,
         sells: Vec<SimOffering>,
+        troubles: Troubles,
         clock: SimClock,
         ground: Ground,
         chance: &Chance,
@@ -109,18 +116,32 @@ impl SimCloud {
             (sells.offering.key(), Stall { sells, prices, sold_out_until: None })
         });
         let state = State {
+            terms,
             stalls: stalls.collect(),
             records: BTreeMap::new(),
+            troubles,
             chance: chance.child(u64::MAX),
             connections: 0,
-            down_until: None,
+            down_until: BTreeMap::new(),
+            throttled_until: BTreeMap::new(),
         };
-        Self { name, terms, clock, ground, state: Arc::new(Mutex::new(state)) }
+        Self { clock, ground, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Nothing is answered until then.
-    pub fn go_down(&self, until: Timestamp) {
-        self.state().down_until = Some(until);
+    /// One of its providers as an installation reaches it.
+    #[must_use]
+    pub fn provider(&self, name: &ProviderName, installation: &str) -> SimProvider {
+        SimProvider::new(self.clone(), name.clone(), installation)
+    }
+
+    /// A provider answers nothing until then.
+    pub fn go_down(&self, provider: &ProviderName, until: Timestamp) {
+        self.state().down_until.insert(provider.clone(), until);
+    }
+
+    /// A provider refuses most calls until then, because there are too many.
+    pub fn throttle(&self, provider: &ProviderName, until: Timestamp) {
+        self.state().throttled_until.insert(provider.clone(), until);
     }
 
     /// What is covered cannot be had until then.
@@ -128,6 +149,11 @@ impl SimCloud {
         for stall in self.state().stalls.values_mut().filter(|stall| scope.covers(&stall.sells.offering)) {
             stall.sold_out_until = Some(until);
         }
+    }
+
+    /// From now on this goes wrong with machines, and so many may be had.
+    pub fn set_troubles(&self, troubles: Troubles) {
+        self.state().troubles = troubles;
     }
 
     /// Takes a machine back, with so much notice.
@@ -138,12 +164,35 @@ impl SimCloud {
         }
     }
 
+    /// Somebody ends a machine by hand, at the cloud's console.
+    pub fn end_by_hand(&self, instance: InstanceId) {
+        self.end(instance);
+    }
+
+    /// A machine hangs: its work stops, and it neither answers nor turns itself off.
+    pub fn hang(&self, instance: InstanceId) {
+        let now = self.clock.now();
+        if let Some(record) = self.state().records.get_mut(&instance) {
+            record.hung_since.get_or_insert(now);
+            record.changed.notify_one();
+        }
+    }
+
+    /// The agent of a machine dies, and the machine turns itself off.
+    pub fn kill_agent(&self, instance: InstanceId) {
+        if let Some(record) = self.state().records.get_mut(&instance) {
+            record.agent_killed = true;
+            record.changed.notify_one();
+        }
+    }
+
     /// A machine with our tag that nobody asked for, such as a restored backup brings.
-    pub fn add_stray(&self, instance: InstanceId) {
+    pub fn add_stray(&self, instance: InstanceId, installation: &str) {
         let now = self.clock.now();
         let mut state = self.state();
         let Some(sold_as) = state.stalls.keys().next().cloned() else { return };
-        let stray = Record { stray: true, ..Record::new(sold_as, 0, now, now, now) };
+        let stray =
+            Record { stray: true, installation: installation.to_owned(), ..Record::new(sold_as, now) };
         state.records.insert(instance, stray);
     }
 
@@ -154,6 +203,14 @@ impl SimCloud {
         let state = self.state();
         let running = state.records.iter().filter(|(_, record)| !record.is_over(now) && !record.stray);
         running.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a machine hangs or hung before its end: it costs until somebody else ends it, so that its lease bounds
+    /// nothing.
+    #[must_use]
+    pub fn is_hung(&self, instance: InstanceId) -> bool {
+        let now = self.clock.now();
+        self.state().records.get(&instance).is_some_and(|record| record.is_hung(now))
     }
 
     /// When a machine was over, if it is.
@@ -180,12 +237,14 @@ impl SimCloud {
     fn bill_of_time(&self, instance: InstanceId, within: Period) -> (Usd, Usd) {
         let now = self.clock.now();
         let mut state = self.state();
-        let State { stalls, records, .. } = &mut *state;
+        let State { terms, stalls, records, .. } = &mut *state;
         let Some(record) = records.get(&instance) else { return (Usd::ZERO, Usd::ZERO) };
         let Some(stall) = stalls.get_mut(&record.sold_as) else { return (Usd::ZERO, Usd::ZERO) };
-        let billed = record.billed(self.terms.billing, now);
-        let billed = Period::new(billed.from.max(within.from), billed.to.min(within.to));
-        let Terms { disk_gib, address, .. } = self.terms;
+        let terms = terms.get(&record.sold_as.provider).copied().unwrap_or_default();
+        let billed = record.billed(terms.billing, now);
+        let from = billed.from.max(within.from);
+        let billed = Period::new(from, billed.to.min(within.to).max(from));
+        let Terms { disk_gib, address, .. } = terms;
         let extras = disk_gib.times(record.disk_gib) + address;
         let (extra, _) = extras.cost_with_remainder(billed.span(), 0);
         (stall.prices.cost(billed) + extra, stall.prices.doubt(billed))
@@ -198,6 +257,21 @@ impl SimCloud {
             .into_iter()
             .map(|id| self.bill_of_time(id, within))
             .fold((Usd::ZERO, Usd::ZERO), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// What it wants for the time in which machines hung: no lease bounds that.
+    #[must_use]
+    pub fn bill_of_hung(&self, within: Period) -> Usd {
+        let hung: Vec<(InstanceId, Timestamp)> = {
+            let state = self.state();
+            let since = |(id, record): (&InstanceId, &Record)| Some((*id, record.hung_since?));
+            state.records.iter().filter_map(since).collect()
+        };
+        let bill = |(id, since): (InstanceId, Timestamp)| {
+            let from = since.max(within.from);
+            self.bill_of_time(id, Period::new(from, within.to.max(from))).0
+        };
+        hung.into_iter().map(bill).sum()
     }
 
     /// The machines that were launched, strays apart.
@@ -221,12 +295,20 @@ impl SimCloud {
         let now = self.clock.now();
         let state = self.state();
         let Some(record) = state.records.get(&instance) else {
-            return Standing { over: true, taken_at: None, next_change: None };
+            return Standing {
+                over: true,
+                hung: false,
+                agent_killed: false,
+                taken_at: None,
+                next_change: None,
+            };
         };
         let told = record.notice.filter(|(told_at, _)| *told_at <= now);
         let changes = [record.notice.map(|(told_at, _)| told_at), record.end.map(|(at, _)| at)];
         Standing {
             over: record.is_over(now),
+            hung: record.is_hung(now),
+            agent_killed: record.agent_killed,
             taken_at: told.map(|(_, taken_at)| taken_at),
             next_change: changes.into_iter().flatten().filter(|at| *at > now).min(),
         }
@@ -242,22 +324,29 @@ impl SimCloud {
         }
     }
 
+    fn belongs_to(&self, instance: InstanceId, installation: &str) -> bool {
+        self.state().records.get(&instance).is_some_and(|record| record.installation == installation)
+    }
+
     /// The way there. A request whose sender dies on the way never arrives.
-    async fn arrive(&self) -> Result<(), ProviderError> {
+    async fn arrive(&self, at: &ProviderName) -> Result<(), ProviderError> {
         let (latency, sent_over) = {
             let mut state = self.state();
             (state.chance.span(Span::from_millis(1), LATENCY_MAX), state.connections)
         };
         tokio::time::sleep(latency.to_std()).await;
-        let (connections, down_until) = {
-            let state = self.state();
-            (state.connections, state.down_until)
-        };
-        if connections != sent_over {
+        if self.state().connections != sent_over {
             std::future::pending::<()>().await;
         }
-        if down_until.is_some_and(|until| self.clock.now() < until) {
-            return Err(self.error(ErrorKind::Unavailable, "the cloud is down"));
+        let now = self.clock.now();
+        let mut state = self.state();
+        if state.down_until.get(at).is_some_and(|until| now < *until) {
+            return Err(error(at, ErrorKind::Unavailable, "the provider is down"));
+        }
+        let throttles = state.throttled_until.get(at).is_some_and(|until| now < *until);
+        if throttles && state.chance.per_mille(THROTTLED_PER_MILLE) {
+            let retry_after = state.chance.per_mille(500).then(|| Span::from_secs(5));
+            return Err(error(at, ErrorKind::Throttled { retry_after }, "too many requests"));
         }
         Ok(())
     }
@@ -268,6 +357,28 @@ impl SimCloud {
         tokio::time::sleep(latency.to_std()).await;
     }
 
+    fn offerings(&self, of: &ProviderName) -> Vec<Offering> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let stalls = state.stalls.iter_mut().filter(|(key, _)| key.provider == *of);
+        let priced = stalls.map(|(_, stall)| Offering {
+            price: Some(stall.prices.at(now)),
+            price_since: Some(stall.prices.since(now)),
+            ..stall.sells.offering.clone()
+        });
+        priced.collect()
+    }
+
+    fn list(&self, of: &ProviderName, installation: &str) -> Vec<CloudInstance> {
+        let now = self.clock.now();
+        let state = self.state();
+        let is_shown = |record: &Record| {
+            record.sold_as.provider == *of && record.installation == installation && record.is_listed(now)
+        };
+        let shown = state.records.iter().filter(|(_, record)| is_shown(record));
+        shown.map(|(id, record)| record.view(*id, now)).collect()
+    }
+
     fn make(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
         let now = self.clock.now();
         self.ground.launch_arrives(request.instance);
@@ -276,46 +387,40 @@ impl SimCloud {
             return Ok(known.view(request.instance, now));
         }
         let key = request.offering.key();
-        let State { stalls, records, chance, .. } = &mut *state;
-        let in_use = records.values().filter(|record| record.sold_as == key && !record.is_over(now)).count();
+        state.has_room(&key, now)?;
+        let State { stalls, records, chance, troubles, .. } = &mut *state;
         let Some(stall) = stalls.get(&key) else {
-            return Err(self.error(ErrorKind::Invalid, "not on offer"));
+            return Err(error(&key.provider, ErrorKind::Invalid, "not on offer"));
         };
-        let sold_out = stall.sold_out_until.is_some_and(|until| now < until);
-        if sold_out || in_use >= stall.sells.capacity as usize {
-            return Err(self.error(ErrorKind::InsufficientCapacity(Scope::of(&key)), "sold out"));
-        }
-        let runs_from = now + chance.span(BOOT.0, BOOT.1);
-        let listed_from = now + chance.span(Span::ZERO, LISTING_LAG_MAX);
-        let mut record = Record::new(key, request.disk_gib, now, runs_from, listed_from);
+        let mut record = Record::new(key, now);
+        record.installation = request.installation.clone();
+        record.disk_gib = request.disk_gib;
+        record.runs_from = now + chance.span(BOOT.0, BOOT.1);
+        record.listed_from = now + chance.span(Span::ZERO, LISTING_LAG_MAX);
+        record.end_lag = chance.span(Span::ZERO, LISTING_LAG_MAX);
         if let Some(interruptions) = stall.sells.interruptions {
             // Evenly over twice the mean: early, late and in the middle of everything.
             let taken_at = now + chance.span(Span::ZERO, interruptions.every.times(2));
             let told_at = taken_at - interruptions.notice.unwrap_or_default();
             record.take_back(told_at.max(now), taken_at, interruptions.notice.is_some());
         }
-        let changed = record.changed.clone();
-        let view = record.view(request.instance, now);
-        records.insert(request.instance, record);
+        if chance.per_mille(troubles.boot_failures_per_mille) {
+            record.end_by(record.runs_from, false);
+        }
+        if chance.per_mille(troubles.boot_hangs_per_mille) {
+            record.hung_since = Some(now);
+        }
         let machine = Machine {
             instance: request.instance,
             secret: request.secret.clone(),
             lease_until: request.lease_until,
-            runs_from,
-            changed,
+            runs_from: record.runs_from,
+            changed: record.changed.clone(),
         };
+        let view = record.view(request.instance, now);
+        records.insert(request.instance, record);
         tokio::spawn(Agent::new(machine, self.clone(), self.ground.clone(), self.clock).live());
         Ok(view)
-    }
-
-    fn error(&self, kind: ErrorKind, message: &str) -> ProviderError {
-        ProviderError {
-            provider: self.name.clone(),
-            kind,
-            effect: EffectMay::No,
-            message: message.to_owned(),
-            source: None,
-        }
     }
 
     /// Every change is a single step, so that a panic elsewhere leaves nothing half-done.
@@ -324,137 +429,44 @@ impl SimCloud {
     }
 }
 
-#[async_trait]
-impl Provider for SimCloud {
-    fn name(&self) -> &ProviderName {
-        &self.name
-    }
-
-    async fn offerings(&self) -> Result<Vec<Offering>, ProviderError> {
-        self.arrive().await?;
-        let now = self.clock.now();
-        let priced = |stall: &mut Stall| Offering {
-            price: Some(stall.prices.at(now)),
-            price_since: Some(stall.prices.since(now)),
-            ..stall.sells.offering.clone()
+impl State {
+    /// Whether one more machine of this offering can be had.
+    fn has_room(&self, key: &OfferingKey, now: Timestamp) -> Result<(), ProviderError> {
+        let Some(stall) = self.stalls.get(key) else {
+            return Err(error(&key.provider, ErrorKind::Invalid, "not on offer"));
         };
-        let offerings = self.state().stalls.values_mut().map(priced).collect();
-        self.reply().await;
-        Ok(offerings)
-    }
-
-    async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
-        self.arrive().await?;
-        let made = self.make(request);
-        self.reply().await;
-        made
-    }
-
-    async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
-        self.arrive().await?;
-        let now = self.clock.now();
-        let listed = {
-            let state = self.state();
-            let listed = state.records.iter().filter(|(_, record)| record.is_listed(now));
-            listed.map(|(id, record)| record.view(*id, now)).collect()
-        };
-        self.reply().await;
-        Ok(listed)
-    }
-
-    async fn terminate(&self, instance: InstanceId, _: Option<&CloudId>) -> Result<(), ProviderError> {
-        self.arrive().await?;
-        self.end(instance);
-        self.reply().await;
+        let running = || self.records.values().filter(|record| !record.is_over(now));
+        let in_use = running().filter(|record| record.sold_as == *key).count();
+        let sold_out = stall.sold_out_until.is_some_and(|until| now < until);
+        if sold_out || in_use >= stall.sells.capacity as usize {
+            let scope = Scope::of(key);
+            return Err(error(&key.provider, ErrorKind::InsufficientCapacity(scope), "sold out"));
+        }
+        for (scope, most) in
+            self.troubles.quotas.iter().filter(|(scope, _)| scope.covers(&stall.sells.offering))
+        {
+            let sold_as =
+                |record: &Record| self.stalls.get(&record.sold_as).map(|stall| &stall.sells.offering);
+            let counted = running().filter_map(sold_as).filter(|offering| scope.covers(offering));
+            let used: u32 = counted.map(accelerators).sum();
+            if used + accelerators(&stall.sells.offering) > *most {
+                return Err(error(&key.provider, ErrorKind::Quota(scope.clone()), "the quota is full"));
+            }
+        }
         Ok(())
     }
 }
 
-impl Record {
-    fn new(
-        sold_as: OfferingKey,
-        disk_gib: u32,
-        launched_at: Timestamp,
-        runs_from: Timestamp,
-        listed_from: Timestamp,
-    ) -> Self {
-        Self {
-            sold_as,
-            disk_gib,
-            launched_at,
-            runs_from,
-            listed_from,
-            notice: None,
-            end: None,
-            told_to_end: None,
-            stray: false,
-            changed: Arc::new(Notify::new()),
-        }
-    }
+fn accelerators(offering: &Offering) -> u32 {
+    offering.instance_type.accelerators.as_ref().map_or(0, |has| has.count)
+}
 
-    fn take_back(&mut self, told_at: Timestamp, taken_at: Timestamp, told: bool) {
-        if told {
-            self.notice = Some((told_at, taken_at));
-        }
-        self.end_by(taken_at, true);
-    }
-
-    /// The first end that was set for it is the one that happens.
-    fn end_by(&mut self, at: Timestamp, interrupted: bool) {
-        if self.end.is_none_or(|(before, _)| at < before) {
-            self.end = Some((at, interrupted));
-        }
-        self.changed.notify_one();
-    }
-
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.end.is_some_and(|(at, _)| at <= now)
-    }
-
-    fn is_listed(&self, now: Timestamp) -> bool {
-        let kept = self.end.is_none_or(|(at, _)| now.since(at) <= LIST_KEEPS_ENDED);
-        now >= self.listed_from && kept
-    }
-
-    /// The time that is billed by now: reckoned here, apart from how the ledger does it.
-    fn billed(&self, rules: BillingRules, now: Timestamp) -> Period {
-        let over = self.end.map(|(at, _)| at).filter(|at| *at <= now);
-        let from = match rules.starts {
-            BillingStart::Launch => self.launched_at,
-            BillingStart::Running => self.runs_from,
-        };
-        if from > over.unwrap_or(now) {
-            return Period::new(from, from);
-        }
-        let Some(over) = over else { return Period::new(from, now) };
-        let stopped = match rules.ends {
-            BillingEnd::Gone => over,
-            BillingEnd::Stopping => self.told_to_end.unwrap_or(over).clamp(from, over),
-        };
-        let unit = rules.granularity.as_millis();
-        let mut millis = (stopped.as_millis() - from.as_millis()).max(rules.minimum.as_millis());
-        while millis % unit != 0 {
-            millis += unit - millis % unit;
-        }
-        Period::new(from, from + Span::from_millis(millis))
-    }
-
-    fn view(&self, instance: InstanceId, now: Timestamp) -> CloudInstance {
-        let state = match self.end {
-            Some((at, interrupted)) if at <= now => CloudState::Gone { at, interrupted },
-            Some(_) if self.told_to_end.is_some() => CloudState::Stopping,
-            Some(_) | None if now < self.runs_from => CloudState::Pending,
-            Some(_) | None => CloudState::Running,
-        };
-        let has_run = now >= self.runs_from && self.end.is_none_or(|(at, _)| at >= self.runs_from);
-        CloudInstance {
-            cloud_id: CloudId::new(&format!("sim-{instance}")),
-            instance,
-            state,
-            launched_at: self.launched_at,
-            running_at: has_run.then_some(self.runs_from),
-            stopping_at: self.told_to_end.filter(|at| *at >= self.runs_from),
-            notice: self.notice.filter(|(told_at, _)| *told_at <= now).map(|(_, taken_at)| taken_at),
-        }
+fn error(provider: &ProviderName, kind: ErrorKind, message: &str) -> ProviderError {
+    ProviderError {
+        provider: provider.clone(),
+        kind,
+        effect: EffectMay::No,
+        message: message.to_owned(),
+        source: None,
     }
 }

@@ -6,17 +6,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bursar_daemon::inbox::Inbox;
+use bursar_daemon::inbox::{Inbox, Message};
 use bursar_model::{AttemptId, ExperimentId, InstanceId, InvariantId, Span, Timestamp, Violation};
+use tokio::sync::oneshot;
+
+use crate::chance::Chance;
 
 /// After so many findings a run is broken beyond what more of them would tell.
 const FINDINGS_MAX: usize = 20;
 
+/// Sets its draws apart from those of the cloud.
+const PURPOSE: u64 = 0x6772_6f75_6e64;
+
+/// A message on its way is overtaken for up to so long.
+const DELAY_MAX: Span = Span::from_secs(20);
+
 /// Shared by all who live in a world. Cheap to copy.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ground(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     daemon: Option<Inbox>,
     cut_off: BTreeMap<InstanceId, Timestamp>,
@@ -25,9 +34,26 @@ struct State {
     working: BTreeMap<ExperimentId, AttemptId>,
     finished: BTreeMap<ExperimentId, u32>,
     findings: Vec<Violation>,
+    noise_per_mille: u32,
+    chance: Chance,
 }
 
 impl Ground {
+    pub(crate) fn new(chance: &Chance) -> Self {
+        let state = State {
+            daemon: None,
+            cut_off: BTreeMap::new(),
+            intended: BTreeSet::new(),
+            saved: BTreeMap::new(),
+            working: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            findings: Vec::new(),
+            noise_per_mille: 0,
+            chance: chance.child(PURPOSE),
+        };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
     /// From now on this daemon answers, or none.
     pub(crate) fn connect(&self, daemon: Option<Inbox>) {
         self.state().daemon = daemon;
@@ -43,6 +69,50 @@ impl Ground {
         let state = self.state();
         let reachable = state.cut_off.get(&from).is_none_or(|until| *until <= now);
         state.daemon.clone().filter(|_| reachable)
+    }
+
+    /// From now on so many of a thousand messages of machines arrive twice, and as many late, when newer ones may have
+    /// overtaken them and nobody waits for their answer.
+    pub(crate) fn set_noise(&self, per_mille: u32) {
+        self.state().noise_per_mille = per_mille;
+    }
+
+    /// Brings a message from a machine to the daemon. False where nobody is there to take it.
+    pub(crate) async fn carry(&self, from: InstanceId, message: Message, now: Timestamp) -> bool {
+        let Some(daemon) = self.daemon(from, now) else { return false };
+        let (doubles, delays, after) = {
+            let State { chance, noise_per_mille: rate, .. } = &mut *self.state();
+            (chance.per_mille(*rate), chance.per_mille(*rate), chance.span(Span::ZERO, DELAY_MAX))
+        };
+        if doubles || delays {
+            self.send_copy(from, &message, now, after);
+        }
+        if delays {
+            // Only its late copy arrives.
+            return false;
+        }
+        daemon.tell(message).await.is_ok()
+    }
+
+    fn send_copy(&self, from: InstanceId, message: &Message, now: Timestamp, after: Span) {
+        // Who sent it has given it up by then.
+        let (reply, _) = oneshot::channel();
+        let copy = if let Message::Register { request, .. } = message {
+            Message::Register { request: request.clone(), reply }
+        } else if let Message::Sync { token_digest, request, .. } = message {
+            Message::Sync { token_digest: token_digest.clone(), request: request.clone(), reply }
+        } else {
+            // Machines send nothing else.
+            return;
+        };
+        let ground = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after.to_std()).await;
+            if let Some(daemon) = ground.daemon(from, now + after) {
+                // A daemon that ends does not want it.
+                let _ = daemon.tell(copy).await;
+            }
+        });
     }
 
     /// An intent was committed.
@@ -91,8 +161,9 @@ impl Ground {
     /// Notes what is wrong.
     pub(crate) fn report(&self, invariant: InvariantId, detail: String) {
         let mut state = self.state();
-        if state.findings.len() < FINDINGS_MAX {
-            state.findings.push(Violation { invariant, detail });
+        let finding = Violation { invariant, detail };
+        if state.findings.len() < FINDINGS_MAX && !state.findings.contains(&finding) {
+            state.findings.push(finding);
         }
     }
 

@@ -24,12 +24,12 @@ mod world;
 
 pub use self::{
     chance::Chance,
-    chaos::{ChaosReport, chaos},
+    chaos::{ChaosKind, ChaosReport, chaos},
     clock::SimClock,
-    cloud::SimCloud,
+    cloud::{SimCloud, SimProvider, Troubles},
     job::Job,
     market::{Interruptions, SimOffering, small_market},
     post::SimPost,
     witness::Side,
-    world::{Scenario, World},
+    world::{INSTALLATION, Scenario, World},
 };

@@ -47,6 +47,7 @@ struct State {
     commits: u64,
     crash_at: Option<(u64, Side)>,
     refusals: u32,
+    deposed: bool,
 }
 
 /// What the ledger says of an instance that is gone.
@@ -88,6 +89,11 @@ impl Witness {
         self.state().refusals += count;
     }
 
+    /// The next commit finds that a newer daemon leads.
+    pub(crate) fn depose(&self) {
+        self.state().deposed = true;
+    }
+
     pub(crate) fn commits(&self) -> u64 {
         self.state().commits
     }
@@ -110,6 +116,10 @@ impl Witness {
                 self.ground.report(InvariantId::O1, format!("{id} runs and is forgotten"));
                 continue;
             };
+            if self.cloud.is_hung(id) {
+                // Only the daemon can end it, and it may be dead or unable to.
+                continue;
+            }
             let (billed, doubt) = self.cloud.bill(id);
             let set_aside = instance.meter.costs.effective + instance.held();
             if billed > set_aside + doubt + ROUNDING {
@@ -192,6 +202,9 @@ impl Store for WitnessStore {
     async fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
         let (number, refused) = {
             let mut state = self.witness.state();
+            if std::mem::take(&mut state.deposed) {
+                return Err(StoreError::Deposed { ours: commit.epoch, current: commit.epoch + 1 });
+            }
             let refused = state.refusals > 0;
             state.refusals = state.refusals.saturating_sub(1);
             state.commits += u64::from(!refused);

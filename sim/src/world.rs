@@ -1,6 +1,6 @@
 //! A world: one daemon, one cloud, its machines, and time that goes by when it is told to.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bursar_config::Notifications;
 use bursar_daemon::{
@@ -13,7 +13,7 @@ use bursar_daemon::{
 };
 use bursar_model::{
     AshaRules, BudgetKey, BudgetTerms, Clock, Experiment, ExperimentId, ExperimentSpec, InstanceId,
-    InvariantId, Outcome, ProviderName, SetBy, Span, Terms, Timestamp, Usd, UserName, Violation, WaitingOn,
+    InvariantId, Outcome, ProviderName, SetBy, Span, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
 use bursar_providers::{Provider, faulty::FaultyProvider};
@@ -25,7 +25,7 @@ use crate::{
     cap::Cap,
     chance::Chance,
     clock::SimClock,
-    cloud::SimCloud,
+    cloud::{SimCloud, Troubles},
     ground::Ground,
     job::{Job, spec_id},
     market::{SimOffering, small_market},
@@ -38,6 +38,9 @@ const COMPARE_EVERY: Span = Span::from_secs(30);
 
 /// Two bills of the same instance-seconds may differ by the rounding of each of their price periods.
 const ROUNDING: Usd = Usd::from_nanos(1_000);
+
+/// The name of the daemon's installation: the tag on its machines.
+pub const INSTALLATION: &str = "sim";
 
 /// Pages of the journal that are read; a world writes far fewer events.
 const JOURNAL_PAGES_MAX: usize = 10_000;
@@ -53,21 +56,30 @@ pub struct Scenario {
     pub settings: Settings,
     /// The configured budgets.
     pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
-    /// How the cloud bills, and what comes on top of its prices.
-    pub terms: Terms,
+    /// How each provider bills, and what comes on top of its prices.
+    pub pricing: Pricing,
+    /// What goes wrong with machines of itself, and how many may be had.
+    pub troubles: Troubles,
+    /// How long an agent may wait between two requests.
+    pub heartbeat: Span,
     /// Who is told what.
     pub notifications: Notifications,
+    /// Whether each plan is judged by the plan checker.
+    pub judges_plans: bool,
 }
 
 impl Default for Scenario {
     fn default() -> Self {
         Self {
             epoch: Timestamp::from_millis(1_790_000_000_000),
-            market: small_market(&provider_name()),
+            market: small_market(&"cloud".into()),
             settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
             budgets: Vec::new(),
-            terms: Terms::default(),
+            pricing: Pricing::default(),
+            troubles: Troubles::default(),
+            heartbeat: Span::from_secs(30),
             notifications: Notifications::default(),
+            judges_plans: true,
         }
     }
 }
@@ -84,7 +96,8 @@ pub struct World {
     clock: SimClock,
     ground: Ground,
     cloud: SimCloud,
-    faults: Arc<FaultyProvider>,
+    /// The ways to the providers, each with the script of what goes wrong on it.
+    ways: Vec<Arc<FaultyProvider>>,
     witness: Witness,
     post: SimPost,
     folder: TempDir,
@@ -97,6 +110,8 @@ struct Daemon {
     inbox: Inbox,
     snapshot: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
+    /// How many faults of its own it had told of when somebody last looked.
+    confessed: usize,
     // The loop ends when nobody could stop it any more.
     _stop: watch::Sender<bool>,
 }
@@ -116,12 +131,15 @@ impl World {
         let entered = runtime.enter();
         let clock = SimClock::starting_at(scenario.epoch);
         drop(entered);
-        let ground = Ground::default();
         let chance = Chance::new(seed);
+        let ground = Ground::new(&chance);
         let cloud = runtime.block_on(async {
-            let Scenario { market, terms, .. } = scenario.clone();
-            SimCloud::new(provider_name(), terms, market, clock, ground.clone(), &chance)
+            let Scenario { market, pricing, troubles, .. } = scenario.clone();
+            SimCloud::new(pricing.terms, market, troubles, clock, ground.clone(), &chance)
         });
+        let names: BTreeSet<ProviderName> =
+            scenario.market.iter().map(|sells| sells.offering.provider.clone()).collect();
+        let way = |name| Arc::new(FaultyProvider::new(Arc::new(cloud.provider(&name, INSTALLATION))));
         let of_installation = scenario.budgets.iter().find(|(key, _)| *key == BudgetKey::Installation);
         let cap = Cap::of(of_installation.and_then(|(_, terms)| terms.as_ref()));
         let mut world = Self {
@@ -130,7 +148,7 @@ impl World {
             lives: 0,
             seed,
             witness: Witness::new(cloud.clone(), ground.clone(), clock),
-            faults: Arc::new(FaultyProvider::new(Arc::new(cloud.clone()))),
+            ways: names.into_iter().map(way).collect(),
             post: SimPost::new(&chance),
             clock,
             ground,
@@ -150,16 +168,28 @@ impl World {
         self.clock.now()
     }
 
+    /// What it is made of.
+    #[must_use]
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
     /// Its cloud. Changes that run tasks are made between two stretches of time.
     pub fn with_cloud<T>(&self, change: impl FnOnce(&SimCloud) -> T) -> T {
         let _entered = self.runtime.enter();
         change(&self.cloud)
     }
 
-    /// The script of what goes wrong with calls to the cloud.
+    /// The script of what goes wrong with calls to the first provider.
     #[must_use]
     pub fn faults(&self) -> &FaultyProvider {
-        &self.faults
+        &self.ways[0]
+    }
+
+    /// The same for each provider, by name.
+    #[must_use]
+    pub fn ways(&self) -> &[Arc<FaultyProvider>] {
+        &self.ways
     }
 
     /// Those who are told.
@@ -190,29 +220,27 @@ impl World {
         let store = SqliteStore::open(&self.folder.path().join("bursar.db"), options)
             .expect("the last life's lock ended with it");
         let (inbox, messages) = inbox();
-        let provider: Arc<dyn Provider> = self.faults.clone();
+        let providers = self.ways.iter().map(|way| way.clone() as Arc<dyn Provider>);
         let parts = Parts {
             store: self.witness.watch(store),
-            providers: vec![provider],
+            providers: providers.collect(),
             clock: Arc::new(self.clock),
             seed: Chance::new(self.seed).child(self.lives).below(u64::MAX),
             settings: self.scenario.settings.clone(),
-            heartbeat: Span::from_secs(30),
+            heartbeat: self.scenario.heartbeat,
             orphan_grace: Span::from_secs(60),
             surroundings: Surroundings {
-                installation: "sim".to_owned(),
+                installation: INSTALLATION.to_owned(),
                 daemon_url: "http://daemon".to_owned(),
                 key: InstallationKey::from_bytes([7; 32]),
                 observe_interval: Span::from_secs(30),
                 observe_interval_busy: Span::from_secs(5),
             },
             budgets: self.scenario.budgets.clone(),
-            pricing: Pricing {
-                terms: [(provider_name(), self.scenario.terms)].into(),
-                discounts: Vec::new(),
-            },
+            pricing: self.scenario.pricing.clone(),
             notifications: self.scenario.notifications.clone(),
             courier: Arc::new(self.post.clone()),
+            judge_plans: self.scenario.judges_plans,
         };
         let witness = self.witness.clone();
         let started = self.runtime.block_on(async {
@@ -227,7 +255,7 @@ impl World {
         let (stop, stopped) = watch::channel(false);
         let task = self.runtime.spawn(reconciler.run(messages, stopped));
         self.ground.connect(Some(inbox.clone()));
-        self.daemon = Some(Daemon { inbox, snapshot, task, _stop: stop });
+        self.daemon = Some(Daemon { inbox, snapshot, task, confessed: 0, _stop: stop });
     }
 
     /// Kills the daemon. Cloud and machines go on.
@@ -260,6 +288,16 @@ impl World {
         self.ground.cut_off(instance, self.now() + span);
     }
 
+    /// From now on so many of a thousand messages of machines arrive twice, and as many late.
+    pub fn set_noise(&self, per_mille: u32) {
+        self.ground.set_noise(per_mille);
+    }
+
+    /// Another daemon takes the store over: this one's next commit is refused for good.
+    pub fn depose(&self) {
+        self.witness.depose();
+    }
+
     /// Lets time go by. False when the daemon died at a commit meanwhile; then it is that moment.
     pub fn run_for(&mut self, span: Span) -> bool {
         let until = self.now() + span;
@@ -282,11 +320,21 @@ impl World {
             }
             false
         });
+        self.hear_confessions();
         if died || self.daemon.as_ref().is_some_and(|daemon| daemon.task.is_finished()) {
             self.crash();
             return false;
         }
         true
+    }
+
+    fn hear_confessions(&mut self) {
+        let Some(daemon) = &mut self.daemon else { return };
+        let violations = daemon.snapshot.borrow().violations.clone();
+        for violation in violations.iter().skip(daemon.confessed) {
+            self.ground.report(violation.invariant, format!("by the daemon itself: {}", violation.detail));
+        }
+        daemon.confessed = violations.len();
     }
 
     /// Submits an experiment by a key. `None` when the daemon is down, dies or does not store it: submit again then.
@@ -495,8 +543,4 @@ impl World {
     pub fn fleet(&self) -> bursar_model::Fleet {
         self.witness.fleet()
     }
-}
-
-fn provider_name() -> ProviderName {
-    ProviderName::new("cloud")
 }

@@ -6,15 +6,17 @@ use bursar_sim::{ChaosReport, chaos};
 const SEEDS: std::ops::Range<u64> = 0..24;
 
 fn tell(report: &ChaosReport) -> String {
-    let ChaosReport { seed, commits, crashes, faults, machines, virtual_time, findings, journal: _ } = report;
+    let ChaosReport { seed, kind, commits, crashes, faults, machines, virtual_time, findings, journal: _ } =
+        report;
+    let faults: u64 = faults.values().sum();
     let found: Vec<String> = findings.iter().map(|finding| format!("  {finding}")).collect();
     format!(
-        "seed {seed}: {commits} commits, {crashes} crashes, {faults} faults, {machines} machines in {virtual_time}\n{}",
+        "seed {seed} ({kind:?}): {commits} commits, {crashes} crashes, {faults} faults, {machines} machines in {virtual_time}\n{}",
         found.join("\n")
     )
 }
 
-/// One seed alone: `SIM_SEEDS=17..18 cargo nextest run -p bursar-sim chaos`.
+/// One seed alone, with its journal where it is broken: `SIM_SEEDS=17..18 cargo nextest run -p bursar-sim chaos`.
 #[expect(clippy::disallowed_methods, reason = "a failing seed is replayed by naming it")]
 fn seeds() -> std::ops::Range<u64> {
     let told = std::env::var("SIM_SEEDS").ok();
@@ -38,6 +40,11 @@ fn nor_in_the_other_half_of_the_worlds() {
 
 fn all_is_well(seeds: impl Iterator<Item = u64>) {
     let reports: Vec<ChaosReport> = seeds.map(chaos).collect();
+    if let [only] = &reports[..]
+        && !only.findings.is_empty()
+    {
+        eprintln!("{}", only.journal);
+    }
     let broken: Vec<String> = reports.iter().filter(|report| !report.findings.is_empty()).map(tell).collect();
     assert!(
         broken.is_empty(),

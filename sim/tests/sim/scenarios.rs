@@ -10,7 +10,7 @@ use bursar_providers::{
     ErrorKind,
     faulty::{Call, Fault},
 };
-use bursar_sim::{Job, Scenario, Side, World};
+use bursar_sim::{INSTALLATION, Job, Scenario, Side, World};
 use bursar_store::InstanceFilter;
 
 const DAY: Span = Span::from_hours(24);
@@ -140,7 +140,7 @@ fn an_agent_quicker_than_the_answer_to_its_launch_makes_no_boot_free_of_charge()
     submit(&mut world, "one", firm(Job::lasting(minutes(30))));
     world.run_for(Span::from_millis(900));
     let until = world.now() + minutes(8);
-    world.with_cloud(|cloud| cloud.go_down(until));
+    world.with_cloud(|cloud| cloud.go_down(&"cloud".into(), until));
     // The books are held against the bill.
     let world = settle(world);
     assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1);
@@ -230,7 +230,7 @@ fn work_goes_on_while_the_cloud_does_not_answer() {
     let experiment = submit(&mut world, "one", firm(Job::lasting(Span::from_hours(5))));
     world.run_for(minutes(30));
     let until = world.now() + Span::from_hours(3);
-    world.with_cloud(|cloud| cloud.go_down(until));
+    world.with_cloud(|cloud| cloud.go_down(&"cloud".into(), until));
     let world = settle(world);
     assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
     assert_eq!(world.reader().attempts_of(experiment).unwrap().len(), 1);
@@ -271,7 +271,7 @@ fn a_machine_that_nobody_knows_is_ended_after_the_grace() {
     let mut world = world();
     world.run_for(minutes(10));
     let stray = IdGen::new(99).instance(world.now());
-    world.with_cloud(|cloud| cloud.add_stray(stray));
+    world.with_cloud(|cloud| cloud.add_stray(stray, INSTALLATION));
     world.run_for(minutes(12));
     assert!(world.with_cloud(|cloud| cloud.ended(stray)).is_some());
 }

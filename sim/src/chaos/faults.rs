@@ -1,0 +1,302 @@
+//! What can go wrong, and how often.
+
+use bursar_model::{BudgetKey, IdGen, InstanceId, ProviderName, Scope, Span, Timestamp, Usd, UserName};
+use bursar_providers::{
+    ErrorKind,
+    faulty::{Call, Fault},
+};
+
+use super::{Run, some_terms};
+use crate::{chance::Chance, cloud::Troubles, market::SimOffering, witness::Side, world::INSTALLATION};
+
+/// The kinds of things that go wrong, without their details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    Crash,
+    CrashAtBoundary,
+    Deposed,
+    DiskFull,
+    CallRefused,
+    CallLost,
+    ReplyLost,
+    CallSlow,
+    ListingStale,
+    ListingPartial,
+    Throttled,
+    ProviderDown,
+    SoldOut,
+    BootTrouble,
+    Interrupted,
+    EndedByHand,
+    Stray,
+    Hung,
+    AgentKilled,
+    CutOff,
+    MessagesDoubledOrLate,
+    BudgetChanged,
+    Cancelled,
+}
+
+/// How often each kind comes, in parts of the sum.
+const WEIGHTS: [(FaultKind, u64); 23] = [
+    (FaultKind::Crash, 10),
+    (FaultKind::CrashAtBoundary, 10),
+    (FaultKind::Deposed, 3),
+    (FaultKind::DiskFull, 8),
+    (FaultKind::CallRefused, 14),
+    (FaultKind::CallLost, 8),
+    (FaultKind::ReplyLost, 10),
+    (FaultKind::CallSlow, 8),
+    (FaultKind::ListingStale, 6),
+    (FaultKind::ListingPartial, 4),
+    (FaultKind::Throttled, 4),
+    (FaultKind::ProviderDown, 8),
+    (FaultKind::SoldOut, 10),
+    (FaultKind::BootTrouble, 4),
+    (FaultKind::Interrupted, 10),
+    (FaultKind::EndedByHand, 4),
+    (FaultKind::Stray, 2),
+    (FaultKind::Hung, 4),
+    (FaultKind::AgentKilled, 4),
+    (FaultKind::CutOff, 10),
+    (FaultKind::MessagesDoubledOrLate, 4),
+    (FaultKind::BudgetChanged, 18),
+    (FaultKind::Cancelled, 8),
+];
+
+impl FaultKind {
+    pub(super) fn some(chance: &mut Chance) -> Self {
+        let mut at = chance.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
+        for (kind, weight) in WEIGHTS {
+            if at < weight {
+                return kind;
+            }
+            at -= weight;
+        }
+        Self::Crash
+    }
+
+    /// As reports call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "daemon killed",
+            Self::CrashAtBoundary => "daemon killed at a boundary",
+            Self::Deposed => "another daemon takes over",
+            Self::DiskFull => "disk full",
+            Self::CallRefused => "call refused",
+            Self::CallLost => "request lost",
+            Self::ReplyLost => "applied, reply lost",
+            Self::CallSlow => "call slow",
+            Self::ListingStale => "stale listing",
+            Self::ListingPartial => "partial listing",
+            Self::Throttled => "throttling storm",
+            Self::ProviderDown => "provider down",
+            Self::SoldOut => "sold out",
+            Self::BootTrouble => "boots fail or hang",
+            Self::Interrupted => "interruption",
+            Self::EndedByHand => "ended by hand",
+            Self::Stray => "unknown machines",
+            Self::Hung => "machine hangs",
+            Self::AgentKilled => "agent killed",
+            Self::CutOff => "machine cut off",
+            Self::MessagesDoubledOrLate => "messages doubled or late",
+            Self::BudgetChanged => "budget changed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Run {
+    pub(super) fn inflict(&mut self, kind: FaultKind) {
+        match kind {
+            FaultKind::Crash => {
+                self.world.crash();
+                self.died();
+            }
+            FaultKind::CrashAtBoundary => {
+                let side = if self.chance.per_mille(500) { Side::Before } else { Side::After };
+                let commit = self.world.commits() + 1 + self.chance.below(20);
+                self.world.crash_at_commit(commit, side);
+            }
+            FaultKind::Deposed => self.world.depose(),
+            FaultKind::DiskFull => self.world.refuse_commits(1 + self.chance.below(3) as u32),
+            FaultKind::CallRefused => self.refuse_calls(),
+            FaultKind::CallLost => self.script(Fault::LoseRequest),
+            FaultKind::ReplyLost => self.script(Fault::LoseReply),
+            FaultKind::CallSlow => {
+                let delay = self.chance.span(Span::from_millis(1), Span::from_secs(20));
+                self.script(Fault::Delay(delay));
+            }
+            FaultKind::ListingStale => {
+                let call = if self.chance.per_mille(500) { Call::List } else { Call::Offerings };
+                self.script_call(call, Fault::Stale);
+            }
+            FaultKind::ListingPartial => self.script_call(Call::List, Fault::Partial),
+            FaultKind::Throttled => {
+                let (provider, until) = (self.some_provider(), self.later(Span::from_secs(1200)));
+                self.world.with_cloud(|cloud| cloud.throttle(&provider, until));
+            }
+            FaultKind::ProviderDown => {
+                // Now and then for a day.
+                let most = if self.chance.per_mille(100) { 86_400 } else { 2_400 };
+                let (provider, until) = (self.some_provider(), self.later(Span::from_secs(most)));
+                self.world.with_cloud(|cloud| cloud.go_down(&provider, until));
+            }
+            FaultKind::SoldOut => {
+                let until = self.later(Span::from_secs(1800));
+                let scope = self.some_scope();
+                self.world.with_cloud(|cloud| cloud.sell_out(&scope, until));
+            }
+            FaultKind::BootTrouble => {
+                let mut troubles = self.world.scenario().troubles.clone();
+                troubles.boot_failures_per_mille = self.chance.below(400) as u32;
+                troubles.boot_hangs_per_mille = self.chance.below(150) as u32;
+                self.world.with_cloud(|cloud| cloud.set_troubles(troubles));
+            }
+            FaultKind::Interrupted => {
+                let notice = [None, Some(Span::from_secs(30)), Some(Span::from_secs(120))];
+                let notice = self.chance.pick(&notice).copied().flatten();
+                if let Some(instance) = self.some_machine() {
+                    self.world.with_cloud(|cloud| cloud.interrupt(instance, notice));
+                }
+            }
+            FaultKind::EndedByHand => {
+                if let Some(instance) = self.some_machine() {
+                    self.world.with_cloud(|cloud| cloud.end_by_hand(instance));
+                }
+            }
+            FaultKind::Stray => {
+                let now = self.world.now();
+                let mut ids = IdGen::new(self.chance.below(u64::MAX));
+                // One with our tag, and one of somebody else in the same account.
+                let (ours, foreign) = (ids.instance(now), ids.instance(now));
+                self.world.with_cloud(|cloud| {
+                    cloud.add_stray(ours, INSTALLATION);
+                    cloud.add_stray(foreign, "somebody-else");
+                });
+            }
+            FaultKind::Hung => {
+                if let Some(instance) = self.some_machine() {
+                    self.world.with_cloud(|cloud| cloud.hang(instance));
+                }
+            }
+            FaultKind::AgentKilled => {
+                if let Some(instance) = self.some_machine() {
+                    self.world.with_cloud(|cloud| cloud.kill_agent(instance));
+                }
+            }
+            FaultKind::CutOff => {
+                let span = self.chance.span(Span::from_secs(5), Span::from_secs(1500));
+                if let Some(instance) = self.some_machine() {
+                    self.world.cut_off(instance, span);
+                }
+            }
+            FaultKind::MessagesDoubledOrLate => self.world.set_noise(self.chance.below(300) as u32),
+            FaultKind::BudgetChanged => {
+                let key = self.chance.pick(&budget_keys()).cloned().unwrap_or(BudgetKey::Installation);
+                let terms =
+                    self.chance.per_mille(800).then(|| some_terms(&mut self.chance, Usd::from_dollars(1)));
+                // False where the daemon is down or does not store it: whoever asked is told.
+                let _ = self.world.set_budget(key, terms);
+            }
+            FaultKind::Cancelled => {
+                if let Some(experiment) = self.work.some_experiment() {
+                    self.world.cancel(experiment);
+                }
+            }
+        }
+    }
+
+    /// From now on nothing new goes wrong. Somebody looks after it and lifts the budgets whose windows would begin anew
+    /// for ever.
+    pub(super) fn end_the_faults(&mut self) {
+        self.world.set_noise(0);
+        let troubles = Troubles {
+            boot_failures_per_mille: 0,
+            boot_hangs_per_mille: 0,
+            ..self.world.scenario().troubles.clone()
+        };
+        self.world.with_cloud(|cloud| cloud.set_troubles(troubles));
+        for key in budget_keys() {
+            // It may die once more over it, by what was set up before.
+            for _ in 0..10 {
+                self.world.restart();
+                if self.world.set_budget(key.clone(), None) {
+                    break;
+                }
+                let _ = self.world.run_for(Span::from_secs(60));
+            }
+        }
+    }
+
+    pub(super) fn later(&mut self, most: Span) -> Timestamp {
+        self.world.now() + self.chance.span(Span::from_secs(1), most)
+    }
+
+    /// Some calls are refused, with each error that a provider may answer.
+    fn refuse_calls(&mut self) {
+        let call = self.some_call();
+        let mut kinds = vec![
+            ErrorKind::Throttled { retry_after: None },
+            ErrorKind::Throttled { retry_after: Some(Span::from_secs(10)) },
+            ErrorKind::Unavailable,
+            ErrorKind::Auth,
+        ];
+        if call == Call::Launch {
+            let scope = self.some_scope();
+            kinds.extend([
+                ErrorKind::InsufficientCapacity(scope.clone()),
+                ErrorKind::Quota(scope),
+                ErrorKind::Invalid,
+            ]);
+        }
+        for _ in 0..=self.chance.below(4) {
+            let kind = self.chance.pick(&kinds).cloned().unwrap_or(ErrorKind::Unavailable);
+            self.script_call(call, Fault::Refuse(kind));
+        }
+    }
+
+    fn script(&mut self, fault: Fault) {
+        let call = self.some_call();
+        self.script_call(call, fault);
+    }
+
+    fn script_call(&mut self, call: Call, fault: Fault) {
+        if let Some(way) = self.chance.pick(self.world.ways()) {
+            way.inject(call, fault);
+        }
+    }
+
+    fn some_call(&mut self) -> Call {
+        let calls = [Call::Launch, Call::Launch, Call::Terminate, Call::List, Call::Offerings];
+        self.chance.pick(&calls).copied().unwrap_or(Call::Launch)
+    }
+
+    fn some_machine(&mut self) -> Option<InstanceId> {
+        let running = self.world.with_cloud(|cloud| cloud.running());
+        self.chance.pick(&running).copied()
+    }
+
+    fn some_provider(&mut self) -> ProviderName {
+        self.some_offering().offering.provider.clone()
+    }
+
+    /// An offering, all of its zone, or all of its type.
+    fn some_scope(&mut self) -> Scope {
+        let one = Scope::of(&self.some_offering().offering.key());
+        match self.chance.below(4) {
+            0 => Scope { instance_type: None, capacity_type: None, ..one },
+            1 => Scope { zone: None, capacity_type: None, ..one },
+            _ => one,
+        }
+    }
+
+    fn some_offering(&mut self) -> &SimOffering {
+        let market = &self.world.scenario().market;
+        self.chance.pick(market).expect("a market is not empty")
+    }
+}
+
+fn budget_keys() -> [BudgetKey; 3] {
+    [BudgetKey::Installation, BudgetKey::Project("p".into()), BudgetKey::User(UserName::new("someone"))]
+}

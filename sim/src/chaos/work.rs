@@ -1,0 +1,90 @@
+//! What is asked of a world while things go wrong in it.
+
+use std::sync::Arc;
+
+use bursar_model::{AshaMode, AshaRules, BudgetTerms, ExperimentId, Span, SpotPolicy, Usd};
+
+use super::ChaosKind;
+use crate::{chance::Chance, job::Job, world::World};
+
+/// More work than this is not submitted to a run that must get all of it done: the market has room for about a dozen
+/// at once.
+const SUBMISSIONS_MAX: usize = 12;
+
+/// One that need not get done has more than it can do.
+const SAFETY_SUBMISSIONS_MAX: usize = 60;
+
+/// The experiments and sweeps of a run.
+#[derive(Debug)]
+pub(super) struct Work {
+    chance: Chance,
+    submitted: Vec<ExperimentId>,
+    next_name: usize,
+    most: usize,
+}
+
+impl Work {
+    pub(super) fn new(kind: ChaosKind, chance: Chance) -> Self {
+        let most = match kind {
+            ChaosKind::Safety => SAFETY_SUBMISSIONS_MAX,
+            ChaosKind::Liveness => SUBMISSIONS_MAX,
+        };
+        Self { chance, submitted: Vec::new(), next_name: 0, most }
+    }
+
+    /// One that was accepted, over or not.
+    pub(super) fn some_experiment(&mut self) -> Option<ExperimentId> {
+        self.chance.pick(&self.submitted).copied()
+    }
+
+    /// Submits something, under the same key again where the daemon died over it.
+    pub(super) fn submit(&mut self, world: &mut World) {
+        if self.next_name >= self.most {
+            return;
+        }
+        if self.chance.per_mille(150) {
+            return self.submit_sweep(world);
+        }
+        let duration = self.chance.span(Span::from_secs(60), Span::from_secs(9000));
+        let mut job = Job::lasting(duration);
+        job.exit_code = i32::from(self.chance.per_mille(100));
+        let mut spec = job.spec();
+        let policies = [SpotPolicy::Auto, SpotPolicy::Spot, SpotPolicy::OnDemand];
+        spec.spot_policy = self.chance.pick(&policies).copied().unwrap_or_default();
+        spec.budget = self.chance.per_mille(200).then(|| Arc::new(BudgetTerms::of(Usd::from_dollars(1))));
+        spec.max_duration = self.chance.per_mille(100).then_some(Span::from_secs(3600));
+        spec.priority = self.chance.below(3) as i32;
+        if let Some(experiment) = world.submit(&format!("e{}", self.next_name), spec) {
+            self.submitted.push(experiment);
+            self.next_name += 1;
+        }
+    }
+
+    /// A sweep whose trials are halved, some of which fail.
+    fn submit_sweep(&mut self, world: &mut World) {
+        let trials = 2 + self.chance.below(5);
+        let jobs: Vec<Job> = (0..trials)
+            .map(|_| {
+                let mut job = Job::lasting(Span::from_secs(3600));
+                job.loss = Some(self.chance.below(100) as i32);
+                job.exit_code = i32::from(self.chance.per_mille(100));
+                job
+            })
+            .collect();
+        let asha = AshaRules {
+            metric: "loss".to_owned(),
+            mode: AshaMode::Min,
+            resource: "step".to_owned(),
+            eta: 2 + self.chance.below(2) as u32,
+            min: 4 + self.chance.below(8),
+            max: 50,
+        };
+        let budget = self.chance.per_mille(400).then(|| Usd::from_dollars(1 + self.chance.below(3) as i64));
+        let max_parallel = self.chance.per_mille(400).then_some(2);
+        let (name, spec) = (format!("s{}", self.next_name), jobs[0].spec());
+        if let Some(sweep) = world.submit_sweep(&name, spec, &jobs, budget, max_parallel, Some(asha)) {
+            self.submitted.extend(sweep.experiments);
+            self.next_name += 1;
+        }
+    }
+}
