@@ -153,6 +153,8 @@ pub enum DrainReason {
     AgentLost,
     /// Nobody needs it any longer.
     Unneeded,
+    /// Its launch was refused, though an earlier request for it may have worked.
+    LaunchDoubtful,
 }
 
 impl fmt::Display for DrainReason {
@@ -164,6 +166,7 @@ impl fmt::Display for DrainReason {
             Self::Interrupted => "interrupted",
             Self::AgentLost => "agent lost",
             Self::Unneeded => "unneeded",
+            Self::LaunchDoubtful => "launch doubtful",
         })
     }
 }

@@ -347,7 +347,8 @@ fn leave(
         | DrainReason::Idle
         | DrainReason::Ceiling
         | DrainReason::AgentLost
-        | DrainReason::Unneeded => StopReason::Moved,
+        | DrainReason::Unneeded
+        | DrainReason::LaunchDoubtful => StopReason::Moved,
     };
     for attempt in live {
         lifecycle.stop(input, plan, attempt, stop, false);

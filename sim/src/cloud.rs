@@ -36,7 +36,7 @@ const LATENCY_MAX: Span = Span::from_millis(400);
 const BOOT: (Span, Span) = (Span::from_secs(20), Span::from_secs(90));
 
 /// From the order to end until the cloud has the machine back.
-const SHUTDOWN: (Span, Span) = (Span::from_secs(1), Span::from_secs(20));
+pub(crate) const SHUTDOWN: (Span, Span) = (Span::from_secs(1), Span::from_secs(20));
 
 /// A new machine is missing from the listing for up to so long, and an ended one is shown as it was for as long again:
 /// less than the daemon allows for.
@@ -219,6 +219,15 @@ impl SimCloud {
         let now = self.clock.now();
         let state = self.state();
         state.records.get(&instance)?.end.map(|(at, _)| at).filter(|at| *at <= now)
+    }
+
+    /// Until when a machine that is over was billed.
+    pub(crate) fn billed_until(&self, instance: InstanceId) -> Option<Timestamp> {
+        let now = self.clock.now();
+        let state = self.state();
+        let record = state.records.get(&instance).filter(|record| record.is_over(now))?;
+        let terms = state.terms.get(&record.sold_as.provider).copied().unwrap_or_default();
+        Some(record.billed(terms.billing, now).to)
     }
 
     /// What the cloud wants for a machine so far, and by how much a reader of old prices may differ.

@@ -19,7 +19,7 @@ const FINDINGS_MAX: usize = 20;
 const PURPOSE: u64 = 0x6772_6f75_6e64;
 
 /// A message on its way is overtaken for up to so long.
-const DELAY_MAX: Span = Span::from_secs(20);
+pub(crate) const DELAY_MAX: Span = Span::from_secs(20);
 
 /// Shared by all who live in a world. Cheap to copy.
 #[derive(Debug, Clone)]

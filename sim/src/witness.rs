@@ -16,10 +16,18 @@ use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
 use tokio::sync::Notify;
 
-use crate::{clock::SimClock, cloud::SimCloud, ground::Ground};
+use crate::{
+    clock::SimClock,
+    cloud::{SHUTDOWN, SimCloud},
+    ground::{DELAY_MAX, Ground},
+};
 
 /// A ledger rounds each price period down, as the cloud does, but at other moments.
 const ROUNDING: Usd = Usd::from_nanos(1_000);
+
+/// So long after the cloud has stopped counting a machine's agent may be heard: while the machine shuts down, and a
+/// message is on its way.
+const HEARD_LATE_MAX: Span = Span::from_millis(SHUTDOWN.1.as_millis() + DELAY_MAX.as_millis() + 1_000);
 
 /// On which side of a commit the daemon dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub(crate) struct Closed {
     pub(crate) booked: Usd,
     /// By how much that may be above the bill.
     pub(crate) excess_max: Usd,
+    /// By how much it may be below.
+    pub(crate) deficit_max: Usd,
 }
 
 /// The store as the reconciler has it.
@@ -169,17 +179,29 @@ impl Witness {
         self.compare_with_cloud();
     }
 
-    /// What the ledger says of an instance that is gone. When the cloud no longer listed its end, the ledger counts
-    /// all that was paid for: more than the bill, never less.
+    /// What the ledger says of an instance that is gone.
     fn close(&self, instance: &Instance, now: Timestamp) -> Closed {
-        let unlisted = |ended: &Timestamp| now.since(*ended) >= LIST_KEEPS_ENDED;
-        let ended = self.cloud.ended(instance.id).filter(unlisted);
-        let billing = instance.offering.terms.billing;
-        let paid_until = instance.meter.from.map(|from| billing.billed_until(from, instance.paid_until()));
-        let unseen = ended.zip(paid_until).map_or(Span::ZERO, |(ended, until)| until.since(ended));
+        let Instance { id, meter, offering, .. } = instance;
+        let (Some(ended), Some(billed_until)) = (self.cloud.ended(*id), self.cloud.billed_until(*id)) else {
+            return Closed { booked: meter.costs.contracted, excess_max: Usd::ZERO, deficit_max: Usd::ZERO };
+        };
+        // When the cloud no longer lists its end, the ledger counts all that was paid for: more than the bill, never
+        // less, unless it hung, when its lease did not end it.
+        let is_unlisted = now.since(ended) >= LIST_KEEPS_ENDED;
+        let paid_until =
+            meter.from.map(|from| offering.terms.billing.billed_until(from, instance.paid_until()));
+        let unseen = paid_until.filter(|_| is_unlisted).map_or(Span::ZERO, |until| until.since(billed_until));
+        let outlived = is_unlisted && self.cloud.is_hung(*id);
+        // While it shuts down, the cloud may count no longer what its agent is still heard in.
+        let heard_late = meter.through.since(billed_until);
+        let excess = unseen.max(if heard_late > HEARD_LATE_MAX { Span::ZERO } else { heard_late });
         let most = instance.rates_at(Price::plain(instance.ceiling)).contracted;
         // The overhead of the installation is not on the cloud's bill.
-        Closed { booked: instance.meter.costs.contracted, excess_max: most.cost_rounded_up(unseen) }
+        Closed {
+            booked: meter.costs.contracted,
+            excess_max: most.cost_rounded_up(excess),
+            deficit_max: if outlived { Usd::MAX } else { Usd::ZERO },
+        }
     }
 
     /// Every change is a single step, so that a panic elsewhere leaves nothing half-done.

@@ -488,12 +488,12 @@ impl World {
         let closed = self.witness.closed();
         for instance in self.cloud.launched() {
             let (bill, doubt) = self.with_cloud(|cloud| cloud.bill(instance));
-            let Some(Closed { booked, excess_max }) = closed.get(&instance).copied() else {
+            let Some(Closed { booked, excess_max, deficit_max }) = closed.get(&instance).copied() else {
                 self.ground.report(InvariantId::O1, format!("{instance} ran and is in no book"));
                 continue;
             };
             let doubt = doubt + ROUNDING;
-            if booked > bill + doubt + excess_max || booked < bill - doubt {
+            if booked > bill + doubt + excess_max || booked.saturating_add(deficit_max) < bill - doubt {
                 self.ground.report(
                     InvariantId::L1,
                     format!("{instance} costs {bill} by the cloud and {booked} by the books, doubt {doubt}"),

@@ -101,8 +101,15 @@ impl<S: Store> Reconciler<S> {
             return;
         };
         self.refuse(scope, now, turn);
-        let end = InstanceEnd::Refused { message: error.message.clone() };
-        self.record(Event::InstanceGone { instance: id, at: now, end }, turn);
+        let event = if may_exist {
+            // A provider that keeps its contract would have answered with what an earlier call made. Promise 1 does not
+            // hang on that: it is ended, and forgotten once the provider has shown that there is nothing.
+            Event::InstanceTerminating { instance: id, at: now, why: DrainReason::LaunchDoubtful }
+        } else {
+            let end = InstanceEnd::Refused { message: error.message.clone() };
+            Event::InstanceGone { instance: id, at: now, end }
+        };
+        self.record(event, turn);
     }
 
     /// Leaves a part of the market alone for a while, longer each time.
@@ -174,6 +181,13 @@ impl<S: Store> Reconciler<S> {
             .collect();
         for id in self.effects.missing_for(provider, &lacks, asked_at, LISTING_LAG) {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
+            if never_was(instance, asked_at) {
+                let InstanceState::Terminating { why, .. } = instance.state else { continue };
+                let (at, end) = (instance.meter.through, InstanceEnd::Terminated { why });
+                self.effects.call_done(id, None);
+                self.record(Event::InstanceGone { instance: id, at, end }, turn);
+                continue;
+            }
             warn!(instance = %id, "the provider does not have it any more");
             // It lived until it was heard, and no longer than it was paid for. In between nobody knows: what was over
             // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
@@ -343,6 +357,14 @@ fn is_missed(instance: &Instance, asked_at: Timestamp) -> bool {
         | InstanceState::Draining { since, .. }
         | InstanceState::Terminating { since, .. } => asked_at >= since + LISTING_LAG,
     }
+}
+
+/// Whether an instance that is being ended and that no list shows never existed: nobody ever saw it, and had it ended
+/// since it was intended, the list would show its end.
+fn never_was(instance: &Instance, asked_at: Timestamp) -> bool {
+    let is_ending = matches!(instance.state, InstanceState::Terminating { .. });
+    let would_be_listed = asked_at.since(instance.meter.through) < LIST_KEEPS_ENDED;
+    is_ending && instance.cloud_id.is_none() && instance.meter.from.is_none() && would_be_listed
 }
 
 /// 1 s, 2 s, 4 s … or as long as the provider asks for.
