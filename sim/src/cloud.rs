@@ -221,13 +221,13 @@ impl SimCloud {
         state.records.get(&instance)?.end.map(|(at, _)| at).filter(|at| *at <= now)
     }
 
-    /// Until when a machine that is over was billed.
-    pub(crate) fn billed_until(&self, instance: InstanceId) -> Option<Timestamp> {
+    /// The time for which a machine that is over was billed.
+    pub(crate) fn billed(&self, instance: InstanceId) -> Option<Period> {
         let now = self.clock.now();
         let state = self.state();
         let record = state.records.get(&instance).filter(|record| record.is_over(now))?;
         let terms = state.terms.get(&record.sold_as.provider).copied().unwrap_or_default();
-        Some(record.billed(terms.billing, now).to)
+        Some(record.billed(terms.billing, now))
     }
 
     /// What the cloud wants for a machine so far, and by how much a reader of old prices may differ.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bursar_model::{
-    Clock, Event, Fleet, Instance, InstanceId, InvariantId, Price, Span, Timestamp, Usd, invariant,
+    Clock, Event, Fleet, Instance, InstanceId, InvariantId, Price, Span, Timestamp, Usd, Violation, invariant,
 };
 use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
@@ -56,6 +56,8 @@ struct State {
     crash_at: Option<(u64, Side)>,
     refusals: u32,
     deposed: bool,
+    /// A machine that hangs has run for longer than it was paid for.
+    outlived: bool,
 }
 
 /// What the ledger says of an instance that is gone.
@@ -113,6 +115,11 @@ impl Witness {
         self.state().fleet.clone()
     }
 
+    /// Whether a machine that hangs has run for longer than it was paid for, so that no budget can be kept any more.
+    pub(crate) fn has_outlived(&self) -> bool {
+        self.state().outlived
+    }
+
     /// The ledger's word on all that is gone.
     pub(crate) fn closed(&self) -> BTreeMap<InstanceId, Closed> {
         self.state().closed.clone()
@@ -120,14 +127,16 @@ impl Witness {
 
     /// Holds what the cloud does against what was committed. To be called at any time.
     pub(crate) fn compare_with_cloud(&self) {
-        let state = self.state();
+        let mut state = self.state();
         for id in self.cloud.running() {
-            let Some(instance) = state.fleet.instances.get(&id) else {
+            let State { fleet, outlived, .. } = &mut *state;
+            let Some(instance) = fleet.instances.get(&id) else {
                 self.ground.report(InvariantId::O1, format!("{id} runs and is forgotten"));
                 continue;
             };
             if self.cloud.is_hung(id) {
-                // Only the daemon can end it, and it may be dead or unable to.
+                // Only the daemon can end it, and it may be dead or unable to. From then on no budget can be kept.
+                *outlived |= self.clock.now() > instance.paid_until();
                 continue;
             }
             let (billed, doubt) = self.cloud.bill(id);
@@ -172,7 +181,9 @@ impl Witness {
         if state.fleet != *stored {
             self.ground.report(InvariantId::S1, differences(&state.fleet, stored));
         }
-        for violation in invariant::check(stored) {
+        let outlived = state.outlived;
+        let judged = |violation: &Violation| violation.invariant != InvariantId::B1 || !outlived;
+        for violation in invariant::check(stored).into_iter().filter(judged) {
             self.ground.report(violation.invariant, violation.detail);
         }
         drop(state);
@@ -182,18 +193,20 @@ impl Witness {
     /// What the ledger says of an instance that is gone.
     fn close(&self, instance: &Instance, now: Timestamp) -> Closed {
         let Instance { id, meter, offering, .. } = instance;
-        let (Some(ended), Some(billed_until)) = (self.cloud.ended(*id), self.cloud.billed_until(*id)) else {
+        let (Some(ended), Some(billed)) = (self.cloud.ended(*id), self.cloud.billed(*id)) else {
             return Closed { booked: meter.costs.contracted, excess_max: Usd::ZERO, deficit_max: Usd::ZERO };
         };
-        // When the cloud no longer lists its end, the ledger counts all that was paid for: more than the bill, never
-        // less, unless it hung, when its lease did not end it.
+        // When the cloud no longer lists its end, the ledger counts all that was paid for, from the launch where nobody
+        // saw it run: more than the bill, never less, unless it hung, when its lease did not end it.
         let is_unlisted = now.since(ended) >= LIST_KEEPS_ENDED;
-        let paid_until =
-            meter.from.map(|from| offering.terms.billing.billed_until(from, instance.paid_until()));
-        let unseen = paid_until.filter(|_| is_unlisted).map_or(Span::ZERO, |until| until.since(billed_until));
+        let unseen = |from: Timestamp| {
+            let paid_until = offering.terms.billing.billed_until(from, instance.paid_until());
+            billed.from.since(from) + paid_until.since(billed.to)
+        };
+        let unseen = meter.from.filter(|_| is_unlisted).map_or(Span::ZERO, unseen);
         let outlived = is_unlisted && self.cloud.is_hung(*id);
         // While it shuts down, the cloud may count no longer what its agent is still heard in.
-        let heard_late = meter.through.since(billed_until);
+        let heard_late = meter.through.since(billed.to);
         let excess = unseen.max(if heard_late > HEARD_LATE_MAX { Span::ZERO } else { heard_late });
         let most = instance.rates_at(Price::plain(instance.ceiling)).contracted;
         // The overhead of the installation is not on the cloud's bill.

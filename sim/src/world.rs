@@ -314,7 +314,7 @@ impl World {
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
-                if let Some(overspent) = cap.judge(&cloud, clock.now()) {
+                if let Some(overspent) = cap.judge(&cloud, clock.now()).filter(|_| !witness.has_outlived()) {
                     ground.report(InvariantId::B1, overspent);
                 }
             }

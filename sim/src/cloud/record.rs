@@ -113,13 +113,15 @@ impl Record {
     /// As listings show it.
     pub(super) fn view(&self, instance: InstanceId, now: Timestamp) -> CloudInstance {
         let shown_end = self.end.filter(|(at, _)| *at + self.end_lag <= now);
+        // Until then it is shown as it was last.
+        let shown_at = self.end.map_or(now, |(at, _)| now.min(at));
         let state = match shown_end {
             Some((at, interrupted)) => CloudState::Gone { at, interrupted },
             None if self.told_to_end.is_some() => CloudState::Stopping,
-            None if now < self.runs_from => CloudState::Pending,
+            None if shown_at < self.runs_from => CloudState::Pending,
             None => CloudState::Running,
         };
-        let has_run = now >= self.runs_from && self.end.is_none_or(|(at, _)| at >= self.runs_from);
+        let has_run = shown_at >= self.runs_from;
         CloudInstance {
             cloud_id: CloudId::new(&format!("sim-{instance}")),
             instance,

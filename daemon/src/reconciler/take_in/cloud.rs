@@ -127,7 +127,7 @@ impl<S: Store> Reconciler<S> {
         turn: &mut Turn,
     ) {
         self.effects.call_done(id, Some(Effects::terminate_again_at(now)));
-        let Some(instance) = self.fleet.instances.get(&id) else { return };
+        let Some(instance) = self.fleet.instances.get(&id).filter(|found| found.is_live()) else { return };
         if let Err(error) = result {
             warn!(instance = %id, error = %chain(&error), "asking for its end failed; will ask again");
             let backoff = next_backoff(instance.backoff.failures + 1, None, now);
@@ -204,7 +204,10 @@ impl<S: Store> Reconciler<S> {
 
     /// A record of the cloud about an instance that we know.
     fn seen(&mut self, cloud: &CloudInstance, now: Timestamp, turn: &mut Turn) {
-        let Some(instance) = self.fleet.instances.get(&cloud.instance) else { return };
+        // What another message of this turn has ended is over.
+        let Some(instance) = self.fleet.instances.get(&cloud.instance).filter(|found| found.is_live()) else {
+            return;
+        };
         let is_new = instance.cloud_id.is_none();
         let known_notice = instance.notice;
         let is_billed = instance.meter.from.is_some();
