@@ -15,8 +15,8 @@ use bursar_config::Notifications;
 use bursar_ledger::quote;
 use bursar_model::{
     BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
-    InstanceId, InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Terms, Timestamp, Violation,
-    WaitingOn,
+    InstanceId, InstanceState, InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Terms,
+    Timestamp, Violation, WaitingOn,
 };
 use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, check, plan};
 use bursar_providers::Provider;
@@ -420,6 +420,12 @@ impl<S: Store> Reconciler<S> {
         match self.store.load().await {
             Ok(loaded) => {
                 self.fleet = loaded.fleet;
+                // The answer to a launch may have been in what was not stored.
+                for instance in self.fleet.instances.values() {
+                    if matches!(instance.state, InstanceState::Intended { .. }) {
+                        self.effects.launch_unknown(instance.id);
+                    }
+                }
                 self.stale = false;
                 self.pacing.due = true;
             }
