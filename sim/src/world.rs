@@ -19,7 +19,11 @@ use bursar_policies::Settings;
 use bursar_providers::{Provider, faulty::FaultyProvider};
 use bursar_store::{Durability, OpenOptions, Reader, SqliteStore, StoreError};
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{
+    runtime::Runtime,
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
+};
 
 use crate::{
     cap::Cap,
@@ -298,13 +302,14 @@ impl World {
         self.witness.depose();
     }
 
-    /// Lets time go by. False when the daemon died at a commit meanwhile; then it is that moment.
+    /// Lets time go by. False when the daemon died meanwhile: at a commit, then it is that moment, or of itself.
     pub fn run_for(&mut self, span: Span) -> bool {
         let until = self.now() + span;
         let (clock, witness) = (self.clock, self.witness.clone());
         let ground = self.ground.clone();
         let cap = self.cap.clone();
         let cloud = self.cloud.clone();
+        let task = self.daemon.as_ref().map(|daemon| daemon.task.abort_handle());
         let died = self.runtime.block_on(async {
             while clock.now() < until {
                 let next = (clock.now() + COMPARE_EVERY).min(until);
@@ -317,11 +322,14 @@ impl World {
                 if let Some(overspent) = cap.judge(&cloud, clock.now()).filter(|_| !witness.has_outlived()) {
                     ground.report(InvariantId::B1, overspent);
                 }
+                if task.as_ref().is_some_and(AbortHandle::is_finished) {
+                    return true;
+                }
             }
             false
         });
         self.hear_confessions();
-        if died || self.daemon.as_ref().is_some_and(|daemon| daemon.task.is_finished()) {
+        if died {
             self.crash();
             return false;
         }

@@ -10,7 +10,7 @@ use bursar_providers::{
     ErrorKind,
     faulty::{Call, Fault},
 };
-use bursar_sim::{INSTALLATION, Job, Scenario, Side, World};
+use bursar_sim::{INSTALLATION, Job, Scenario, Side, Troubles, World, small_market};
 use bursar_store::InstanceFilter;
 
 const DAY: Span = Span::from_hours(24);
@@ -131,6 +131,117 @@ fn a_launch_that_may_have_worked_is_not_given_up_because_later_calls_are_refused
         let world = settle(world);
         assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1, "{refusal:?}");
     }
+}
+
+#[test]
+fn a_launch_refused_after_one_whose_reply_was_lost_leaves_nothing_that_runs() {
+    let scope = Scope::of(&Scenario::default().market[0].offering.key());
+    let refusals =
+        [ErrorKind::InsufficientCapacity(scope.clone()), ErrorKind::Quota(scope), ErrorKind::Invalid];
+    for (lost, launched) in [(Fault::LoseReply, 2), (Fault::LoseRequest, 1)] {
+        for refusal in &refusals {
+            let mut world = world();
+            world.faults().inject(Call::Launch, lost.clone());
+            world.faults().inject(Call::Launch, Fault::Refuse(refusal.clone()));
+            submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+            let world = settle(world);
+            assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), launched, "{lost:?} {refusal:?}");
+            let (bill, _) = world.with_cloud(|cloud| cloud.whole_bill());
+            let booked: Usd = instances(&world).iter().map(|instance| instance.meter.costs.effective).sum();
+            // The launch of which nobody heard may be counted until its end was listed; one that never was costs nothing.
+            assert!(launched == 2 || booked == bill, "{booked} {bill}");
+        }
+    }
+}
+
+#[test]
+fn a_launch_whose_answer_was_not_stored_is_not_given_up_for_later_refusals() {
+    let mut world = world();
+    submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    // It is on its way; the turn that takes its answer in finds the disk full.
+    world.refuse_commits(1);
+    for _ in 0..3 {
+        world.run_for(Span::from_millis(300));
+        world.faults().inject(Call::Launch, Fault::Refuse(ErrorKind::Throttled { retry_after: None }));
+    }
+    let world = settle(world);
+    assert_eq!(world.with_cloud(|cloud| cloud.launched().len()), 1);
+}
+
+#[test]
+fn a_machine_that_hangs_is_ended_before_its_money_is_used_up() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(20));
+    let machine = the_only_machine(&world);
+    world.with_cloud(|cloud| cloud.hang(machine));
+    let world = settle(world);
+    let ended = world.with_cloud(|cloud| cloud.ended(machine)).expect("the daemon ended it");
+    let paid_until = instances(&world).iter().find(|i| i.id == machine).expect("it is known").paid_until();
+    assert!(ended <= paid_until, "{ended} {paid_until}");
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn a_machine_that_somebody_ends_by_hand_costs_no_failure() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(20));
+    let machine = the_only_machine(&world);
+    world.with_cloud(|cloud| cloud.end_by_hand(machine));
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.finished(experiment), 1);
+}
+
+#[test]
+fn what_belongs_to_another_installation_is_left_alone() {
+    let mut world = world();
+    let foreign = IdGen::new(99).instance(world.now());
+    world.with_cloud(|cloud| cloud.add_stray(foreign, "somebody-else"));
+    submit(&mut world, "one", firm(Job::lasting(minutes(30))));
+    let world = settle(world);
+    assert_eq!(world.with_cloud(|cloud| cloud.ended(foreign)), None);
+}
+
+#[test]
+fn a_full_quota_sends_work_to_another_provider() {
+    let everything = Scope {
+        provider: "cloud".into(),
+        region: None,
+        zone: None,
+        instance_type: None,
+        capacity_type: None,
+    };
+    let market = ["cloud", "other"].into_iter().flat_map(|name| small_market(&name.into())).collect();
+    let troubles = Troubles { quotas: vec![(everything, 1)], ..Troubles::default() };
+    let mut world = World::new(1, Scenario { market, troubles, ..Scenario::default() });
+    let experiments: Vec<ExperimentId> = (0..3)
+        .map(|number| submit(&mut world, &format!("e{number}"), firm(Job::lasting(minutes(30)))))
+        .collect();
+    let world = settle(world);
+    assert!(experiments.iter().all(|id| world.outcome(*id) == Some(Outcome::Succeeded)));
+    let used = |name: &str| {
+        let is_used =
+            |i: &&Instance| i.offering.provider == name.into() && i.meter.costs.effective > Usd::ZERO;
+        instances(&world).iter().filter(is_used).count()
+    };
+    assert_eq!((used("cloud"), used("other")), (1, 2));
+}
+
+#[test]
+fn a_deposed_daemon_does_nothing_more_and_the_next_one_takes_over() {
+    let mut world = world();
+    let experiment = submit(&mut world, "one", firm(Job::lasting(minutes(60))));
+    world.run_for(minutes(20));
+    world.depose();
+    // It ends at its next commit.
+    assert!(!world.run_for(minutes(20)));
+    assert!(!world.is_up());
+    world.restart();
+    let world = settle(world);
+    assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded));
+    assert_eq!(world.reader().attempts_of(experiment).unwrap().len(), 1);
 }
 
 #[test]
