@@ -187,6 +187,7 @@ impl Daemon {
                 pricing: Pricing::default(),
                 notifications: config.notifications.clone(),
                 courier: courier.clone(),
+                judge_plans: false,
             };
             let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await.unwrap();
             let logs = Logs::new(&folder.path().join("logs")).unwrap();

@@ -56,5 +56,5 @@ fn query<T>(
     sql: &str,
     read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    transaction.prepare(sql)?.query_map([], read)?.collect()
+    transaction.prepare_cached(sql)?.query_map([], read)?.collect()
 }
