@@ -16,7 +16,7 @@ use bursar_ledger::quote;
 use bursar_model::{
     BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
     InstanceId, InstanceState, InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Terms,
-    Timestamp, Violation, WaitingOn,
+    Timestamp, Violation, WaitingOn, invariant,
 };
 use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, check, plan};
 use bursar_providers::Provider;
@@ -43,6 +43,10 @@ const FIRST_OFFERINGS_PATIENCE: Span = Span::from_secs(10);
 
 /// How long the loop rests when a commit failed. Messages wait in the inbox meanwhile.
 const STORE_REST: Span = Span::from_millis(500);
+
+/// How often the state is held against its invariants in production: a walk over all of it, too slow for each turn of a
+/// large fleet.
+const SELF_CHECK: Span = Span::from_secs(60);
 
 /// So many broken invariants are kept for those who ask; the log has all.
 const VIOLATIONS_KEPT: usize = 20;
@@ -134,6 +138,7 @@ pub struct Reconciler<S> {
     snapshot: watch::Sender<Snapshot>,
     pacing: Pacing,
     judge_plans: bool,
+    self_checked_at: Timestamp,
     /// The store has a newer leader.
     deposed: bool,
     /// The state is not that of the store: nothing is done on it before it was loaded again.
@@ -222,6 +227,7 @@ impl<S: Store> Reconciler<S> {
             snapshot,
             pacing: Pacing { due: true, wake_at: None, rested_at: Instant::now() },
             judge_plans,
+            self_checked_at: now,
             deposed: false,
             stale: false,
         };
@@ -296,6 +302,12 @@ impl<S: Store> Reconciler<S> {
             return Err(failed);
         }
         self.publish(planned);
+        if now.since(self.self_checked_at) >= SELF_CHECK {
+            self.self_checked_at = now;
+            for violation in invariant::check(&self.fleet) {
+                self.confess(violation);
+            }
+        }
         let snapshot = self.snapshot.borrow().clone();
         for answer in turn.answers {
             answer(Ok(&snapshot));
@@ -367,11 +379,12 @@ impl<S: Store> Reconciler<S> {
     fn confess(&self, violation: Violation) {
         error!(invariant = %violation.invariant, detail = %violation.detail, "an invariant is broken");
         self.snapshot.send_if_modified(|snapshot| {
-            let has_room = snapshot.violations.len() < VIOLATIONS_KEPT;
-            if has_room {
+            let is_new =
+                snapshot.violations.len() < VIOLATIONS_KEPT && !snapshot.violations.contains(&violation);
+            if is_new {
                 Arc::make_mut(&mut snapshot.violations).push(violation);
             }
-            has_room
+            is_new
         });
     }
 

@@ -99,7 +99,21 @@ async fn of_daemon(url: &str) -> Result<Vec<Finding>, Failure> {
             orphans(&health),
             "they are being ended, so look again soon; if they stay, the daemon's log has the provider's answer, and if they come back, there is a second installation of this name",
         ),
+        Finding::of(
+            "invariants",
+            health.violations.is_empty(),
+            invariants(&health),
+            "B1 can come of a machine that hung where nothing could end it; all else is a fault of bursar: report it with the daemon's log and the events of that time (`bursar events`)",
+        ),
     ])
+}
+
+/// What the daemon found broken in itself.
+fn invariants(health: &Health) -> String {
+    if health.violations.is_empty() {
+        return "none found broken since the start".to_owned();
+    }
+    health.violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Orphans that were ended are over and done with: told, since somebody may want to know where they came from.

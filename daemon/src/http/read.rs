@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use bursar_model::{InstanceId, Offering, RefusedScope, Scope, Timestamp, UsdPerHour, WaitingOn};
+use bursar_model::{InstanceId, Offering, RefusedScope, Scope, Timestamp, UsdPerHour, Violation, WaitingOn};
 use bursar_store::{Integrity, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,8 @@ pub struct Health {
     pub orphans_left: usize,
     /// When the newest of them was found out.
     pub orphan_at: Option<Timestamp>,
+    /// Invariants that the daemon found broken in itself since the start, the first few: a fault of bursar.
+    pub violations: Vec<Violation>,
     /// Why experiments wait: how many for each reason.
     pub waiting: std::collections::BTreeMap<String, u64>,
 }
@@ -225,6 +227,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiEr
         orphans: snapshot.orphans,
         orphans_left: snapshot.orphans_left,
         orphan_at: snapshot.orphan_at,
+        violations: snapshot.violations.to_vec(),
         waiting,
     }))
 }
