@@ -75,8 +75,6 @@ struct State {
     records: BTreeMap<InstanceId, Record>,
     troubles: Troubles,
     chance: Chance,
-    /// Rises when the daemon dies: requests that had not arrived by then never do.
-    connections: u64,
     down_until: BTreeMap<ProviderName, Timestamp>,
     throttled_until: BTreeMap<ProviderName, Timestamp>,
 }
@@ -121,7 +119,6 @@ impl SimCloud {
             records: BTreeMap::new(),
             troubles,
             chance: chance.child(u64::MAX),
-            connections: 0,
             down_until: BTreeMap::new(),
             throttled_until: BTreeMap::new(),
         };
@@ -290,11 +287,6 @@ impl SimCloud {
         state.records.iter().filter(|(_, record)| !record.stray).map(|(id, _)| *id).collect()
     }
 
-    /// The daemon died: requests under way that had not arrived never do.
-    pub(crate) fn cut_connections(&self) {
-        self.state().connections += 1;
-    }
-
     /// A machine powers itself off.
     pub(crate) fn power_off(&self, instance: InstanceId) {
         self.end(instance);
@@ -337,16 +329,10 @@ impl SimCloud {
         self.state().records.get(&instance).is_some_and(|record| record.installation == installation)
     }
 
-    /// The way there. A request whose sender dies on the way never arrives.
+    /// The way there.
     async fn arrive(&self, at: &ProviderName) -> Result<(), ProviderError> {
-        let (latency, sent_over) = {
-            let mut state = self.state();
-            (state.chance.span(Span::from_millis(1), LATENCY_MAX), state.connections)
-        };
+        let latency = self.state().chance.span(Span::from_millis(1), LATENCY_MAX);
         tokio::time::sleep(latency.to_std()).await;
-        if self.state().connections != sent_over {
-            std::future::pending::<()>().await;
-        }
         let now = self.clock.now();
         let mut state = self.state();
         if state.down_until.get(at).is_some_and(|until| now < *until) {

@@ -2,7 +2,7 @@
 //!
 //! `World` runs the real reconciler, its effects and the real SQLite store on one thread whose clock is tokio's paused
 //! one. Around it stand a cloud (`SimCloud`) with prices, capacity, interruptions and a bill of its own, and the agents
-//! of its machines, which speak the agents' protocol to the reconciler's inbox. The daemon can be killed at any commit
+//! of its machines, which speak the agents' protocol to the reconciler's inbox. The daemon can be killed at any step
 //! or moment; cloud and agents go on. After every commit all invariants are checked against what was committed *and*
 //! against what the cloud knows; what is wrong is collected, not panicked on, so that a run tells all of it.
 //!
@@ -17,6 +17,7 @@ mod clock;
 mod cloud;
 mod ground;
 mod job;
+mod life;
 mod market;
 mod post;
 mod witness;
@@ -28,8 +29,8 @@ pub use self::{
     clock::SimClock,
     cloud::{SimCloud, SimProvider, Troubles},
     job::Job,
+    life::{Boundary, Side, UnderWay},
     market::{Interruptions, SimOffering, small_market},
     post::SimPost,
-    witness::Side,
     world::{INSTALLATION, Scenario, World},
 };

@@ -14,12 +14,12 @@ use bursar_model::{
 };
 use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
-use tokio::sync::Notify;
 
 use crate::{
     clock::SimClock,
     cloud::{SHUTDOWN, SimCloud},
     ground::{DELAY_MAX, Ground},
+    life::{Boundary, Life, Side},
 };
 
 /// A ledger rounds each price period down, as the cloud does, but at other moments.
@@ -29,20 +29,10 @@ const ROUNDING: Usd = Usd::from_nanos(1_000);
 /// message is on its way.
 const HEARD_LATE_MAX: Span = Span::from_millis(SHUTDOWN.1.as_millis() + DELAY_MAX.as_millis() + 1_000);
 
-/// On which side of a commit the daemon dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Nothing of it was stored.
-    Before,
-    /// It is durable, and nobody heard.
-    After,
-}
-
 /// What was committed so far, and what is to happen at the next commits. Copies are the same witness.
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     state: Arc<Mutex<State>>,
-    crashed: Arc<Notify>,
     cloud: SimCloud,
     ground: Ground,
     clock: SimClock,
@@ -53,7 +43,6 @@ struct State {
     fleet: Fleet,
     closed: BTreeMap<InstanceId, Closed>,
     commits: u64,
-    crash_at: Option<(u64, Side)>,
     refusals: u32,
     deposed: bool,
     /// A machine that hangs has run for longer than it was paid for.
@@ -75,25 +64,16 @@ pub(crate) struct Closed {
 pub(crate) struct WitnessStore {
     inner: SqliteStore,
     witness: Witness,
+    life: Life,
 }
 
 impl Witness {
     pub(crate) fn new(cloud: SimCloud, ground: Ground, clock: SimClock) -> Self {
-        Self { state: Arc::default(), crashed: Arc::new(Notify::new()), cloud, ground, clock }
+        Self { state: Arc::default(), cloud, ground, clock }
     }
 
-    pub(crate) fn watch(&self, inner: SqliteStore) -> WitnessStore {
-        WitnessStore { inner, witness: self.clone() }
-    }
-
-    /// The daemon dies at the commit of this number, counted from 1 over all its lives.
-    pub(crate) fn crash_at(&self, commit: u64, side: Side) {
-        self.state().crash_at = Some((commit, side));
-    }
-
-    /// Waits until the daemon has died at a commit.
-    pub(crate) async fn crashed(&self) {
-        self.crashed.notified().await;
+    pub(crate) fn watch(&self, inner: SqliteStore, life: Life) -> WitnessStore {
+        WitnessStore { inner, witness: self.clone(), life }
     }
 
     /// The next so many commits find the disk full.
@@ -104,6 +84,20 @@ impl Witness {
     /// The next commit finds that a newer daemon leads.
     pub(crate) fn depose(&self) {
         self.state().deposed = true;
+    }
+
+    /// What a commit meets that is not to succeed; counts it where it is.
+    fn refuses(&self, commit: &Commit) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if std::mem::take(&mut state.deposed) {
+            return Err(StoreError::Deposed { ours: commit.epoch, current: commit.epoch + 1 });
+        }
+        if state.refusals > 0 {
+            state.refusals -= 1;
+            return Err(StoreError::Full);
+        }
+        state.commits += 1;
+        Ok(())
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -148,14 +142,6 @@ impl Witness {
                     format!("{id} is billed {billed} at {now}, {set_aside} is charged or held for it"),
                 );
             }
-        }
-    }
-
-    /// Whether the daemon dies here.
-    async fn pass(&self, number: u64, side: Side) {
-        if self.state().crash_at.take_if(|at| *at == (number, side)).is_some() {
-            self.crashed.notify_one();
-            std::future::pending::<()>().await;
         }
     }
 
@@ -235,24 +221,13 @@ impl Store for WitnessStore {
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        let (number, refused) = {
-            let mut state = self.witness.state();
-            if std::mem::take(&mut state.deposed) {
-                return Err(StoreError::Deposed { ours: commit.epoch, current: commit.epoch + 1 });
-            }
-            let refused = state.refusals > 0;
-            state.refusals = state.refusals.saturating_sub(1);
-            state.commits += u64::from(!refused);
-            (state.commits, refused)
-        };
-        if refused {
-            return Err(StoreError::Full);
-        }
-        self.witness.pass(number, Side::Before).await;
+        let boundary = self.life.next_boundary(Boundary::Commit);
+        self.life.pass(boundary, Side::Before).await;
+        self.witness.refuses(commit)?;
         self.inner.commit(commit).await?;
         let stored = self.inner.load().await?;
         self.witness.see(commit, &stored.fleet);
-        self.witness.pass(number, Side::After).await;
+        self.life.pass(boundary, Side::After).await;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use bursar_model::{
     InvariantId, Outcome, ProviderName, SetBy, Span, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
-use bursar_providers::{Provider, faulty::FaultyProvider};
+use bursar_providers::faulty::FaultyProvider;
 use bursar_store::{Durability, OpenOptions, Reader, SqliteStore, StoreError};
 use tempfile::TempDir;
 use tokio::{
@@ -32,9 +32,10 @@ use crate::{
     cloud::{SimCloud, Troubles},
     ground::Ground,
     job::{Job, spec_id},
+    life::{Boundary, End, Life, Lives, Side, UnderWay},
     market::{SimOffering, small_market},
     post::SimPost,
-    witness::{Closed, Side, Witness},
+    witness::{Closed, Witness},
 };
 
 /// The cloud is held against what was committed at least so often, whatever the daemon does.
@@ -94,7 +95,7 @@ pub struct World {
     // Dropped first, and with it all tasks that hold what is below.
     runtime: Runtime,
     daemon: Option<Daemon>,
-    lives: u64,
+    lives: Lives,
     seed: u64,
     scenario: Scenario,
     clock: SimClock,
@@ -111,6 +112,7 @@ pub struct World {
 
 #[derive(Debug)]
 struct Daemon {
+    life: Life,
     inbox: Inbox,
     snapshot: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
@@ -149,7 +151,7 @@ impl World {
         let mut world = Self {
             cap,
             daemon: None,
-            lives: 0,
+            lives: Lives::default(),
             seed,
             witness: Witness::new(cloud.clone(), ground.clone(), clock),
             ways: names.into_iter().map(way).collect(),
@@ -214,22 +216,34 @@ impl World {
         self.witness.commits()
     }
 
+    /// The boundaries that the daemon has come to so far, over all its lives.
+    #[must_use]
+    pub fn boundaries(&self) -> Vec<Boundary> {
+        self.lives.boundaries()
+    }
+
+    /// How often the daemon's task was woken so far, over all its lives.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.lives.polls()
+    }
+
     /// Starts the daemon on the store as it is, where it does not run. Every life has its own ids, as in production.
     pub fn restart(&mut self) {
         if self.daemon.is_some() {
             return;
         }
-        self.lives += 1;
+        let life = self.lives.begin();
         let options = OpenOptions { durability: Durability::Process };
         let store = SqliteStore::open(&self.folder.path().join("bursar.db"), options)
             .expect("the last life's lock ended with it");
         let (inbox, messages) = inbox();
-        let providers = self.ways.iter().map(|way| way.clone() as Arc<dyn Provider>);
+        let providers = self.ways.iter().map(|way| life.reach(way.clone()));
         let parts = Parts {
-            store: self.witness.watch(store),
+            store: self.witness.watch(store, life.clone()),
             providers: providers.collect(),
             clock: Arc::new(self.clock),
-            seed: Chance::new(self.seed).child(self.lives).below(u64::MAX),
+            seed: Chance::new(self.seed).child(life.number()).below(u64::MAX),
             settings: self.scenario.settings.clone(),
             heartbeat: self.scenario.heartbeat,
             orphan_grace: Span::from_secs(60),
@@ -246,27 +260,26 @@ impl World {
             courier: Arc::new(self.post.clone()),
             judge_plans: self.scenario.judges_plans,
         };
-        let witness = self.witness.clone();
         let started = self.runtime.block_on(async {
             tokio::select! {
                 biased;
-                () = witness.crashed() => None,
+                () = life.over() => None,
                 started = Reconciler::start(parts, inbox.clone()) => started.ok(),
             }
         });
         // It may die, or find the disk full, while it starts.
         let Some((reconciler, snapshot)) = started else { return };
         let (stop, stopped) = watch::channel(false);
-        let task = self.runtime.spawn(reconciler.run(messages, stopped));
+        let task = self.runtime.spawn(life.clone().live(reconciler.run(messages, stopped)));
         self.ground.connect(Some(inbox.clone()));
-        self.daemon = Some(Daemon { inbox, snapshot, task, confessed: 0, _stop: stop });
+        self.daemon = Some(Daemon { life, inbox, snapshot, task, confessed: 0, _stop: stop });
     }
 
     /// Kills the daemon. Cloud and machines go on.
     pub fn crash(&mut self) {
-        let Some(Daemon { task, .. }) = self.daemon.take() else { return };
+        let Some(Daemon { life, task, .. }) = self.daemon.take() else { return };
         self.ground.connect(None);
-        self.cloud.cut_connections();
+        life.end();
         task.abort();
         // It ends as cancelled, and the store's lock with it.
         let ended = self.runtime.block_on(task);
@@ -277,9 +290,19 @@ impl World {
         }
     }
 
-    /// Kills the daemon at the commit of this number, counted from 1 over all its lives.
-    pub fn crash_at_commit(&self, number: u64, side: Side) {
-        self.witness.crash_at(number, side);
+    /// Kills the daemon at the boundary of this number, counted from 1 over all its lives.
+    pub fn crash_at(&self, boundary: u64, side: Side) {
+        self.lives.end_at(End::Boundary(boundary, side));
+    }
+
+    /// Kills the daemon when its task is woken for this time, counted from 1 over all its lives.
+    pub fn crash_at_poll(&self, number: u64) {
+        self.lives.end_at(End::Poll(number));
+    }
+
+    /// What becomes of requests that are under way when the daemon dies, from now on.
+    pub fn set_under_way(&self, under_way: UnderWay) {
+        self.lives.set_under_way(under_way);
     }
 
     /// The next so many commits find the disk full.
@@ -306,6 +329,7 @@ impl World {
     pub fn run_for(&mut self, span: Span) -> bool {
         let until = self.now() + span;
         let (clock, witness) = (self.clock, self.witness.clone());
+        let life = self.daemon.as_ref().map(|daemon| daemon.life.clone());
         let ground = self.ground.clone();
         let cap = self.cap.clone();
         let cloud = self.cloud.clone();
@@ -315,7 +339,7 @@ impl World {
                 let next = (clock.now() + COMPARE_EVERY).min(until);
                 tokio::select! {
                     biased;
-                    () = witness.crashed() => return true,
+                    () = over(life.as_ref()) => return true,
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
@@ -413,12 +437,12 @@ impl World {
     }
 
     fn ask<T>(&mut self, message: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Message) -> Option<T> {
-        let inbox = self.daemon.as_ref()?.inbox.clone();
-        let witness = self.witness.clone();
+        let Daemon { inbox, life, .. } = self.daemon.as_ref()?;
+        let (inbox, life) = (inbox.clone(), life.clone());
         let answered = self.runtime.block_on(async {
             tokio::select! {
                 biased;
-                () = witness.crashed() => None,
+                () = life.over() => None,
                 answer = inbox.ask(message) => Some(answer.ok()),
             }
         });
@@ -552,5 +576,13 @@ impl World {
     #[must_use]
     pub fn fleet(&self) -> bursar_model::Fleet {
         self.witness.fleet()
+    }
+}
+
+/// Waits for the end of a life; for ever, where there is none.
+async fn over(life: Option<&Life>) {
+    match life {
+        Some(life) => life.over().await,
+        None => std::future::pending().await,
     }
 }

@@ -7,7 +7,13 @@ use bursar_providers::{
 };
 
 use super::{Run, some_terms};
-use crate::{chance::Chance, cloud::Troubles, market::SimOffering, witness::Side, world::INSTALLATION};
+use crate::{
+    chance::Chance,
+    cloud::Troubles,
+    life::{Side, UnderWay},
+    market::SimOffering,
+    world::INSTALLATION,
+};
 
 /// The kinds of things that go wrong, without their details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,15 +114,18 @@ impl FaultKind {
 
 impl Run {
     pub(super) fn inflict(&mut self, kind: FaultKind) {
+        let arrives = self.chance.per_mille(500);
+        self.world.set_under_way(if arrives { UnderWay::Arrives } else { UnderWay::Lost });
         match kind {
             FaultKind::Crash => {
                 self.world.crash();
                 self.died();
             }
             FaultKind::CrashAtBoundary => {
-                let side = if self.chance.per_mille(500) { Side::Before } else { Side::After };
-                let commit = self.world.commits() + 1 + self.chance.below(20);
-                self.world.crash_at_commit(commit, side);
+                let sides = [Side::Before, Side::During, Side::After];
+                let side = self.chance.pick(&sides).copied().unwrap_or(Side::Before);
+                let boundary = self.world.boundaries().len() as u64 + 1 + self.chance.below(40);
+                self.world.crash_at(boundary, side);
             }
             FaultKind::Deposed => self.world.depose(),
             FaultKind::DiskFull => self.world.refuse_commits(1 + self.chance.below(3) as u32),

@@ -2,5 +2,6 @@
 
 mod asha;
 mod chaos;
+mod crash_points;
 mod notifications;
 mod scenarios;

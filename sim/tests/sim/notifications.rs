@@ -10,7 +10,7 @@ use bursar_model::{
     BudgetAlert, BudgetKey, BudgetTerms, ExperimentSpec, Notification, NotificationAbout, NotificationId,
     Period, Schedule, Span, SpotPolicy, Usd,
 };
-use bursar_sim::{Job, Scenario, Side, World};
+use bursar_sim::{Boundary, Job, Scenario, Side, World};
 
 const MINUTE: Span = Span::from_secs(60);
 
@@ -129,10 +129,15 @@ fn whatever_commit_the_daemon_dies_at_everything_is_told_and_told_once() {
     assert_eq!(ids(&calm.post().taken()), ids(&queued(&calm)));
 
     assert!((8..60).contains(&commits.len()), "{commits:?}");
+    let boundaries: Vec<u64> = (1..)
+        .zip(calm.boundaries())
+        .filter(|(_, boundary)| *boundary == Boundary::Commit)
+        .map(|(number, _)| number)
+        .collect();
     let sides = [Side::Before, Side::After];
     for (commit, side) in commits.iter().flat_map(|commit| sides.map(|side| (*commit, side))) {
         let mut world = World::new(3, scenario());
-        world.crash_at_commit(commit, side);
+        world.crash_at(boundaries[commit as usize - 1], side);
         work(&mut world);
         assert_eq!(world.findings(), [], "{side:?} commit {commit}");
         let queued = queued(&world);

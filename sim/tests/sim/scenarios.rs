@@ -10,7 +10,7 @@ use bursar_providers::{
     ErrorKind,
     faulty::{Call, Fault},
 };
-use bursar_sim::{INSTALLATION, Job, Scenario, Side, Troubles, World, small_market};
+use bursar_sim::{INSTALLATION, Job, Scenario, Troubles, World, small_market};
 use bursar_store::InstanceFilter;
 
 const DAY: Span = Span::from_hours(24);
@@ -272,32 +272,6 @@ fn a_refused_launch_costs_nothing_and_the_experiment_goes_elsewhere() {
     let instances = instances(&world);
     assert!(instances.iter().filter(|i| refused(&i.state)).all(|i| i.meter.costs.effective == Usd::ZERO));
     assert!(instances.iter().any(|i| !refused(&i.state)));
-}
-
-#[test]
-fn the_daemon_may_die_at_any_commit() {
-    let commits = {
-        let mut world = world();
-        submit(&mut world, "one", firm(Job::lasting(minutes(7))));
-        settle(world).commits()
-    };
-    assert!(commits > 10, "{commits}");
-    for commit in 1..=commits {
-        for side in [Side::Before, Side::After] {
-            let mut world = world();
-            world.crash_at_commit(commit, side);
-            let spec = firm(Job::lasting(minutes(7)));
-            let experiment = world.submit("one", spec.clone());
-            let experiment = experiment.unwrap_or_else(|| {
-                world.restart();
-                world.submit("one", spec).expect("the same key finds what was stored")
-            });
-            world.settle(DAY);
-            assert_eq!(world.findings(), [], "at commit {commit}, {side:?}");
-            assert_eq!(world.outcome(experiment), Some(Outcome::Succeeded), "at commit {commit}, {side:?}");
-            assert_eq!(world.finished(experiment), 1, "at commit {commit}, {side:?}");
-        }
-    }
 }
 
 #[test]
