@@ -15,14 +15,17 @@ use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, S
 ///
 /// 1. `launch` is idempotent by `LaunchRequest::instance`: asked again with the same request, it answers with the same
 ///    cloud instance and never makes a second one, across restarts of the daemon too, even after that instance ended.
-/// 2. `launch` carries the installation and the instance id as tags *at creation*, so that `list` shows it from the start.
+/// 2. `launch` carries the installation and the instance id as tags *at creation*, so that `list` shows it, at the latest
+///    [`LISTING_LAG`] after the launch: a listing may be as old as that.
 /// 3. A refused launch says so with `EffectMay::No` and leaves nothing behind. Where it is not known whether the call
 ///    took effect, the error says `EffectMay::Maybe`.
 /// 4. `list` shows every instance of the installation that may still cost money, and those that ended for at least
-///    `list_keeps_ended`, each with its end.
+///    [`LIST_KEEPS_ENDED`], each with its end, which is always the same.
 /// 5. `terminate` is idempotent, also for what is gone or never was. After it, `list` shows the end sooner or later.
 /// 6. An instance is `Gone` in `list` only when it costs nothing any more and nothing of it runs.
-/// 7. Instances of other installations are never shown nor touched.
+/// 7. Instances of other installations are never shown nor touched, and each call touches no other instance of ours.
+/// 8. An instance that hears nothing ends by itself, at the end of its lease or soon after. Only what runs nothing need
+///    not.
 #[async_trait::async_trait]
 pub trait Provider: Send + Sync + fmt::Debug {
     /// Its name in the configuration.
@@ -105,6 +108,9 @@ pub enum EffectMay {
     /// Nobody knows: only the same token, or `list`, can tell.
     Maybe,
 }
+
+/// By how much a listing may be late: clouds call it eventually consistent.
+pub const LISTING_LAG: Span = Span::from_secs(60);
 
 /// How long `list` shows an instance after its end, at least.
 pub const LIST_KEEPS_ENDED: Span = Span::from_secs(3600);

@@ -5,6 +5,8 @@
 //! machines do not boot, hang, or are taken back. It bills by its own clock, prices and rules, so that its bill can judge
 //! the books.
 
+#[cfg(test)]
+mod conformance;
 mod provider;
 mod record;
 

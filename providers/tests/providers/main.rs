@@ -2,5 +2,6 @@
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, and they look at real files")]
 
 mod conformance;
+mod liars;
 mod local;
 mod support;

@@ -7,7 +7,7 @@ use bursar_model::{
     Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId,
     InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
 };
-use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, ProviderError};
+use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LISTING_LAG, ProviderError};
 use bursar_store::Store;
 use tracing::warn;
 
@@ -25,9 +25,6 @@ const REFUSED_DOUBLINGS_MAX: u32 = 7;
 
 /// A launch that certainly did not happen is given up after so many tries, and the experiment goes elsewhere.
 const LAUNCH_TRIES: u32 = 3;
-
-/// How long a new instance may be missing from a provider's list: listings lag.
-const LISTING_LAG: Span = Span::from_secs(60);
 
 impl<S: Store> Reconciler<S> {
     pub(super) fn launched(
