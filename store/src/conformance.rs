@@ -128,9 +128,14 @@ pub async fn the_highest_id_is_not_below_any_id<S: Store>(open: impl AsyncFn() -
     let reader = store.reader();
     let experiments = reader.experiments(&ExperimentFilter::default(), None, 100).expect("it reads").rows;
     let instances = reader.instances(&Default::default(), None, 100).expect("it reads").rows;
+    let attempts =
+        experiments.iter().flat_map(|row| reader.attempts_of(row.experiment.id).expect("it reads"));
+    let sweeps = experiments.iter().filter_map(|row| row.experiment.account.sweep);
     let ids = experiments
         .iter()
         .map(|row| row.experiment.id.as_u64())
+        .chain(attempts.map(|attempt| attempt.id.as_u64()))
+        .chain(sweeps.map(|sweep| sweep.as_u64()))
         .chain(instances.iter().map(|i| i.id.as_u64()))
         .chain([notification.as_u64()]);
     let highest = store.load().await.expect("it loads").highest_id;

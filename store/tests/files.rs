@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use bursar_model::{Event, Fleet};
 use bursar_store::{
     Commit, Durability, OpenOptions, Reader, SqliteStore, Store, StoreError, conformance::Script,
 };
@@ -15,8 +16,9 @@ use rusqlite::Connection;
 
 const QUICK: OpenOptions = OpenOptions { durability: Durability::Process };
 
-/// Experiments of one commit of the child below: all of them are there, or none.
+/// Experiments of this name in one commit of the child below: all of them are there, or none.
 const BATCH: usize = 3;
+const MARK: &str = "marked";
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -33,9 +35,29 @@ fn names_in(folder: &Path) -> Vec<String> {
 
 fn batch(script: &mut Script, number: usize) -> Commit {
     for _ in 0..BATCH {
-        script.queue(&number.to_string(), (number % 7) as u8, None);
+        script.queue(MARK, (number % 7) as u8, None);
     }
     script.commit()
+}
+
+/// What the journal comes to when it is told anew, and how many marks are in it.
+fn retold(reader: &Reader) -> (Fleet, usize) {
+    let (mut fleet, mut marks, mut after) = (Fleet::default(), 0, 0);
+    // Ends with the journal: every page moves on.
+    loop {
+        let page = reader.events(after, 1000).unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        for entry in &page {
+            let event: Event = serde_json::from_str(entry.event.get()).unwrap();
+            if let Event::ExperimentQueued { experiment } = &event {
+                marks += usize::from(&*experiment.name == MARK);
+            }
+            fleet.apply(&event).unwrap();
+        }
+    }
+    let _ = fleet.take_changes();
+    (fleet, marks)
 }
 
 #[test]
@@ -151,6 +173,10 @@ fn child_commits_until_it_is_killed() {
         let mut script = Script::new(store.load().await.unwrap());
         // The parent kills long before.
         for number in 0..1_000_000 {
+            // All that a daemon may record, at random.
+            for step in 0..4 {
+                script.step((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(step * 16));
+            }
             store.commit(&batch(&mut script, number)).await.unwrap();
             println!("acknowledged");
         }
@@ -179,9 +205,10 @@ async fn whatever_was_acknowledged_before_a_kill_is_there_and_nothing_is_half() 
         acknowledged += told + lines.map_while(Result::ok).filter(|line| line == "acknowledged").count();
 
         let mut store = SqliteStore::open(&path, QUICK).unwrap();
-        let loaded = store.load().await.unwrap().fleet.experiments.len();
-        assert!(loaded.is_multiple_of(BATCH), "half a commit: {loaded} experiments");
-        let commits = loaded / BATCH;
+        let (told, marks) = retold(&store.reader());
+        assert!(store.load().await.unwrap().fleet == told, "the journal and the tables differ");
+        assert!(marks.is_multiple_of(BATCH), "half a commit: {marks} marks");
+        let commits = marks / BATCH;
         assert!(commits >= acknowledged, "{acknowledged} were acknowledged, {commits} are there");
         // The commit that was in the middle may be there or not.
         assert!(commits <= acknowledged + 1, "{acknowledged} were acknowledged, {commits} are there");
