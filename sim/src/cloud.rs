@@ -17,7 +17,7 @@ use std::{
 
 use bursar_model::{
     Clock, CloudInstance, InstanceId, Offering, OfferingKey, Period, ProviderName, Scope, Span, Terms,
-    Timestamp, Usd,
+    Timestamp, Usd, UsdPerHour,
 };
 use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, ProviderError};
 
@@ -153,6 +153,14 @@ impl SimCloud {
     /// From now on this goes wrong with machines, and so many may be had.
     pub fn set_troubles(&self, troubles: Troubles) {
         self.state().troubles = troubles;
+    }
+
+    /// From now on what is covered costs this, and its price moves no more.
+    pub fn set_price(&self, scope: &Scope, price: UsdPerHour) {
+        let now = self.clock.now();
+        for stall in self.state().stalls.values_mut().filter(|stall| scope.covers(&stall.sells.offering)) {
+            stall.prices.set(now, price);
+        }
     }
 
     /// Takes a machine back, with so much notice.

@@ -34,11 +34,12 @@ pub struct Interruptions {
     pub notice: Option<Span>,
 }
 
-/// The price of an offering over time: a seeded walk between half of the first price and the on-demand price.
+/// The price of an offering over time: a seeded walk between half of the first price and the on-demand price, until
+/// somebody sets it.
 #[derive(Debug)]
 pub(crate) struct Prices {
-    began: Timestamp,
-    steps: Vec<UsdPerHour>,
+    /// Since when each price is in force, in order. The first is there from the start.
+    points: Vec<(Timestamp, UsdPerHour)>,
     floor: i64,
     cap: i64,
     swing_per_mille: u32,
@@ -51,8 +52,7 @@ impl Prices {
         // A spot price above on-demand is what no cloud asks: so the default ceiling is never passed unseen.
         let cap = of.offering.on_demand_price.unwrap_or(first).as_nanos();
         Self {
-            began,
-            steps: vec![first],
+            points: vec![(began, first)],
             floor: first.as_nanos() / 2,
             cap,
             swing_per_mille: of.swing_per_mille,
@@ -61,24 +61,33 @@ impl Prices {
     }
 
     pub(crate) fn at(&mut self, at: Timestamp) -> UsdPerHour {
-        let index = self.step_of(at);
-        self.step(index)
+        self.in_force(at).1
     }
 
     /// Since when the price of a moment is in force.
-    pub(crate) fn since(&self, at: Timestamp) -> Timestamp {
-        self.began + PRICE_STEP.times(self.step_of(at) as i64)
+    pub(crate) fn since(&mut self, at: Timestamp) -> Timestamp {
+        self.in_force(at).0
     }
 
-    /// What a machine cost over a period, by the cloud's own reckoning: each step at its price, rounded down once.
+    /// From then on the price is this one and moves no more.
+    pub(crate) fn set(&mut self, at: Timestamp, price: UsdPerHour) {
+        self.walk_to(at);
+        self.swing_per_mille = 0;
+        self.points.retain(|(since, _)| *since < at);
+        self.points.push((at, price));
+    }
+
+    /// What a machine cost over a period, by the cloud's own reckoning: each price for its time, rounded down once.
     pub(crate) fn cost(&mut self, period: Period) -> Usd {
-        let (mut cost, mut remainder, mut from) = (Usd::ZERO, 0, period.from);
-        let last = self.step_of(period.to);
-        for index in self.step_of(period.from)..=last {
-            let step_ends = self.began + PRICE_STEP.times(index as i64 + 1);
-            let to = if index == last { period.to } else { step_ends };
-            let (part, rest) = self.step(index).cost_with_remainder(Period::new(from, to).span(), remainder);
-            (cost, remainder, from) = (cost + part, rest, to);
+        self.walk_to(period.to);
+        let (mut cost, mut remainder) = (Usd::ZERO, 0);
+        let first = self.points.partition_point(|(since, _)| *since <= period.from).saturating_sub(1);
+        let points = &self.points[first..];
+        let ends = points.iter().skip(1).map(|(since, _)| *since).chain([period.to]);
+        for ((since, price), end) in points.iter().zip(ends) {
+            let part = Period::new((*since).max(period.from), end.min(period.to));
+            let (amount, rest) = price.cost_with_remainder(part.span(), remainder);
+            (cost, remainder) = (cost + amount, rest);
         }
         cost
     }
@@ -86,28 +95,30 @@ impl Prices {
     /// What the ledger may be wrong by over a period, at most. It learns prices late, the later the longer it was dead
     /// or the cloud was down, and charges what nobody vouched for at the newest, so that any price may have counted.
     pub(crate) fn doubt(&self, period: Period) -> Usd {
-        let prices: Vec<i64> = self.steps.iter().map(|price| price.as_nanos()).collect();
-        let (low, high) = (prices.iter().min().copied(), prices.iter().max().copied());
+        let prices = self.points.iter().map(|(_, price)| price.as_nanos());
+        let (low, high) = (prices.clone().min(), prices.max());
         let spread = UsdPerHour::from_nanos(high.unwrap_or_default() - low.unwrap_or_default());
         spread.cost_rounded_up(period.span())
     }
 
-    fn step_of(&self, at: Timestamp) -> usize {
-        if self.swing_per_mille == 0 {
-            return 0;
-        }
-        (at.since(self.began).as_millis() / PRICE_STEP.as_millis()) as usize
+    fn in_force(&mut self, at: Timestamp) -> (Timestamp, UsdPerHour) {
+        self.walk_to(at);
+        let after = self.points.partition_point(|(since, _)| *since <= at);
+        self.points[after.saturating_sub(1)]
     }
 
-    fn step(&mut self, index: usize) -> UsdPerHour {
-        while self.steps.len() <= index {
-            let last = self.steps.last().copied().unwrap_or_default().as_nanos();
+    fn walk_to(&mut self, until: Timestamp) {
+        while self.swing_per_mille > 0 {
+            let Some((since, last)) =
+                self.points.last().copied().filter(|(since, _)| *since + PRICE_STEP <= until)
+            else {
+                return;
+            };
             let swing = i64::from(self.swing_per_mille);
             let moved = 1000 - swing + self.chance.below(2 * swing as u64 + 1) as i64;
-            let next = (last / 1000 * moved).clamp(self.floor.min(self.cap), self.cap);
-            self.steps.push(UsdPerHour::from_nanos(next));
+            let next = (last.as_nanos() / 1000 * moved).clamp(self.floor.min(self.cap), self.cap);
+            self.points.push((since + PRICE_STEP, UsdPerHour::from_nanos(next)));
         }
-        self.steps[index]
     }
 }
 
