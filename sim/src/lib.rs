@@ -20,6 +20,7 @@ mod job;
 mod life;
 mod market;
 mod post;
+pub mod script;
 mod witness;
 mod world;
 

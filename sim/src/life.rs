@@ -78,6 +78,8 @@ struct State {
     boundaries: Vec<Boundary>,
     polls: u64,
     ends: BTreeSet<End>,
+    /// A life ends at the boundary of this kind that comes after so many others of its kind.
+    awaited: Option<(Boundary, u32, Side)>,
     under_way: UnderWay,
 }
 
@@ -115,6 +117,11 @@ impl Lives {
     /// Whichever life comes to this moment ends there.
     pub(crate) fn end_at(&self, end: End) {
         self.state().ends.insert(end);
+    }
+
+    /// The same for the next boundary of a kind, after so many others of that kind.
+    pub(crate) fn end_at_next(&self, boundary: Boundary, after: u32, side: Side) {
+        self.state().awaited = Some((boundary, after, side));
     }
 
     pub(crate) fn set_under_way(&self, under_way: UnderWay) {
@@ -178,7 +185,16 @@ impl Life {
     pub(crate) fn next_boundary(&self, boundary: Boundary) -> u64 {
         let mut state = self.lives.state();
         state.boundaries.push(boundary);
-        state.boundaries.len() as u64
+        let number = state.boundaries.len() as u64;
+        match state.awaited {
+            Some((kind, 0, side)) if kind == boundary => {
+                state.awaited = None;
+                state.ends.insert(End::Boundary(number, side));
+            }
+            Some((kind, after, side)) if kind == boundary => state.awaited = Some((kind, after - 1, side)),
+            Some(_) | None => {}
+        }
+        number
     }
 
     /// Gets by only alive.

@@ -6,14 +6,16 @@ use bursar_config::Notifications;
 use bursar_daemon::{
     effects::Surroundings,
     inbox::{
-        Accepted, CancelTarget, Inbox, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest, inbox,
+        Accepted, CancelTarget, CorrectError, Inbox, Message, NewExperiment, NewSweep, SubmitContent,
+        SubmitRequest, inbox,
     },
     reconciler::{Parts, Pricing, Reconciler, Snapshot},
     secrets::InstallationKey,
+    views::Views,
 };
 use bursar_model::{
-    AshaRules, BudgetKey, BudgetTerms, Clock, Experiment, ExperimentId, ExperimentSpec, InstanceId,
-    InvariantId, Outcome, ProviderName, SetBy, Span, Timestamp, Usd, UserName, Violation, WaitingOn,
+    AshaRules, BudgetKey, BudgetTerms, Charge, Clock, Experiment, ExperimentId, ExperimentSpec, InstanceId,
+    InvariantId, Outcome, ProviderName, SetBy, Span, SweepId, Timestamp, Usd, UserName, Violation, WaitingOn,
 };
 use bursar_policies::Settings;
 use bursar_providers::faulty::FaultyProvider;
@@ -71,6 +73,8 @@ pub struct Scenario {
     pub notifications: Notifications,
     /// Whether each plan is judged by the plan checker.
     pub judges_plans: bool,
+    /// Nothing in the world is left to chance: each length of time is the middle of what it may be.
+    pub is_calm: bool,
 }
 
 impl Default for Scenario {
@@ -85,6 +89,7 @@ impl Default for Scenario {
             heartbeat: Span::from_secs(30),
             notifications: Notifications::default(),
             judges_plans: true,
+            is_calm: false,
         }
     }
 }
@@ -137,7 +142,7 @@ impl World {
         let entered = runtime.enter();
         let clock = SimClock::starting_at(scenario.epoch);
         drop(entered);
-        let chance = Chance::new(seed);
+        let chance = if scenario.is_calm { Chance::calm() } else { Chance::new(seed) };
         let ground = Ground::new(&chance);
         let cloud = runtime.block_on(async {
             let Scenario { market, pricing, troubles, .. } = scenario.clone();
@@ -295,6 +300,11 @@ impl World {
         self.lives.end_at(End::Boundary(boundary, side));
     }
 
+    /// Kills the daemon at the next boundary of a kind, after so many others of that kind.
+    pub fn crash_at_next(&self, boundary: Boundary, after: u32, side: Side) {
+        self.lives.end_at_next(boundary, after, side);
+    }
+
     /// Kills the daemon when its task is woken for this time, counted from 1 over all its lives.
     pub fn crash_at_poll(&self, number: u64) {
         self.lives.end_at(End::Poll(number));
@@ -424,8 +434,29 @@ impl World {
 
     /// Cancels an experiment. False when the daemon is down.
     pub fn cancel(&mut self, experiment: ExperimentId) -> bool {
-        let target = CancelTarget::Experiment(experiment);
+        self.cancel_target(CancelTarget::Experiment(experiment))
+    }
+
+    /// Cancels all open trials of a sweep. False when the daemon is down.
+    pub fn cancel_sweep(&mut self, sweep: SweepId) -> bool {
+        self.cancel_target(CancelTarget::Sweep(sweep))
+    }
+
+    fn cancel_target(&mut self, target: CancelTarget) -> bool {
         self.ask(|reply| Message::Cancel { target, reply }).is_some()
+    }
+
+    /// Mends what was charged by what a cloud billed. `None` when the daemon is down.
+    pub fn correct(&mut self, charges: Vec<Charge>) -> Option<Result<(), CorrectError>> {
+        let as_of = self.daemon.as_ref()?.snapshot.borrow().corrections;
+        self.ask(|reply| Message::CorrectByBill { charges, as_of, reply })
+    }
+
+    /// What people are shown now.
+    #[must_use]
+    pub fn views(&self) -> Views {
+        let waiting = self.daemon.as_ref().map(|daemon| daemon.snapshot.borrow().waiting.clone());
+        Views::new(self.reader(), waiting.unwrap_or_default(), self.now())
     }
 
     fn send(&mut self, key: &str, content: SubmitContent) -> Option<Accepted> {

@@ -5,3 +5,4 @@ mod chaos;
 mod crash_points;
 mod notifications;
 mod scenarios;
+mod stories;
