@@ -398,6 +398,11 @@ pub(crate) enum ConfigCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
+    /// Have the daemon that runs read its configuration again
+    #[command(
+        after_help = "What the file says of budgets, prices, notifications and policy counts at once; of what needs a restart the answer tells. A file with a mistake changes nothing. SIGHUP does the same, with the answer in the log"
+    )]
+    Reload,
     /// Print the JSON Schema, for editors
     Schema {
         /// Of what

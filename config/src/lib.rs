@@ -17,6 +17,7 @@ mod problem;
 pub mod raw;
 pub mod read;
 mod schema;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -31,4 +32,5 @@ pub use self::{
     raw::RawSpec,
     read::{ConfigFile, ReadError, read_config, read_spec},
     schema::{schema_config, schema_experiment},
+    takeover::{Takeover, take_over},
 };

@@ -3,6 +3,7 @@
 mod money;
 mod properties;
 mod schemas;
+mod takeover;
 
 use std::{
     collections::BTreeMap,

@@ -21,15 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bursar_config::{Machine, load_config};
+use bursar_config::{ConfigFile, Machine, load_config};
 use bursar_daemon::{
     clock::SystemClock,
+    configuration::Configuration,
     effects::Surroundings,
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
     notify::HttpCourier,
-    reconciler::{Parts, Pricing, Reconciler},
+    reconciler::{Parts, Reconciler},
+    rules::Rules,
     secrets::InstallationKey,
     serve::keep_log_short,
 };
@@ -162,7 +164,7 @@ impl Daemon {
             let machine = Machine { cpus: 2, memory_mib: 1024 };
             let config =
                 load_config("", None, &BTreeMap::from([("HOME".into(), "/nowhere".into())]), machine);
-            let config = Arc::new(config.unwrap().value);
+            let config = config.unwrap().value;
             let store = SqliteStore::open(&folder.path().join("bursar.db"), OpenOptions::default()).unwrap();
             let reader = store.reader();
             let checkpointer = store.checkpointer();
@@ -173,19 +175,16 @@ impl Daemon {
                 providers: vec![provider],
                 clock: clock.clone(),
                 seed: 1,
-                settings: Settings { max_instances: 100_000, ..Settings::default() },
-                heartbeat: Span::from_secs(10),
-                orphan_grace: Span::from_secs(60),
                 surroundings: Surroundings {
                     installation: "bench".to_owned(),
                     daemon_url: "http://127.0.0.1:1".to_owned(),
                     key: InstallationKey::from_bytes([7; 32]),
-                    observe_interval: Span::from_secs(30),
-                    observe_interval_busy: Span::from_secs(30),
                 },
-                budgets: Vec::new(),
-                pricing: Pricing::default(),
-                notifications: config.notifications.clone(),
+                rules: Rules {
+                    settings: Settings { max_instances: 100_000, ..Settings::default() },
+                    observe_interval_busy: Span::from_secs(30),
+                    ..Rules::of(&config)
+                },
                 courier: courier.clone(),
                 judge_plans: false,
             };
@@ -195,7 +194,9 @@ impl Daemon {
             let address = listener.local_addr().unwrap();
             let mut offered = snapshot.clone();
             tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
-            let api = Api { inbox: sender, snapshot, reader, logs, config, courier, clock };
+            let started_with = ConfigFile { file: None, config };
+            let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
+            let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock };
             tokio::spawn(axum::serve(listener, router(api)).into_future());
             let (_never, stop) = tokio::sync::watch::channel(false);
             tokio::spawn(async move {

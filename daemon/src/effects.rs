@@ -12,6 +12,7 @@ use bursar_providers::{LaunchRequest, Provider};
 
 use crate::{
     inbox::{Inbox, Message},
+    rules::Rules,
     secrets::InstallationKey,
 };
 
@@ -38,10 +39,6 @@ pub struct Surroundings {
     pub daemon_url: String,
     /// Makes the instances' secrets.
     pub key: InstallationKey,
-    /// How often a provider with live instances is asked what it has.
-    pub observe_interval: Span,
-    /// The same while something starts or ends.
-    pub observe_interval_busy: Span,
 }
 
 /// The effects under way and when the next are due. Not durable: after a restart everything is asked again, with the
@@ -152,7 +149,7 @@ impl Effects {
     }
 
     /// Starts all that is due. Answers with when more will be.
-    pub(crate) fn start_due(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn start_due(&mut self, rules: &Rules, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
         let mut next: Option<Timestamp> = None;
         let mut wake = |at: Timestamp| next = Some(next.map_or(at, |before| before.min(at)));
         let mut busy: BTreeMap<&ProviderName, bool> = BTreeMap::new();
@@ -185,12 +182,12 @@ impl Effects {
             }
         }
 
-        let Self { providers, surroundings, inbox, watches, .. } = self;
+        let Self { providers, inbox, watches, .. } = self;
         for (name, watch) in watches {
             let provider = &providers[name];
             let interval = match busy.get(name) {
-                Some(true) => surroundings.observe_interval_busy,
-                Some(false) => surroundings.observe_interval,
+                Some(true) => rules.observe_interval_busy,
+                Some(false) => rules.observe_interval,
                 None => ORPHAN_SWEEP,
             };
             let list_at = watch.listed_at.map_or(now, |at| at + interval);

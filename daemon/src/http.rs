@@ -2,6 +2,7 @@
 
 mod agents;
 mod budgets;
+mod config;
 mod errors;
 mod expect;
 mod export;
@@ -20,7 +21,6 @@ use axum::{
     middleware::from_fn,
     routing::{get, post, put},
 };
-use bursar_config::Config;
 use bursar_model::Clock;
 use bursar_store::Reader;
 use tokio::sync::watch;
@@ -34,7 +34,10 @@ pub use self::{
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
-use crate::{inbox::Inbox, logs::Logs, notify::HttpCourier, reconciler::Snapshot, views::Views};
+use crate::{
+    configuration::Configuration, inbox::Inbox, logs::Logs, notify::HttpCourier, reconciler::Snapshot,
+    views::Views,
+};
 
 /// The largest request: a batch of a few thousand specs. One spec is at most 1 MiB, checked where it is read.
 const BODY_MAX: usize = 16 * 1024 * 1024;
@@ -50,8 +53,8 @@ pub struct Api {
     pub reader: Reader,
     /// The logs of attempts.
     pub logs: Logs,
-    /// What specs are checked against.
-    pub config: Arc<Config>,
+    /// What the daemon goes by.
+    pub configuration: Configuration,
     /// To webhooks, for tests of them.
     pub courier: Arc<HttpCourier>,
     /// Tells the time.
@@ -93,6 +96,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/events", get(read::events))
         .route("/v1/notifications", get(notifications::list))
         .route("/v1/notifications/test", post(notifications::test))
+        .route("/v1/config/reload", post(config::reload))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))
         .route("/v1/agent/register", post(agents::register))

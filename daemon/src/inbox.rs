@@ -12,7 +12,7 @@ use bursar_policies::Candidate;
 use bursar_providers::ProviderError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::notify::Undelivered;
+use crate::{notify::Undelivered, rules::Rules};
 
 /// The most messages that wait. A sender beyond waits itself, which slows clients down instead of filling memory.
 const INBOX_MAX: usize = 4096;
@@ -83,6 +83,13 @@ pub enum Message {
         by: SetBy,
         /// Answered once it is durable, with the experiments that are told to stop because of it.
         reply: oneshot::Sender<Result<Vec<ExperimentId>, SetBudgetError>>,
+    },
+    /// Go by these rules from now on, as a start with them would.
+    Reload {
+        /// All of them.
+        rules: Box<Rules>,
+        /// Answered once it is durable, with the budgets that have other terms than the rules say.
+        reply: oneshot::Sender<Result<Vec<StandingBudget>, CommitFailed>>,
     },
     /// Mend what was charged by what a cloud billed: all of it, or nothing where anything was mended meanwhile.
     CorrectByBill {
@@ -295,6 +302,24 @@ pub enum CorrectError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("nothing was stored: {0}")]
 pub struct CommitFailed(pub String);
+
+/// A budget whose terms are not those of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingBudget {
+    /// Which.
+    pub key: BudgetKey,
+    /// Why.
+    pub why: Stands,
+}
+
+/// Why the terms of a budget stand though the configuration says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// A person set them since the configuration last said something new about it.
+    SetByHand,
+    /// The configuration no longer names it, and there is work under it: a cap does not go by the loss of a line.
+    HasWork,
+}
 
 /// What to cancel.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! The service: the reconciler, effects, intake, and the HTTP API.
 
 pub mod clock;
+pub mod configuration;
 pub mod effects;
 pub mod http;
 pub mod inbox;
@@ -8,6 +9,7 @@ pub mod logs;
 pub mod notify;
 pub mod reconciler;
 pub mod reports;
+pub mod rules;
 pub mod secrets;
 pub mod serve;
 pub mod views;

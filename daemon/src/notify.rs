@@ -19,8 +19,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bursar_config::{NotificationKind, Notifications, ScheduledReport};
-use bursar_model::{BudgetAlert, Fleet, Notification, NotificationId, Period, Span, Timestamp};
+use bursar_config::{NotificationKind, Notifications, ScheduledReport, Webhook};
+use bursar_model::{BudgetAlert, Fleet, Notification, NotificationId, Period, Schedule, Span, Timestamp};
 use bursar_policies::outlook::outlook;
 use bursar_store::Reader;
 
@@ -38,7 +38,7 @@ const LOOK_EVERY: Span = Span::from_secs(300);
 #[async_trait]
 pub trait Courier: Send + Sync + fmt::Debug {
     /// Tries once, within bounded time.
-    async fn deliver(&self, notification: &Notification) -> Result<(), Undelivered>;
+    async fn deliver(&self, to: &Webhook, notification: &Notification) -> Result<(), Undelivered>;
 }
 
 /// Why a webhook did not take a notification.
@@ -56,7 +56,6 @@ pub struct Undelivered {
 /// What is under way and what is due. Not durable: after a restart the state demands the same again.
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    config: Notifications,
     courier: Arc<dyn Courier>,
     reader: Reader,
     inbox: Inbox,
@@ -66,19 +65,27 @@ pub(crate) struct Notifier {
     delivered: BTreeSet<NotificationId>,
     looking: bool,
     looked_at: Option<Timestamp>,
-    /// Of each report, up to where it has come and when it fires next: worked out once, not at every turn.
-    firings: BTreeMap<String, (Timestamp, Option<Timestamp>)>,
+    firings: Firings,
+}
+
+/// Of each report, by its schedule and up to where it has come, when it fires next: worked out once, not at every turn.
+type Firings = BTreeMap<String, (Schedule, Timestamp, Option<Timestamp>)>;
+
+/// The webhooks that want to hear of this.
+pub(crate) fn who_wants(config: &Notifications, alert: BudgetAlert) -> Vec<String> {
+    let kind = match alert {
+        BudgetAlert::Threshold { .. } => NotificationKind::Threshold,
+        BudgetAlert::Exhausted => NotificationKind::Exhausted,
+        BudgetAlert::Forecast { .. } => NotificationKind::Forecast,
+        BudgetAlert::Anomaly { .. } => NotificationKind::Anomaly,
+    };
+    let webhooks = config.webhooks.iter();
+    webhooks.filter(|(_, webhook)| webhook.events.contains(&kind)).map(|(name, _)| name.clone()).collect()
 }
 
 impl Notifier {
-    pub(crate) fn new(
-        config: Notifications,
-        courier: Arc<dyn Courier>,
-        reader: Reader,
-        inbox: Inbox,
-    ) -> Self {
+    pub(crate) fn new(courier: Arc<dyn Courier>, reader: Reader, inbox: Inbox) -> Self {
         Self {
-            config,
             courier,
             reader,
             inbox,
@@ -90,27 +97,15 @@ impl Notifier {
         }
     }
 
-    pub(crate) fn config(&self) -> &Notifications {
-        &self.config
-    }
-
-    /// The webhooks that want to hear of this.
-    pub(crate) fn who_wants(&self, alert: BudgetAlert) -> Vec<String> {
-        let kind = match alert {
-            BudgetAlert::Threshold { .. } => NotificationKind::Threshold,
-            BudgetAlert::Exhausted => NotificationKind::Exhausted,
-            BudgetAlert::Forecast { .. } => NotificationKind::Forecast,
-            BudgetAlert::Anomaly { .. } => NotificationKind::Anomaly,
-        };
-        let webhooks = self.config.webhooks.iter();
-        webhooks.filter(|(_, webhook)| webhook.events.contains(&kind)).map(|(name, _)| name.clone()).collect()
-    }
-
     /// The scheduled reports whose time has come, each with what it covers: all firings that were missed together.
-    pub(crate) fn reports_due(&mut self, fleet: &Fleet, now: Timestamp) -> Vec<(ScheduledReport, Period)> {
-        let Self { config, firings, .. } = self;
+    pub(crate) fn reports_due(
+        &mut self,
+        config: &Notifications,
+        fleet: &Fleet,
+        now: Timestamp,
+    ) -> Vec<(ScheduledReport, Period)> {
         let due = |report: &ScheduledReport| {
-            next_firing(firings, fleet, report).filter(|at| *at <= now)?;
+            next_firing(&mut self.firings, fleet, report).filter(|at| *at <= now)?;
             let from = *fleet.reported.get(&report.name)?;
             let to = report.schedule.last_at_or_before(now)?;
             Some((report.clone(), Period::new(from, to)))
@@ -132,15 +127,20 @@ impl Notifier {
     }
 
     /// Starts all that is due. Answers with when more will be.
-    pub(crate) fn start_due(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
-        let deliver_at = self.deliver(fleet, now);
+    pub(crate) fn start_due(
+        &mut self,
+        config: &Notifications,
+        fleet: &Fleet,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let deliver_at = self.deliver(config, fleet, now);
         let look_at = self.look(fleet, now);
-        let Self { config, firings, .. } = self;
+        let firings = &mut self.firings;
         let reports = config.reports.iter().filter_map(|report| next_firing(firings, fleet, report));
         [deliver_at, look_at].into_iter().flatten().chain(reports).min()
     }
 
-    fn deliver(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
+    fn deliver(&mut self, config: &Notifications, fleet: &Fleet, now: Timestamp) -> Option<Timestamp> {
         let mut next: Option<Timestamp> = None;
         self.delivered.retain(|id| fleet.outbox.contains_key(id));
         let mut heads: BTreeMap<&str, &Notification> = BTreeMap::new();
@@ -148,6 +148,8 @@ impl Notifier {
             heads.entry(&notification.to).or_insert(notification);
         }
         for (to, head) in heads {
+            // What was queued for a webhook that is no longer named was dropped with its name.
+            let Some(webhook) = config.webhooks.get(to) else { continue };
             if self.in_flight.contains_key(to) {
                 continue;
             }
@@ -155,17 +157,17 @@ impl Notifier {
                 next = Some(next.map_or(at, |before| before.min(at)));
             } else if self.in_flight.len() < DELIVERIES_MAX {
                 self.in_flight.insert(to.to_owned(), head.id);
-                self.bring(head.clone());
+                self.bring(webhook.clone(), head.clone());
             }
         }
         next
     }
 
-    fn bring(&self, notification: Notification) {
+    fn bring(&self, to: Webhook, notification: Notification) {
         let (courier, inbox) = (self.courier.clone(), self.inbox.clone());
         let is_delivered = self.delivered.contains(&notification.id);
         tokio::spawn(async move {
-            let result = if is_delivered { Ok(()) } else { courier.deliver(&notification).await };
+            let result = if is_delivered { Ok(()) } else { courier.deliver(&to, &notification).await };
             // Nobody is left to hear it when the daemon stops.
             let _ = inbox.tell(Message::Delivered { notification: notification.id, result }).await;
         });
@@ -196,17 +198,13 @@ impl Notifier {
 }
 
 /// When a report fires next, from where it has come to; never before that was laid down.
-fn next_firing(
-    known: &mut BTreeMap<String, (Timestamp, Option<Timestamp>)>,
-    fleet: &Fleet,
-    report: &ScheduledReport,
-) -> Option<Timestamp> {
+fn next_firing(known: &mut Firings, fleet: &Fleet, report: &ScheduledReport) -> Option<Timestamp> {
     let reached = *fleet.reported.get(&report.name)?;
     match known.get(&report.name) {
-        Some((of, at)) if *of == reached => *at,
+        Some((by, of, at)) if *by == report.schedule && *of == reached => *at,
         Some(_) | None => {
             let at = report.schedule.next_after(reached);
-            known.insert(report.name.clone(), (reached, at));
+            known.insert(report.name.clone(), (report.schedule.clone(), reached, at));
             at
         }
     }

@@ -11,14 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use bursar_config::Notifications;
 use bursar_ledger::quote;
 use bursar_model::{
-    BudgetKey, BudgetTerms, Changes, Clock, Discount, Event, ExperimentId, Fleet, IdGen, IllegalTransition,
-    InstanceId, InstanceState, InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Terms,
-    Timestamp, Violation, WaitingOn, invariant,
+    Changes, Clock, Event, ExperimentId, Fleet, IdGen, IllegalTransition, InstanceId, InstanceState,
+    InvariantId, Offering, ProviderName, RefusedScope, Scope, Span, Timestamp, Violation, WaitingOn,
+    invariant,
 };
-use bursar_policies::{Market, Plan, PlanInput, Settings, budgets::windows_that_begin, check, plan};
+use bursar_policies::{Market, Plan, PlanInput, budgets::windows_that_begin, check, plan};
 use bursar_providers::Provider;
 use bursar_store::{Commit, Store, StoreError, Submission};
 use tokio::{sync::watch, time::Instant};
@@ -28,6 +27,7 @@ use crate::{
     effects::{Effects, Surroundings},
     inbox::{CommitFailed, Inbox, Message, Messages},
     notify::{Courier, Notifier},
+    rules::{Pricing, Rules},
     waiters::Waiters,
 };
 
@@ -62,33 +62,14 @@ pub struct Parts<S> {
     pub clock: Arc<dyn Clock>,
     /// Where ids start from.
     pub seed: u64,
-    /// What the configuration says about planning.
-    pub settings: Settings,
-    /// How long an agent may wait between two requests.
-    pub heartbeat: Span,
-    /// How long an instance that nobody knows is left alone.
-    pub orphan_grace: Span,
     /// What effects need to know.
     pub surroundings: Surroundings,
-    /// The budgets of the configuration. Those it no longer names have no terms there.
-    pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
-    /// What listed prices come to here.
-    pub pricing: Pricing,
-    /// Who is told what.
-    pub notifications: Notifications,
-    /// Brings it to them.
+    /// What the configuration says.
+    pub rules: Rules,
+    /// Brings notifications to those who are told.
     pub courier: Arc<dyn Courier>,
     /// Whether each plan is judged before it is carried out (`policies::check`): slow, so for simulation.
     pub judge_plans: bool,
-}
-
-/// What the configuration says about prices.
-#[derive(Debug, Clone, Default)]
-pub struct Pricing {
-    /// How each provider bills, and what comes on top.
-    pub terms: BTreeMap<ProviderName, Terms>,
-    /// Discounts on listed prices.
-    pub discounts: Vec<Discount>,
 }
 
 /// What others may see of the loop without asking it.
@@ -124,13 +105,12 @@ pub struct Reconciler<S> {
     fleet: Fleet,
     ids: IdGen,
     clock: Arc<dyn Clock>,
-    settings: Settings,
-    heartbeat: Span,
-    orphan_grace: Span,
+    rules: Rules,
     started_at: Timestamp,
+    /// No silence is counted from before: the start, or when agents were last told how often to speak.
+    listening_since: Timestamp,
     heard: BTreeMap<InstanceId, Timestamp>,
     offered: BTreeMap<ProviderName, Vec<Offering>>,
-    pricing: Pricing,
     orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     effects: Effects,
     notifier: Notifier,
@@ -170,6 +150,8 @@ struct Pacing {
 struct Turn {
     events: Vec<Event>,
     submissions: Vec<Submission>,
+    /// What was gone by before, where this turn changes the rules: they count as little as the rest until it is stored.
+    rules_before: Option<Rules>,
     /// Told once the turn is durable, or that it is not.
     answers: Vec<Answer>,
 }
@@ -185,41 +167,25 @@ impl<S: Store> Reconciler<S> {
         parts: Parts<S>,
         inbox: Inbox,
     ) -> Result<(Self, watch::Receiver<Snapshot>), StoreError> {
-        let Parts {
-            mut store,
-            providers,
-            clock,
-            seed,
-            settings,
-            heartbeat,
-            orphan_grace,
-            surroundings,
-            budgets,
-            pricing,
-            notifications,
-            courier,
-            judge_plans,
-        } = parts;
+        let Parts { mut store, providers, clock, seed, surroundings, rules, courier, judge_plans } = parts;
         let loaded = store.load().await?;
         let now = clock.now();
         let mut ids = IdGen::new(seed);
         ids.start_after(loaded.highest_id);
         let refused = Arc::new(loaded.fleet.refused.clone());
         let (snapshot, watcher) = watch::channel(Snapshot { refused, ..Snapshot::default() });
-        let notifier = Notifier::new(notifications, courier, store.reader(), inbox.clone());
+        let notifier = Notifier::new(courier, store.reader(), inbox.clone());
         let mut reconciler = Self {
             store,
             epoch: loaded.epoch,
             fleet: loaded.fleet,
             ids,
             clock,
-            settings,
-            heartbeat,
-            orphan_grace,
+            rules,
             started_at: now,
+            listening_since: now,
             heard: BTreeMap::new(),
             offered: BTreeMap::new(),
-            pricing,
             orphans: BTreeMap::new(),
             effects: Effects::new(providers, surroundings, inbox),
             notifier,
@@ -231,8 +197,7 @@ impl<S: Store> Reconciler<S> {
             deposed: false,
             stale: false,
         };
-        reconciler.configure_budgets(budgets, now).await?;
-        reconciler.configure_notifications(now).await?;
+        reconciler.lay_down_rules(now).await?;
         Ok((reconciler, watcher))
     }
 
@@ -251,8 +216,9 @@ impl<S: Store> Reconciler<S> {
                 }
             }
             let now = self.clock.now();
-            let notify_at = self.notifier.start_due(&self.fleet, now);
-            let effects_at = self.effects.start_due(&self.fleet, now).into_iter().chain(notify_at).min();
+            let notify_at = self.notifier.start_due(&self.rules.notifications, &self.fleet, now);
+            let effects_at =
+                self.effects.start_due(&self.rules, &self.fleet, now).into_iter().chain(notify_at).min();
             let sleep_until = self.sleep_until(now, effects_at);
             tokio::select! {
                 biased;
@@ -296,6 +262,9 @@ impl<S: Store> Reconciler<S> {
         }
         if let Err(failed) = self.commit(now, &mut turn).await {
             self.waiters.fail_fresh(&failed);
+            if let Some(rules) = turn.rules_before {
+                self.adopt(rules);
+            }
             for answer in turn.answers {
                 answer(Err(&failed));
             }
@@ -331,8 +300,8 @@ impl<S: Store> Reconciler<S> {
             fleet: &self.fleet,
             market: &market,
             heard: &self.heard,
-            started_at: self.started_at,
-            settings: &self.settings,
+            started_at: self.listening_since,
+            settings: &self.rules.settings,
         };
         let made = plan(&input, &mut self.ids);
         let wrong = if self.judge_plans { check(&input, &made) } else { Vec::new() };
@@ -413,7 +382,7 @@ impl<S: Store> Reconciler<S> {
                         snapshot.refused = Arc::new(self.fleet.refused.clone());
                     }
                 });
-                self.waiters.answer(&self.fleet, &changed, now, self.heartbeat);
+                self.waiters.answer(&self.fleet, &changed, now, self.rules.heartbeat);
                 self.heard.retain(|instance, _| self.fleet.instances.contains_key(instance));
                 Ok(())
             }
@@ -448,7 +417,7 @@ impl<S: Store> Reconciler<S> {
 
     fn publish(&mut self, planned: Option<Vec<(ExperimentId, WaitingOn)>>) {
         let now = self.clock.now();
-        self.waiters.answer(&self.fleet, &BTreeSet::new(), now, self.heartbeat);
+        self.waiters.answer(&self.fleet, &BTreeSet::new(), now, self.rules.heartbeat);
         if let Some(waiting) = planned {
             let waiting = Arc::new(waiting.into_iter().collect());
             self.snapshot.send_modify(|snapshot| snapshot.waiting = waiting);
@@ -473,7 +442,7 @@ impl<S: Store> Reconciler<S> {
 
     /// Makes the market anew from what each provider offers, and takes over prices of what runs.
     fn set_market(&mut self) {
-        let Pricing { terms, discounts } = &self.pricing;
+        let Pricing { terms, discounts } = &self.rules.pricing;
         let quoted = self.offered.iter().flat_map(|(provider, listed)| {
             let terms = terms.get(provider).copied().unwrap_or_default();
             listed.iter().map(move |offering| quote(offering.clone(), &terms, discounts))

@@ -2,25 +2,29 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use bursar_config::{Config, ProviderKind};
-use bursar_model::{BudgetKey, BudgetTerms, Clock, ProviderName, Span};
-use bursar_policies::Settings;
+use bursar_config::{Config, ConfigFile, ProviderKind};
+use bursar_model::{Clock, ProviderName, Span};
 use bursar_providers::{
     Provider,
     local::{LocalProvider, LocalSettings, LocalType, Program},
 };
 use bursar_store::{Checkpointer, OpenOptions, SqliteStore, Store, StoreError};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tracing::{info, warn};
 
 use crate::{
     clock::SystemClock,
+    configuration::Configuration,
     effects::Surroundings,
     http::{Api, router},
     inbox::inbox,
     logs::Logs,
     notify::HttpCourier,
-    reconciler::{Parts, Pricing, Reconciler, Snapshot, chain},
+    reconciler::{Parts, Reconciler, Snapshot, chain},
+    rules::Rules,
     secrets::InstallationKey,
 };
 
@@ -63,53 +67,50 @@ pub enum ServeError {
     NoRandomness,
 }
 
-/// Runs the daemon until `stop` turns true. `ready` is called once the API answers.
+/// Runs the daemon until `stop` turns true, and has it read its configuration again whenever `reload` is notified. `ready`
+/// is called once the API answers.
 ///
 /// # Errors
 /// When it cannot start. Nothing is left behind then.
 pub async fn serve(
-    config: Config,
+    started_with: ConfigFile,
     programs: &Programs,
     stop: watch::Receiver<bool>,
+    reload: Arc<Notify>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
+    let config = &started_with.config;
     let data_dir = config.data_dir.clone();
     let unusable = |path: PathBuf| move |source| ServeError::DataDir { path, source };
     make_folder(&data_dir).map_err(unusable(data_dir.clone()))?;
     // The store first: its lock is what keeps a second daemon out.
-    let store = SqliteStore::open(&store_path(&config), OpenOptions::default())?;
+    let store = SqliteStore::open(&store_path(config), OpenOptions::default())?;
     let reader = store.reader();
     let checkpointer = store.checkpointer();
     let key_path = data_dir.join("installation.key");
     let key = InstallationKey::load_or_create(&key_path).map_err(unusable(key_path))?;
     let logs = Logs::new(&data_dir.join("logs")).map_err(unusable(data_dir.join("logs")))?;
 
-    let listen_error = |source| ServeError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let listen = config.listen;
+    let listen_error = |source| ServeError::Listen { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let courier = HttpCourier::new(&config, reader.clone(), clock.clone());
+    let courier = HttpCourier::new(config, reader.clone(), clock.clone());
     let courier = Arc::new(courier.map_err(ServeError::NoCertificates)?);
     let (sender, messages) = inbox();
     let parts = Parts {
         store,
-        providers: providers(&config, programs, &clock),
+        providers: providers(config, programs, &clock),
         clock: clock.clone(),
         seed: random_seed()?,
-        settings: settings(&config),
-        heartbeat: config.policy.heartbeat,
-        orphan_grace: config.policy.observe_interval.times(2),
         surroundings: Surroundings {
             installation: config.installation.clone(),
             daemon_url: daemon_url(address),
             key,
-            observe_interval: config.policy.observe_interval,
-            observe_interval_busy: Span::from_millis(config.policy.observe_interval.as_millis().min(500)),
         },
-        budgets: budgets(&config),
-        pricing: pricing(&config),
-        notifications: config.notifications.clone(),
+        rules: Rules::of(config),
         courier: courier.clone(),
         judge_plans: false,
     };
@@ -117,7 +118,9 @@ pub async fn serve(
 
     tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
 
-    let api = Api { inbox: sender, snapshot, reader, logs, config: Arc::new(config), courier, clock };
+    let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
+    tokio::spawn(reload_when_told(configuration.clone(), reload, stop.clone()));
+    let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
         // An error means that nobody can say stop any more: that is a stop as well.
@@ -146,6 +149,24 @@ pub async fn keep_log_short(checkpointer: Checkpointer, mut snapshot: watch::Rec
         let done = tokio::task::spawn_blocking(move || checkpointer.run()).await;
         if let Ok(Err(error)) = done {
             warn!(error = %chain(&error), "the log could not be copied back; the next commits will do it");
+        }
+    }
+}
+
+/// Tells of its outcome in the log alone: who sends a signal reads no answer.
+async fn reload_when_told(
+    configuration: Configuration,
+    reload: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Ends with the daemon. What is told during a reload is one more reload.
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            () = reload.notified() => {
+                let _ = configuration.reload().await;
+            }
         }
     }
 }
@@ -200,35 +221,6 @@ fn local_provider(
         agent_program: programs.agent.clone(),
     };
     Arc::new(LocalProvider::new(settings, clock.clone()))
-}
-
-pub(crate) fn settings(config: &Config) -> Settings {
-    let policy = &config.policy;
-    Settings {
-        lease: policy.lease,
-        drain_allowance: policy.drain_allowance,
-        idle_duration: policy.idle_duration,
-        max_instances: policy.max_instances,
-        max_price: policy.max_price,
-        // An agent that is silent for three heartbeats may be in a slow network; for a lease it is lost.
-        quiet_after: policy.heartbeat.times(3),
-        silence_timeout: policy.lease,
-        ..Settings::default()
-    }
-}
-
-/// The budgets that the configuration lays down.
-fn budgets(config: &Config) -> Vec<(BudgetKey, Option<Arc<BudgetTerms>>)> {
-    let projects = config.projects.iter();
-    let projects = projects.map(|(name, project)| (BudgetKey::Project(name.clone()), project.budget.clone()));
-    let users = config.users.iter().map(|(name, user)| (BudgetKey::User(name.clone()), user.budget.clone()));
-    std::iter::once((BudgetKey::Installation, config.budget.clone())).chain(projects).chain(users).collect()
-}
-
-/// What listed prices come to here.
-fn pricing(config: &Config) -> Pricing {
-    let terms = config.providers.iter().map(|(name, provider)| (name.clone(), provider.terms));
-    Pricing { terms: terms.collect(), discounts: config.discounts.clone() }
 }
 
 fn daemon_url(address: SocketAddr) -> String {

@@ -60,6 +60,14 @@ impl Waiters {
         }
     }
 
+    /// Answers that are held back are due by then, news or not.
+    pub(crate) fn answer_by(&mut self, deadline: Timestamp) {
+        for waiter in self.waiting.values_mut() {
+            waiter.deadline = waiter.deadline.min(deadline);
+        }
+        self.deadlines = self.waiting.iter().map(|(id, waiter)| (waiter.deadline, *id)).collect();
+    }
+
     /// When the next answer is due though there is no news.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

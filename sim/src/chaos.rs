@@ -9,7 +9,7 @@ mod work;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_daemon::reconciler::Pricing;
+use bursar_daemon::rules::Pricing;
 use bursar_model::{
     BillingRules, BudgetKey, BudgetTerms, OnExhausted, ProviderName, Schedule, Scope, Span, Terms, Usd,
     UsdPerHour, UserName, Violation,

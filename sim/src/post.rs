@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bursar_config::Webhook;
 use bursar_daemon::notify::{Courier, Undelivered};
 use bursar_model::{Notification, Span};
 
@@ -47,7 +48,7 @@ impl SimPost {
 
 #[async_trait]
 impl Courier for SimPost {
-    async fn deliver(&self, notification: &Notification) -> Result<(), Undelivered> {
+    async fn deliver(&self, _: &Webhook, notification: &Notification) -> Result<(), Undelivered> {
         let (pause, fails, is_lost) = {
             let mut state = self.state();
             let pause = state.chance.span(Span::from_millis(20), Span::from_secs(9));

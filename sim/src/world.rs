@@ -9,7 +9,8 @@ use bursar_daemon::{
         Accepted, CancelTarget, CorrectError, Inbox, Message, NewExperiment, NewSweep, SubmitContent,
         SubmitRequest, inbox,
     },
-    reconciler::{Parts, Pricing, Reconciler, Snapshot},
+    reconciler::{Parts, Reconciler, Snapshot},
+    rules::{Pricing, Rules},
     secrets::InstallationKey,
     views::Views,
 };
@@ -61,14 +62,14 @@ pub struct Scenario {
     pub market: Vec<SimOffering>,
     /// How the daemon plans.
     pub settings: Settings,
+    /// How long an agent may wait between two requests.
+    pub heartbeat: Span,
     /// The configured budgets.
     pub budgets: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
     /// How each provider bills, and what comes on top of its prices.
     pub pricing: Pricing,
     /// What goes wrong with machines of itself, and how many may be had.
     pub troubles: Troubles,
-    /// How long an agent may wait between two requests.
-    pub heartbeat: Span,
     /// Who is told what.
     pub notifications: Notifications,
     /// Whether each plan is judged by the plan checker.
@@ -83,14 +84,21 @@ impl Default for Scenario {
             epoch: Timestamp::from_millis(1_790_000_000_000),
             market: small_market(&"cloud".into()),
             settings: Settings { silence_timeout: Span::from_secs(600), ..Settings::default() },
+            heartbeat: Span::from_secs(30),
             budgets: Vec::new(),
             pricing: Pricing::default(),
             troubles: Troubles::default(),
-            heartbeat: Span::from_secs(30),
             notifications: Notifications::default(),
             judges_plans: true,
             is_calm: false,
         }
+    }
+}
+
+impl Scenario {
+    fn installations_terms(&self) -> Option<Arc<BudgetTerms>> {
+        let mut budgets = self.budgets.iter();
+        budgets.find(|(key, _)| *key == BudgetKey::Installation).and_then(|(_, terms)| terms.clone())
     }
 }
 
@@ -151,8 +159,7 @@ impl World {
         let names: BTreeSet<ProviderName> =
             scenario.market.iter().map(|sells| sells.offering.provider.clone()).collect();
         let way = |name| Arc::new(FaultyProvider::new(Arc::new(cloud.provider(&name, INSTALLATION))));
-        let of_installation = scenario.budgets.iter().find(|(key, _)| *key == BudgetKey::Installation);
-        let cap = Cap::of(of_installation.and_then(|(_, terms)| terms.as_ref()));
+        let cap = Cap::of(scenario.installations_terms().as_ref());
         let mut world = Self {
             cap,
             daemon: None,
@@ -249,19 +256,12 @@ impl World {
             providers: providers.collect(),
             clock: Arc::new(self.clock),
             seed: Chance::new(self.seed).child(life.number()).below(u64::MAX),
-            settings: self.scenario.settings.clone(),
-            heartbeat: self.scenario.heartbeat,
-            orphan_grace: Span::from_secs(60),
             surroundings: Surroundings {
                 installation: INSTALLATION.to_owned(),
                 daemon_url: "http://daemon".to_owned(),
                 key: InstallationKey::from_bytes([7; 32]),
-                observe_interval: Span::from_secs(30),
-                observe_interval_busy: Span::from_secs(5),
             },
-            budgets: self.scenario.budgets.clone(),
-            pricing: self.scenario.pricing.clone(),
-            notifications: self.scenario.notifications.clone(),
+            rules: self.rules(),
             courier: Arc::new(self.post.clone()),
             judge_plans: self.scenario.judges_plans,
         };
@@ -278,6 +278,45 @@ impl World {
         let task = self.runtime.spawn(life.clone().live(reconciler.run(messages, stopped)));
         self.ground.connect(Some(inbox.clone()));
         self.daemon = Some(Daemon { life, inbox, snapshot, task, confessed: 0, _stop: stop });
+    }
+
+    /// What the configuration file says now.
+    fn rules(&self) -> Rules {
+        let Scenario { settings, heartbeat, budgets, pricing, notifications, .. } = self.scenario.clone();
+        Rules {
+            settings,
+            heartbeat,
+            orphan_grace: Span::from_secs(60),
+            observe_interval: Span::from_secs(30),
+            observe_interval_busy: Span::from_secs(5),
+            budgets,
+            pricing,
+            notifications,
+        }
+    }
+
+    /// Changes the configuration, which the next life starts with.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Scenario)) {
+        let before = self.scenario.installations_terms();
+        change(&mut self.scenario);
+        if self.scenario.installations_terms() != before {
+            // Nobody knows when it will be laid down.
+            self.cap = Cap::default();
+        }
+    }
+
+    /// Changes the configuration and has the daemon go by it. False when it is down, dies or does not store it: its next
+    /// life goes by it.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Scenario)) -> bool {
+        let before = self.scenario.installations_terms();
+        self.configure(change);
+        let rules = Box::new(self.rules());
+        let is_reloaded = matches!(self.ask(|reply| Message::Reload { rules, reply }), Some(Ok(_)));
+        let terms = self.scenario.installations_terms();
+        if is_reloaded && terms != before {
+            self.cap = self.cap_from_now_on(terms.as_ref());
+        }
+        is_reloaded
     }
 
     /// Kills the daemon. Cloud and machines go on.

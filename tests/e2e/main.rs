@@ -21,5 +21,6 @@ mod notifications;
 mod outcomes;
 mod queue;
 mod reconcile;
+mod reload;
 mod reports;
 mod restarts;

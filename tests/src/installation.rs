@@ -116,6 +116,24 @@ impl Installation {
         assert!(status.success(), "{status}");
     }
 
+    /// Tells the daemon by a signal to read its configuration again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn hang_up(&self) {
+        processes::signal(pid(self.daemon.as_ref().expect("a daemon that runs")), Signal::HUP);
+    }
+
+    /// Changes its configuration: this text becomes that one.
+    ///
+    /// # Panics
+    /// When the first does not stand there.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let before = fs::read_to_string(self.path("bursar.yaml")).unwrap();
+        assert!(before.contains(from), "no `{from}` in {before}");
+        self.write("bursar.yaml", before.replace(from, to));
+    }
+
     /// Kills the daemon, which has no say in it.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! `bursar config`.
+//! `bursar config`: a configuration checked, its schema, and the daemon told to read it again.
 
 use std::path::Path;
 
@@ -6,9 +6,12 @@ use bursar_config::{
     Checked, Problems, ReadError, read::read_text, read_config, read_spec, schema_config, schema_experiment,
 };
 
-use super::{CONFIGURATION, show_warnings, unreadable};
+use bursar_daemon::configuration::Reloaded;
+
+use super::{CONFIGURATION, Context, block_on, show_warnings, unreadable};
 use crate::{
     args::{ConfigCommand, Global, SchemaOf},
+    client::Client,
     exit::{Failure, OK, Outcome, USAGE},
     output::{json, line, note},
 };
@@ -16,6 +19,7 @@ use crate::{
 pub(super) fn run(global: &Global, command: ConfigCommand) -> Outcome {
     match command {
         ConfigCommand::Check { file } => check(global, file.as_deref()),
+        ConfigCommand::Reload => block_on(reload(global)),
         ConfigCommand::Schema { of } => {
             let schema = match of {
                 SchemaOf::Experiment => schema_experiment(),
@@ -56,6 +60,33 @@ fn check(global: &Global, file: Option<&Path>) -> Outcome {
         Ok(warnings) => accepted(global, warnings, &format!("{} is fine", file.display())),
         Err(error) => refused(global, error),
     }
+}
+
+/// The daemon reads its own file, which need not be the one that is found here: an address says enough.
+async fn reload(global: &Global) -> Outcome {
+    let client = match &global.url {
+        Some(url) => Client::new(url)?,
+        None => Context::new(global)?.client,
+    };
+    let reloaded: Reloaded = client.post("/v1/config/reload", &(), None).await?;
+    if global.json {
+        json(&reloaded)?;
+        return Ok(OK);
+    }
+    let Reloaded { file, changed, needs_restart, standing, warnings } = reloaded;
+    show_warnings(&warnings);
+    let file = file.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+    if changed.is_empty() {
+        line(&format!("the daemon went by {file} already"))?;
+    } else {
+        line(&format!("the daemon goes by {file} from now on"))?;
+    }
+    for (what, entries) in [("changed", changed), ("needs a restart", needs_restart), ("stands", standing)] {
+        for entry in entries {
+            line(&format!("{what:<16}{entry}"))?;
+        }
+    }
+    Ok(OK)
 }
 
 fn accepted(global: &Global, warnings: Vec<bursar_config::Problem>, message: &str) -> Outcome {

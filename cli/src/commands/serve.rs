@@ -1,11 +1,10 @@
 //! `bursar serve`.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use bursar_config::ConfigFile;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -20,9 +19,9 @@ use crate::{
 const WORKERS: usize = 2;
 
 pub(super) fn run(global: &Global, serve: &Serve) -> Outcome {
-    let ConfigFile { file, config } = read(global.config.as_deref())?;
+    let started_with = read(global.config.as_deref())?;
     init_logging(global.verbose, serve.log_json);
-    match &file {
+    match &started_with.file {
         Some(file) => tracing::info!(config = %file.display(), "starting"),
         None => note("note: no configuration found; offering this machine. See `bursar serve --help`"),
     }
@@ -32,16 +31,23 @@ pub(super) fn run(global: &Global, serve: &Serve) -> Outcome {
         let (stop, stopping) = watch::channel(false);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let reload = Arc::new(Notify::new());
+        let reloading = reload.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            // Ends with the first signal to stop.
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    _ = hangup.recv() => reloading.notify_one(),
+                }
             }
             // The daemon may have ended of itself meanwhile.
             let _ = stop.send(true);
         });
         let ready = |address| note(&format!("bursar is ready at http://{address}"));
-        bursar_daemon::serve::serve(config, &programs, stopping, ready).await?;
+        bursar_daemon::serve::serve(started_with, &programs, stopping, reload, ready).await?;
         Ok(OK)
     })
 }

@@ -121,7 +121,8 @@ fn find(api: &Api, kind: &str, named: &str) -> Result<BudgetKey, ApiError> {
     let key = api.views().to_limit(kind, named)?;
     match &key {
         BudgetKey::Project(name)
-            if !api.config.projects.contains_key(name) && api.reader.budget(&key)?.is_none() =>
+            if !api.configuration.current().projects.contains_key(name)
+                && api.reader.budget(&key)?.is_none() =>
         {
             Err(ViewError::missing("project", named).into())
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use crate::{
-    serve::settings,
+    rules::settings,
     views::{Views, budget_name},
 };
 
@@ -72,7 +72,7 @@ impl Expectations {
             views: api.views(),
             market: snapshot.market,
             refused: snapshot.refused,
-            settings: settings(&api.config),
+            settings: settings(&api.configuration.current()),
             now: api.clock.now(),
             kept: BTreeMap::new(),
             peers: BTreeMap::new(),

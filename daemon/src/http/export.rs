@@ -40,7 +40,7 @@ pub(super) async fn focus(
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, ApiError> {
     let range = time_range(query.since.as_deref(), query.until.as_deref(), api.clock.now())?;
-    let billing = Billing::of(&api.config);
+    let billing = Billing::of(&api.configuration.current());
     let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
     tokio::task::spawn_blocking(move || {
         let to = io::BufWriter::with_capacity(CHUNK, Chunks { sender: sender.clone() });

@@ -37,6 +37,8 @@ pub(super) async fn test(
     let now = api.clock.now();
     // No notification of the outbox has it: those count on from the highest id of the store.
     let id = IdGen::new(now.as_millis().unsigned_abs()).notification(now);
-    let answer = api.courier.test(&webhook, id).await;
-    answer.map(Json).ok_or_else(|| ViewError::missing("webhook", &webhook).into())
+    let config = api.configuration.current();
+    let to = config.notifications.webhooks.get(&webhook);
+    let to = to.ok_or_else(|| ViewError::missing("webhook", &webhook))?;
+    Ok(Json(api.courier.test(&webhook, to, id).await))
 }

@@ -175,7 +175,7 @@ async fn written(
     kind: &'static str,
     write: fn(&SpendReport) -> String,
 ) -> Result<impl IntoResponse, ApiError> {
-    let (views, config) = (api.views(), api.config);
+    let (views, config) = (api.views(), api.configuration.current());
     let text = aside(move || views.spend_report(&wanted, &config.installation).map(|report| write(&report)));
     let Json(text) = text.await?;
     Ok(([(header::CONTENT_TYPE, kind)], text))
@@ -218,7 +218,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiEr
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: api.clock.now(),
-        installation: api.config.installation.clone(),
+        installation: api.configuration.current().installation.clone(),
         queued: counts.queued,
         running: counts.running,
         live_instances: counts.live_instances,

@@ -130,7 +130,7 @@ pub(super) async fn experiments(
 pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<PlanAnswer>, ApiError> {
     let PlanRequest { user, spec } = parse(&body)?;
     let user = user_name(&user)?;
-    let (name, spec, mates, sweep) = match spec.check(Some(&api.config))?.value {
+    let (name, spec, mates, sweep) = match spec.check(Some(&api.configuration.current()))?.value {
         CheckedSubmission::Experiment { name, spec } => (name, spec, 1, None),
         CheckedSubmission::Sweep { name, spec } => {
             let trials = u32::try_from(spec.trials.len()).unwrap_or(u32::MAX);
@@ -216,6 +216,7 @@ fn check_batch(
     // Specs of a batch are often all the same: what was checked just before is not checked and hashed again.
     let mut before: Option<(RawSpec, NewExperiment)> = None;
     let mut expectations = Expectations::new(api);
+    let config = api.configuration.current();
     for raw in specs {
         if let Some((same, experiment)) = &before
             && *same == raw
@@ -223,7 +224,7 @@ fn check_batch(
             experiments.push(experiment.clone());
             continue;
         }
-        let checked = raw.clone().check(Some(&api.config))?;
+        let checked = raw.clone().check(Some(&config))?;
         warnings.extend(checked.warnings);
         match checked.value {
             CheckedSubmission::Experiment { name, spec } => {

@@ -5,7 +5,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
-use bursar_config::{Machine, Notifications, ScheduledReport, load_config};
+use bursar_config::{Machine, Notifications, ScheduledReport, Webhook, WebhookFormat, load_config};
 use bursar_model::{
     Backoff, BudgetAlert, BudgetKey, Category, Event, Fleet, IdGen, Notification, NotificationAbout,
     NotificationId, NotificationState, Period, Schedule, Span, Timestamp, Usd,
@@ -29,7 +29,7 @@ struct Keeping(Mutex<Vec<NotificationId>>);
 
 #[async_trait]
 impl Courier for Keeping {
-    async fn deliver(&self, notification: &Notification) -> Result<(), Undelivered> {
+    async fn deliver(&self, _: &Webhook, notification: &Notification) -> Result<(), Undelivered> {
         self.0.lock().unwrap().push(notification.id);
         Ok(())
     }
@@ -37,6 +37,7 @@ impl Courier for Keeping {
 
 struct Bench {
     notifier: Notifier,
+    config: Notifications,
     fleet: Fleet,
     ids: IdGen,
     courier: Arc<Keeping>,
@@ -51,11 +52,24 @@ impl Bench {
         let (sender, messages) = inbox();
         let courier = Arc::new(Keeping::default());
         let config = Notifications { reports, ..Notifications::default() };
-        let notifier = Notifier::new(config, courier.clone(), store.reader(), sender);
-        Self { notifier, fleet: Fleet::default(), ids: IdGen::new(1), courier, messages, _folder: folder }
+        let notifier = Notifier::new(courier.clone(), store.reader(), sender);
+        let (fleet, ids) = (Fleet::default(), IdGen::new(1));
+        Self { notifier, config, fleet, ids, courier, messages, _folder: folder }
     }
 
+    fn deliver(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.notifier.deliver(&self.config, &self.fleet, now)
+    }
+
+    /// Queues one for a webhook, which is there from then on.
     fn queue(&mut self, to: &str) -> NotificationId {
+        let webhook = Webhook {
+            url: format!("http://{to}"),
+            format: WebhookFormat::Plain,
+            secret: None,
+            events: BTreeSet::new(),
+        };
+        self.config.webhooks.insert(to.to_owned(), webhook);
         let id = self.ids.notification(NOW);
         let about = NotificationAbout::Budget {
             key: BudgetKey::Installation,
@@ -91,8 +105,8 @@ async fn a_webhook_hears_one_at_a_time_and_at_most_four_hear_at_once() {
     let mut bench = Bench::new(Vec::new());
     let first: Vec<_> = (0..6).map(|n| bench.queue(&format!("hook-{n}"))).collect();
     let second = bench.queue("hook-0");
-    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), None);
-    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), None, "nothing twice");
+    assert_eq!(bench.deliver(NOW), None);
+    assert_eq!(bench.deliver(NOW), None, "nothing twice");
     let mut answered = BTreeSet::new();
     for _ in 0..4 {
         answered.insert(bench.answered().await);
@@ -103,7 +117,7 @@ async fn a_webhook_hears_one_at_a_time_and_at_most_four_hear_at_once() {
         bench.fleet.apply(&Event::NotificationDelivered { notification: id, at: NOW }).unwrap();
     }
     let _ = bench.fleet.take_changes();
-    bench.notifier.deliver(&bench.fleet, NOW);
+    bench.deliver(NOW);
     let mut answered = BTreeSet::new();
     for _ in 0..3 {
         answered.insert(bench.answered().await);
@@ -115,11 +129,11 @@ async fn a_webhook_hears_one_at_a_time_and_at_most_four_hear_at_once() {
 async fn what_a_webhook_took_is_not_sent_again_though_the_store_did_not_take_it() {
     let mut bench = Bench::new(Vec::new());
     let id = bench.queue("team");
-    bench.notifier.deliver(&bench.fleet, NOW);
+    bench.deliver(NOW);
     assert_eq!(bench.answered().await, id);
     bench.notifier.delivery_done(id, true);
     // The commit failed: the state is as it was, and demands the delivery again.
-    bench.notifier.deliver(&bench.fleet, NOW);
+    bench.deliver(NOW);
     assert_eq!(bench.answered().await, id);
     assert_eq!(bench.taken(), [id]);
 }
@@ -133,8 +147,8 @@ async fn a_webhook_that_failed_is_left_alone_until_its_time_and_those_behind_wai
     let backoff = Backoff { failures: 4, not_before: Some(again_at) };
     let failed = Event::NotificationFailed { notification: head, error: "down".to_owned(), backoff };
     bench.fleet.apply(&failed).unwrap();
-    assert_eq!(bench.notifier.deliver(&bench.fleet, NOW), Some(again_at));
-    assert_eq!(bench.notifier.deliver(&bench.fleet, again_at), None);
+    assert_eq!(bench.deliver(NOW), Some(again_at));
+    assert_eq!(bench.deliver(again_at), None);
     assert_eq!(bench.answered().await, head);
     assert_eq!(bench.taken(), [head]);
 }
@@ -150,7 +164,7 @@ fn a_report_covers_all_time_since_the_last_however_often_it_was_missed() {
     let mut bench = Bench::new(vec![report]);
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let due = |bench: &mut Bench, now: Timestamp| -> Vec<_> {
-        let due = bench.notifier.reports_due(&bench.fleet, now);
+        let due = bench.notifier.reports_due(&bench.config, &bench.fleet, now);
         due.into_iter().map(|(_, period)| (period.from, period.to)).collect()
     };
     assert_eq!(due(&mut bench, NOW), [], "it has no beginning yet");
@@ -161,8 +175,27 @@ fn a_report_covers_all_time_since_the_last_however_often_it_was_missed() {
     assert_eq!(due(&mut bench, at("2026-11-23T08:00:00Z")), [week]);
     let month = (at("2026-11-16T08:00:00Z"), at("2026-12-14T08:00:00Z"));
     assert_eq!(due(&mut bench, at("2026-12-20T08:00:00Z")), [month]);
-    assert_eq!(bench.notifier.start_due(&bench.fleet, NOW), Some(week.1).min(Some(NOW + super::LOOK_EVERY)));
+    let next = bench.notifier.start_due(&bench.config, &bench.fleet, NOW);
+    assert_eq!(next, Some(week.1).min(Some(NOW + super::LOOK_EVERY)));
     assert!(bench.fleet.apply(&until("2026-11-16T08:00:00Z")).is_err(), "no time is covered twice");
+}
+
+#[test]
+fn a_report_whose_schedule_changed_fires_by_the_new_one_from_where_it_had_come_to() {
+    let report = |schedule: &str| ScheduledReport {
+        name: "regular".to_owned(),
+        schedule: Schedule::parse(schedule, None).unwrap(),
+        by: "project".to_owned(),
+        to: vec!["team".to_owned()],
+    };
+    let mut bench = Bench::new(vec![report("day")]);
+    let reached = NOW - Span::from_hours(2);
+    let until = Event::ReportReached { report: "regular".to_owned(), until: Some(reached) };
+    bench.fleet.apply(&until).unwrap();
+    assert_eq!(bench.notifier.reports_due(&bench.config, &bench.fleet, NOW), []);
+    bench.config.reports = vec![report("hour")];
+    let due = bench.notifier.reports_due(&bench.config, &bench.fleet, NOW);
+    assert_eq!(due.iter().map(|(_, period)| *period).collect::<Vec<_>>(), [Period::new(reached, NOW)]);
 }
 
 #[tokio::test]
@@ -210,7 +243,7 @@ async fn a_report_is_made_of_the_charges_of_its_period_as_it_is_sent() {
         backoff: Backoff::default(),
         error: None,
     };
-    courier.deliver(&notification).await.unwrap();
+    courier.deliver(&config.notifications.webhooks["team"], &notification).await.unwrap();
     let (headers, body) = received.recv().await.unwrap();
     assert_eq!(headers["bursar-delivery"], id.to_string());
     assert_eq!(body["kind"], "report");

@@ -1,6 +1,9 @@
 //! Webhooks over HTTP: one POST, bounded in time, whose answer says whether it was taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bursar_config::{Config, Notifications, Webhook};
@@ -29,11 +32,13 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a refusal that are read: it says in a few words what is wrong.
 const REFUSAL_MAX: usize = 200;
 
-/// Delivers to the webhooks of a configuration.
+/// Delivers to webhooks.
 #[derive(Debug)]
 pub struct HttpCourier {
-    http: reqwest::Client,
-    config: Notifications,
+    /// For `http://`. The roots to verify certificates by are some hundred; a daemon that needs none starts without them.
+    plain: reqwest::Client,
+    /// For `https://`, made for the first configuration that has such a webhook.
+    verifying: OnceLock<reqwest::Client>,
     installation: String,
     reader: Reader,
     clock: Arc<dyn Clock>,
@@ -53,35 +58,38 @@ pub struct TestAnswer {
 }
 
 impl HttpCourier {
-    /// A courier to these webhooks. Reports are read from the store as they are sent.
+    /// A courier to the webhooks of this configuration. Reports are read from the store as they are sent.
     ///
     /// # Errors
     /// When the system has no certificates to verify others by.
     pub fn new(config: &Config, reader: Reader, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("bursar/", env!("CARGO_PKG_VERSION")))
-            .timeout(PATIENCE)
-            .connect_timeout(CONNECT_PATIENCE)
-            // Whoever can redirect could have our messages sent anywhere, signed.
-            .redirect(redirect::Policy::none())
-            .no_proxy();
-        if config.notifications.webhooks.values().all(|webhook| webhook.url.starts_with("http://")) {
-            // The roots to verify certificates by are some hundred; a daemon that needs none starts without them.
-            http = http.tls_certs_only([]);
-        }
-        let http = http.build()?;
-        let (config, installation) = (config.notifications.clone(), config.installation.clone());
-        Ok(Self { http, config, installation, reader, clock })
+        let plain = client().tls_certs_only([]).build()?;
+        let installation = config.installation.clone();
+        let courier = Self { plain, verifying: OnceLock::new(), installation, reader, clock };
+        courier.prepare_for(&config.notifications)?;
+        Ok(courier)
     }
 
-    /// Sends a test to a webhook, past the outbox: what comes back is the answer. `None` for an unknown one.
-    pub async fn test(&self, name: &str, id: NotificationId) -> Option<TestAnswer> {
-        let webhook = self.config.webhooks.get(name)?;
+    /// Makes sure that these webhooks can be reached, before somebody goes by a configuration that names them.
+    ///
+    /// # Errors
+    /// When the system has no certificates to verify others by.
+    pub fn prepare_for(&self, notifications: &Notifications) -> Result<(), reqwest::Error> {
+        let is_verified = notifications.webhooks.values().any(|webhook| !is_plain(webhook));
+        if is_verified && self.verifying.get().is_none() {
+            // Another may have been made meanwhile: they are the same.
+            let _ = self.verifying.set(client().build()?);
+        }
+        Ok(())
+    }
+
+    /// Sends a test to a webhook, past the outbox: what comes back is the answer.
+    pub async fn test(&self, name: &str, webhook: &Webhook, id: NotificationId) -> TestAnswer {
         let letter = letter::test(id, self.clock.now(), &self.installation, name);
         let sent = self.send(webhook, &letter).await;
         let delivered = sent.is_ok();
         let detail = sent.map_or_else(|failed| failed.error, |status| format!("it answered {status}"));
-        Some(TestAnswer { webhook: name.to_owned(), id, delivered, detail })
+        TestAnswer { webhook: name.to_owned(), id, delivered, detail }
     }
 
     async fn letter(&self, notification: &Notification) -> Result<Letter, Undelivered> {
@@ -111,8 +119,9 @@ impl HttpCourier {
         let body = body(letter, webhook.format);
         let now = self.clock.now();
         let timestamp = now.as_millis() / 1000;
-        let mut request = self
-            .http
+        // One that nobody prepared for is refused for its certificate, which is the safe side.
+        let http = if is_plain(webhook) { &self.plain } else { self.verifying.get().unwrap_or(&self.plain) };
+        let mut request = http
             .post(&webhook.url)
             .header(header::CONTENT_TYPE, "application/json")
             .header("bursar-delivery", letter.id.to_string())
@@ -143,13 +152,24 @@ impl HttpCourier {
 
 #[async_trait]
 impl Courier for HttpCourier {
-    async fn deliver(&self, notification: &Notification) -> Result<(), Undelivered> {
-        let Some(webhook) = self.config.webhooks.get(&notification.to) else {
-            return Err(refused(format!("there is no webhook `{}`", notification.to)));
-        };
+    async fn deliver(&self, to: &Webhook, notification: &Notification) -> Result<(), Undelivered> {
         let letter = self.letter(notification).await?;
-        self.send(webhook, &letter).await.map(|_| ())
+        self.send(to, &letter).await.map(|_| ())
     }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("bursar/", env!("CARGO_PKG_VERSION")))
+        .timeout(PATIENCE)
+        .connect_timeout(CONNECT_PATIENCE)
+        // Whoever can redirect could have our messages sent anywhere, signed.
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+}
+
+fn is_plain(webhook: &Webhook) -> bool {
+    webhook.url.starts_with("http://")
 }
 
 fn refused(error: String) -> Undelivered {

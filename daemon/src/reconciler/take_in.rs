@@ -4,6 +4,7 @@ mod agents;
 mod budgets;
 mod cloud;
 mod notifications;
+mod rules;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,15 @@ impl<S: Store> Reconciler<S> {
                     let _ = reply.send(match stored {
                         Ok(_) => set,
                         Err(failed) => Err(SetBudgetError::NotStored(failed.clone())),
+                    });
+                }));
+            }
+            Message::Reload { rules, reply } => {
+                let reloaded = self.change_rules(*rules, now, turn);
+                turn.answers.push(Box::new(move |stored| {
+                    let _ = reply.send(match stored {
+                        Ok(_) => reloaded,
+                        Err(failed) => Err(failed.clone()),
                     });
                 }));
             }
@@ -115,8 +125,8 @@ impl<S: Store> Reconciler<S> {
             fleet: &self.fleet,
             market: &market,
             heard: &nothing_heard,
-            started_at: self.started_at,
-            settings: &self.settings,
+            started_at: self.listening_since,
+            settings: &self.rules.settings,
         };
         match of {
             CandidatesOf::Spec(spec, account) => Some(candidates(&input, &spec, &account, CANDIDATES_MAX)),

@@ -4,5 +4,6 @@ mod asha;
 mod chaos;
 mod crash_points;
 mod notifications;
+mod reload;
 mod scenarios;
 mod stories;

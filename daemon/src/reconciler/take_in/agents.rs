@@ -62,7 +62,7 @@ impl<S: Store> Reconciler<S> {
             }
             self.heard.insert(id, now);
         }
-        let answer = orders(&self.fleet, id, &BTreeSet::new(), now, self.heartbeat);
+        let answer = orders(&self.fleet, id, &BTreeSet::new(), now, self.rules.heartbeat);
         turn.answers.push(Box::new(move |stored| {
             let _ = reply.send(match stored {
                 Ok(_) => answer,
@@ -83,14 +83,14 @@ impl<S: Store> Reconciler<S> {
             // An instance that is gone from the state: its agent is told to power off.
             let unknown = request.instance.is_some_and(|id| !self.fleet.instances.contains_key(&id));
             let answer = match request.instance {
-                Some(id) if unknown => orders(&self.fleet, id, &BTreeSet::new(), now, self.heartbeat),
+                Some(id) if unknown => orders(&self.fleet, id, &BTreeSet::new(), now, self.rules.heartbeat),
                 _ => AgentAnswer::Unauthorized,
             };
             let _ = reply.send(answer);
             return;
         };
         let before = self.heard.insert(id, now);
-        if before.is_none_or(|before| now.since(before) >= self.settings.quiet_after) {
+        if before.is_none_or(|before| now.since(before) >= self.rules.settings.quiet_after) {
             // It may have work and another lease again.
             self.pacing.due = true;
         }
@@ -226,7 +226,7 @@ impl<S: Store> Reconciler<S> {
             self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
         // Leases are renewed long before their last half. A machine that ended in it was not heard for lack of a daemon:
         // nobody who ran on it is to blame.
-        let half_lease = self.settings.lease.divided_by(2);
+        let half_lease = self.rules.settings.lease.divided_by(2);
         let lease_ended =
             self.fleet.instances.get(&id).is_some_and(|instance| at + half_lease >= instance.lease_until);
         for (attempt, state) in live {

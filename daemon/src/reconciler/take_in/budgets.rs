@@ -6,46 +6,53 @@ use bursar_model::{
     BudgetKey, BudgetTerms, Charge, ChargeLine, Counted, Event, ExperimentId, Period, SetBy, Timestamp, Usd,
 };
 use bursar_policies::budgets::{told_to_stop, windows_ahead_of_time};
-use bursar_store::{Commit, ReportFilter, ReportQuery, Store, StoreError};
+use bursar_store::{ReportFilter, ReportQuery, Store, StoreError};
 use tracing::{error, warn};
 
 use crate::{
-    inbox::SetBudgetError,
+    inbox::{CommitFailed, SetBudgetError, StandingBudget, Stands},
     reconciler::{Reconciler, Turn, chain},
+    rules::Rules,
 };
 
 impl<S: Store> Reconciler<S> {
-    /// Lays down what the configuration says. What a person set since then stands until the configuration says something
-    /// new; a project or user that it no longer names has no limit from it.
+    /// What it takes to lay down the budgets of these rules. What a person set stands until the configuration says
+    /// something new; a project or user that it no longer names has no limit from it.
     ///
     /// # Errors
-    /// When the store does not take it.
-    pub(in crate::reconciler) async fn configure_budgets(
-        &mut self,
-        named: Vec<(BudgetKey, Option<Arc<BudgetTerms>>)>,
+    /// When the store cannot be read.
+    pub(super) fn budgets_to_set(
+        &self,
+        rules: &Rules,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut turn = Turn::default();
+        turn: &Turn,
+    ) -> Result<Vec<Event>, StoreError> {
         let lasting = self.fleet.budgets.keys().filter(|key| !key.ends_with_its_work());
-        let dropped: Vec<BudgetKey> =
-            lasting.filter(|key| !named.iter().any(|(other, _)| other == *key)).cloned().collect();
+        let is_named = |key: &&BudgetKey| rules.budgets.iter().any(|(other, _)| other == *key);
         // A cap does not go while there is work under it: to lose a line of a file must not let it spend.
-        let (kept, dropped): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|key| self.has_work(key));
-        for key in kept {
-            warn!(%key, "the configuration does not name it any more; its terms stand while it has work");
-        }
-        for (key, terms) in named.into_iter().chain(dropped.into_iter().map(|key| (key, None))) {
-            let configured = self.fleet.budgets.get(&key).and_then(|budget| budget.configured.as_ref());
+        let dropped = lasting.filter(|key| !is_named(key) && !self.has_work(key));
+        let named = rules.budgets.iter().map(|(key, terms)| (key, terms.clone()));
+        let mut events = Vec::new();
+        for (key, terms) in named.chain(dropped.map(|key| (key, None))) {
+            let configured = self.fleet.budgets.get(key).and_then(|budget| budget.configured.as_ref());
             if configured != terms.as_ref() {
-                self.set_terms(key, terms, SetBy::Configuration, now, &mut turn)?;
+                events.push(self.new_terms(key.clone(), terms, SetBy::Configuration, now, turn)?);
             }
         }
-        if turn.events.is_empty() {
-            return Ok(());
-        }
-        let changes = self.fleet.take_changes();
-        let Turn { events, submissions, .. } = turn;
-        self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
+        Ok(events)
+    }
+
+    /// The budgets whose terms are not those of the rules.
+    pub(super) fn standing_budgets(&self) -> Vec<StandingBudget> {
+        let lasting = self.fleet.budgets.iter().filter(|(key, _)| !key.ends_with_its_work());
+        let standing = lasting.filter_map(|(key, budget)| {
+            let said = self.rules.budgets.iter().find(|(other, _)| other == key);
+            let said = said.and_then(|(_, terms)| terms.as_ref());
+            let stands = budget.terms.as_ref() != said;
+            let why = if budget.configured.as_ref() == said { Stands::SetByHand } else { Stands::HasWork };
+            stands.then(|| StandingBudget { key: key.clone(), why })
+        });
+        standing.collect()
     }
 
     fn has_work(&self, key: &BudgetKey) -> bool {
@@ -91,20 +98,22 @@ impl<S: Store> Reconciler<S> {
         if is_over {
             return Err(SetBudgetError::Over(key));
         }
-        self.set_terms(key.clone(), terms, by, now, turn).map_err(|unreadable| {
-            SetBudgetError::NotStored(crate::inbox::CommitFailed(chain(&unreadable)))
-        })?;
+        let event = self
+            .new_terms(key.clone(), terms, by, now, turn)
+            .map_err(|unreadable| SetBudgetError::NotStored(CommitFailed(chain(&unreadable))))?;
+        self.record(event, turn);
         Ok(told_to_stop(&self.fleet, &key))
     }
 
-    fn set_terms(
-        &mut self,
+    /// The event that gives a budget these terms.
+    fn new_terms(
+        &self,
         key: BudgetKey,
         terms: Option<Arc<BudgetTerms>>,
         by: SetBy,
         now: Timestamp,
-        turn: &mut Turn,
-    ) -> Result<(), StoreError> {
+        turn: &Turn,
+    ) -> Result<Event, StoreError> {
         let schedule_of =
             |terms: &Option<Arc<BudgetTerms>>| terms.as_ref().and_then(|terms| terms.schedule.clone());
         let before = self.fleet.budgets.get(&key);
@@ -116,8 +125,7 @@ impl<S: Store> Reconciler<S> {
             let window = wanted.map(|schedule| schedule.window_at(now));
             (window, Some(self.count(&key, window, turn)?))
         };
-        self.record(Event::BudgetSet { key, terms, by, window, counted }, turn);
-        Ok(())
+        Ok(Event::BudgetSet { key, terms, by, window, counted })
     }
 
     /// What was charged to a budget in a window and for time after it, or ever.
@@ -167,8 +175,11 @@ impl<S: Store> Reconciler<S> {
         turn: &mut Turn,
     ) {
         let Some(terms) = terms else { return };
-        if let Err(unreadable) = self.set_terms(key, Some(terms.clone()), SetBy::Spec, now, turn) {
-            error!(error = %chain(&unreadable), "a budget without windows needs nothing of the store");
+        match self.new_terms(key, Some(terms.clone()), SetBy::Spec, now, turn) {
+            Ok(event) => self.record(event, turn),
+            Err(unreadable) => {
+                error!(error = %chain(&unreadable), "a budget without windows needs nothing of the store");
+            }
         }
     }
 }

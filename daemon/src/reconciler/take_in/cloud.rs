@@ -292,7 +292,7 @@ impl<S: Store> Reconciler<S> {
             .orphans
             .entry((provider.clone(), cloud.instance))
             .or_insert(Orphan { since: now, told: false });
-        if now.since(seen.since) >= self.orphan_grace {
+        if now.since(seen.since) >= self.rules.orphan_grace {
             if !std::mem::replace(&mut seen.told, true) {
                 self.snapshot.send_modify(|snapshot| {
                     snapshot.orphans += 1;
@@ -323,7 +323,7 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    fn follow_prices(&mut self, turn: &mut Turn) {
+    pub(super) fn follow_prices(&mut self, turn: &mut Turn) {
         let ids: Vec<InstanceId> = self.fleet.instances.keys().copied().collect();
         for id in ids {
             self.follow_price(id, turn);

@@ -4,29 +4,24 @@ use bursar_model::{
     Backoff, BudgetAlert, BudgetKey, DropReason, Event, Notification, NotificationAbout, NotificationId,
     NotificationState, Timestamp,
 };
-use bursar_store::{Commit, Store, StoreError};
+use bursar_store::Store;
 
 use crate::{
-    notify::{Undelivered, Verdict, judge},
+    notify::{Undelivered, Verdict, judge, who_wants},
     reconciler::{Reconciler, Turn},
+    rules::Rules,
 };
 
 /// Notifications that wait for one webhook. Beyond, the oldest are dropped: a webhook that was away is told the newest.
 const WAITING_MAX: usize = 1000;
 
 impl<S: Store> Reconciler<S> {
-    /// Lays down what the configuration says: a webhook that it no longer names is told nothing more; a new report covers
-    /// the time from the last firing of its schedule on.
-    ///
-    /// # Errors
-    /// When the store does not take it.
-    pub(in crate::reconciler) async fn configure_notifications(
-        &mut self,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    /// What it takes to tell those whom these rules name: a webhook that they no longer name is told nothing more; a new
+    /// report covers the time from the last firing of its schedule on.
+    pub(super) fn telling_to_set(&self, rules: &Rules, now: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
-        let config = self.notifier.config();
-        for notification in self.fleet.outbox.values() {
+        let config = &rules.notifications;
+        for notification in self.fleet.outbox.values().filter(|notification| notification.is_waiting()) {
             if !config.webhooks.contains_key(&notification.to) {
                 let (notification, why) = (notification.id, DropReason::NoWebhook);
                 events.push(Event::NotificationDropped { notification, at: now, why });
@@ -43,21 +38,12 @@ impl<S: Store> Reconciler<S> {
                 events.push(Event::ReportReached { report: report.name.clone(), until });
             }
         }
-        if events.is_empty() {
-            return Ok(());
-        }
-        let mut turn = Turn::default();
-        for event in events {
-            self.record(event, &mut turn);
-        }
-        let changes = self.fleet.take_changes();
-        let Turn { events, submissions, .. } = turn;
-        self.store.commit(&Commit { epoch: self.epoch, at: now, events, changes, submissions }).await
+        events
     }
 
     /// Queues the reports whose time has come.
     pub(in crate::reconciler) fn fire_reports(&mut self, now: Timestamp, turn: &mut Turn) {
-        for (report, period) in self.notifier.reports_due(&self.fleet, now) {
+        for (report, period) in self.notifier.reports_due(&self.rules.notifications, &self.fleet, now) {
             let reached = Event::ReportReached { report: report.name.clone(), until: Some(period.to) };
             self.record(reached, turn);
             for to in report.to {
@@ -92,7 +78,7 @@ impl<S: Store> Reconciler<S> {
             held: budget.held,
             window: budget.window,
         };
-        for to in self.notifier.who_wants(alert) {
+        for to in who_wants(&self.rules.notifications, alert) {
             self.queue_notification(to, about.clone(), at, turn);
         }
     }
