@@ -9,8 +9,10 @@ use std::{
 
 use bursar_model::{Fleet, Instance, InstanceId, InstanceState, ProviderName, Span, Timestamp};
 use bursar_providers::{LaunchRequest, Provider};
+use tokio::time::Instant;
 
 use crate::{
+    clock::elapsed,
     inbox::{Inbox, Message},
     rules::Rules,
     secrets::InstallationKey,
@@ -58,12 +60,13 @@ pub(crate) struct Effects {
 /// What is due at one provider.
 #[derive(Debug, Default)]
 struct Watch {
-    listing: bool,
+    /// Since when a listing is under way.
+    listing: Option<Instant>,
     listed_at: Option<Timestamp>,
     asking: bool,
     asked_at: Option<Timestamp>,
-    /// What its listings lack, and since when.
-    missing: BTreeMap<InstanceId, Timestamp>,
+    /// What its listings lack, and since when: by what went by and not by the clock, which may have stepped.
+    missing: BTreeMap<InstanceId, Instant>,
 }
 
 impl Effects {
@@ -114,23 +117,22 @@ impl Effects {
         &mut self,
         provider: &ProviderName,
         lacks: &BTreeSet<InstanceId>,
-        asked_at: Timestamp,
+        asked: Instant,
         least: Span,
     ) -> Vec<InstanceId> {
         let Some(watch) = self.watches.get_mut(provider) else { return Vec::new() };
         watch.missing.retain(|instance, _| lacks.contains(instance));
         for instance in lacks {
-            watch.missing.entry(*instance).or_insert(asked_at);
+            watch.missing.entry(*instance).or_insert(asked);
         }
-        let long = watch.missing.iter().filter(|(_, since)| asked_at.since(**since) >= least);
+        let long = watch.missing.iter().filter(|(_, since)| elapsed(**since, asked) >= least);
         long.map(|(instance, _)| *instance).collect()
     }
 
-    /// A provider has answered what it has.
-    pub(crate) fn listing_done(&mut self, provider: &ProviderName) {
-        if let Some(watch) = self.watches.get_mut(provider) {
-            watch.listing = false;
-        }
+    /// A provider has answered what it has. Says when it was asked.
+    pub(crate) fn listing_done(&mut self, provider: &ProviderName) -> Instant {
+        let asked = self.watches.get_mut(provider).and_then(|watch| watch.listing.take());
+        asked.unwrap_or_else(Instant::now)
     }
 
     /// A provider has answered what it offers. Asked again soon where it failed.
@@ -191,11 +193,11 @@ impl Effects {
                 None => ORPHAN_SWEEP,
             };
             let list_at = watch.listed_at.map_or(now, |at| at + interval);
-            if !watch.listing && list_at <= now {
-                watch.listing = true;
+            if watch.listing.is_none() && list_at <= now {
+                watch.listing = Some(Instant::now());
                 watch.listed_at = Some(now);
                 list(provider.clone(), inbox.clone(), now);
-            } else if !watch.listing {
+            } else if watch.listing.is_none() {
                 wake(list_at);
             }
             let ask_at = watch.asked_at.map_or(now, |at| at + OFFERINGS_REFRESH);

@@ -24,6 +24,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    clock::{SteadyClock, elapsed},
     effects::{Effects, Surroundings},
     inbox::{CommitFailed, Inbox, Message, Messages},
     notify::{Courier, Notifier},
@@ -58,7 +59,7 @@ pub struct Parts<S> {
     pub store: S,
     /// Who rents out.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// Tells the time.
+    /// Tells the time. May be set, back too: the loop goes by a steady one over it.
     pub clock: Arc<dyn Clock>,
     /// Where ids start from.
     pub seed: u64,
@@ -105,6 +106,8 @@ pub struct Reconciler<S> {
     fleet: Fleet,
     ids: IdGen,
     clock: Arc<dyn Clock>,
+    /// When the clock was last looked at, and what it showed.
+    looked: (Instant, Timestamp),
     rules: Rules,
     started_at: Timestamp,
     /// No silence is counted from before: the start, or when agents were last told how often to speak.
@@ -128,8 +131,8 @@ pub struct Reconciler<S> {
 /// An instance of ours at a provider that we do not know.
 #[derive(Debug)]
 struct Orphan {
-    /// When it was first seen.
-    since: Timestamp,
+    /// When it was first seen: by what went by and not by the clock, which may have stepped.
+    since: Instant,
     /// It was counted.
     told: bool,
 }
@@ -169,6 +172,7 @@ impl<S: Store> Reconciler<S> {
     ) -> Result<(Self, watch::Receiver<Snapshot>), StoreError> {
         let Parts { mut store, providers, clock, seed, surroundings, rules, courier, judge_plans } = parts;
         let loaded = store.load().await?;
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(clock, loaded.newest_commit));
         let now = clock.now();
         let mut ids = IdGen::new(seed);
         ids.start_after(loaded.highest_id);
@@ -181,6 +185,7 @@ impl<S: Store> Reconciler<S> {
             fleet: loaded.fleet,
             ids,
             clock,
+            looked: (Instant::now(), now),
             rules,
             started_at: now,
             listening_since: now,
@@ -199,6 +204,12 @@ impl<S: Store> Reconciler<S> {
         };
         reconciler.lay_down_rules(now).await?;
         Ok((reconciler, watcher))
+    }
+
+    /// The time that the loop goes by, for others to go by as well.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     /// Runs until everybody who could send a message is gone or `stop` says so.
@@ -244,7 +255,7 @@ impl<S: Store> Reconciler<S> {
 
     /// One turn over these messages.
     async fn turn(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), CommitFailed> {
-        let now = self.clock.now();
+        let now = self.look_at_the_clock();
         let mut turn = Turn::default();
         // Before anything is charged: each charge counts in the window in which it falls.
         for event in windows_that_begin(&self.fleet.budgets, now) {
@@ -282,6 +293,19 @@ impl<S: Store> Reconciler<S> {
             answer(Ok(&snapshot));
         }
         Ok(())
+    }
+
+    /// The time now. Where it has gone ahead of what went by, because the machine's clock was set or the machine was
+    /// suspended, nobody was silent for what was skipped: agents that were well are not given up for it.
+    fn look_at_the_clock(&mut self) -> Timestamp {
+        let (instant, now) = (Instant::now(), self.clock.now());
+        let (before, shown) = self.looked;
+        let skipped = now.since(shown + elapsed(before, instant));
+        if skipped > Span::ZERO {
+            self.heard.values_mut().for_each(|heard| *heard = *heard + skipped);
+        }
+        self.looked = (instant, now);
+        now
     }
 
     /// Whether every provider has said what it offers, or has had its chance: a plan without would only find that

@@ -103,7 +103,7 @@ pub async fn serve(
     let parts = Parts {
         store,
         providers: providers(config, programs, &clock),
-        clock: clock.clone(),
+        clock,
         seed: random_seed()?,
         surroundings: Surroundings {
             installation: config.installation.clone(),
@@ -115,6 +115,8 @@ pub async fn serve(
         judge_plans: false,
     };
     let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await?;
+    // The API goes by the loop's time; providers and signatures by the machine's, as whoever checks them does.
+    let clock = reconciler.clock();
 
     tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
 

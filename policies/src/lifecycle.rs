@@ -657,7 +657,8 @@ pub fn attempt_ended(fleet: &Fleet, attempt: AttemptId, at: Timestamp, end: Atte
     };
     let mut charged = instance.clone();
     let mut ended = attempt.clone();
-    if let Some(metered) = meter(instance, live.iter().copied(), at, &cuts) {
+    // Nor for more than is held: what it really cost beyond is known once it is gone.
+    if let Some(metered) = meter(instance, live.iter().copied(), at.min(instance.held_until()), &cuts) {
         // The lost part is counted with this last charge in it.
         for charge in metered.charges() {
             let ran = charge.lines.iter().filter(|line| line.category == Category::Run);

@@ -263,7 +263,10 @@ impl SimCloud {
         let Terms { disk_gib, address, .. } = terms;
         let extras = disk_gib.times(record.disk_gib) + address;
         let (extra, _) = extras.cost_with_remainder(billed.span(), 0);
-        (stall.prices.cost(billed) + extra, stall.prices.doubt(billed))
+        // Where the daemon's clock is wrong it takes time for other time, of which it may count some or leave some out.
+        let wrong_by = self.ground.error_of_clock().spread();
+        let mistaken = (stall.prices.most() + extras).cost_rounded_up(wrong_by);
+        (stall.prices.cost(billed) + extra, stall.prices.doubt(billed) + mistaken)
     }
 
     /// What the cloud wants in all for the time within a period.

@@ -10,7 +10,7 @@ use bursar_daemon::inbox::{Inbox, Message};
 use bursar_model::{AttemptId, ExperimentId, InstanceId, InvariantId, Span, Timestamp, Violation};
 use tokio::sync::oneshot;
 
-use crate::chance::Chance;
+use crate::{chance::Chance, clock::ClockError};
 
 /// After so many findings a run is broken beyond what more of them would tell.
 const FINDINGS_MAX: usize = 20;
@@ -36,6 +36,7 @@ struct State {
     findings: Vec<Violation>,
     noise_per_mille: u32,
     chance: Chance,
+    error_of_clock: ClockError,
 }
 
 impl Ground {
@@ -50,6 +51,7 @@ impl Ground {
             findings: Vec::new(),
             noise_per_mille: 0,
             chance: chance.child(PURPOSE),
+            error_of_clock: ClockError::default(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -69,6 +71,15 @@ impl Ground {
         let state = self.state();
         let reachable = state.cut_off.get(&from).is_none_or(|until| *until <= now);
         state.daemon.clone().filter(|_| reachable)
+    }
+
+    /// By how much the clock of the daemon's machine is wrong.
+    pub(crate) fn error_of_clock(&self) -> ClockError {
+        self.state().error_of_clock
+    }
+
+    pub(crate) fn step_clock(&self, millis: i64) {
+        self.state().error_of_clock.step(millis);
     }
 
     /// From now on so many of a thousand messages of machines arrive twice, and as many late, when newer ones may have

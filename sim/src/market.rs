@@ -107,6 +107,12 @@ impl Prices {
         self.points[after.saturating_sub(1)]
     }
 
+    /// No price of it is above this.
+    pub(crate) fn most(&self) -> UsdPerHour {
+        let highest = self.points.iter().map(|(_, price)| *price).max().unwrap_or_default();
+        highest.max(UsdPerHour::from_nanos(self.cap))
+    }
+
     fn walk_to(&mut self, until: Timestamp) {
         while self.swing_per_mille > 0 {
             let Some((since, last)) =

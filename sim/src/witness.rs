@@ -158,7 +158,8 @@ impl Witness {
                 if self.cloud.running().contains(instance) {
                     self.ground.report(InvariantId::O3, format!("{instance} is forgotten and runs"));
                 }
-                let closed = state.fleet.instances.get(instance).map(|found| self.close(found, commit.at));
+                let closed =
+                    state.fleet.instances.get(instance).map(|found| self.close(found, self.clock.now()));
                 state.closed.extend(closed.map(|closed| (*instance, closed)));
             }
         }

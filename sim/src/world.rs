@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     cap::Cap,
     chance::Chance,
-    clock::SimClock,
+    clock::{MachineClock, SimClock},
     cloud::{SimCloud, Troubles},
     ground::Ground,
     job::{Job, spec_id},
@@ -254,7 +254,7 @@ impl World {
         let parts = Parts {
             store: self.witness.watch(store, life.clone()),
             providers: providers.collect(),
-            clock: Arc::new(self.clock),
+            clock: Arc::new(MachineClock { true_time: self.clock, ground: self.ground.clone() }),
             seed: Chance::new(self.seed).child(life.number()).below(u64::MAX),
             surroundings: Surroundings {
                 installation: INSTALLATION.to_owned(),
@@ -372,6 +372,16 @@ impl World {
     /// Another daemon takes the store over: this one's next commit is refused for good.
     pub fn depose(&self) {
         self.witness.depose();
+    }
+
+    /// Sets the clock of the daemon's machine ahead by so much. The cloud and its machines go on by the true time.
+    pub fn set_clock_ahead(&self, by: Span) {
+        self.ground.step_clock(by.as_millis());
+    }
+
+    /// Sets the clock of the daemon's machine back by so much.
+    pub fn set_clock_back(&self, by: Span) {
+        self.ground.step_clock(-by.as_millis());
     }
 
     /// Lets time go by. False when the daemon died meanwhile: at a commit, then it is that moment, or of itself.

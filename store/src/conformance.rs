@@ -142,6 +142,23 @@ pub async fn the_highest_id_is_not_below_any_id<S: Store>(open: impl AsyncFn() -
     assert!(ids.max().expect("there was work") <= highest);
 }
 
+/// Sentence 15.
+pub async fn the_newest_commit_is_told_with_its_time<S: Store>(open: impl AsyncFn() -> S) {
+    let mut store = open().await;
+    let loaded = store.load().await.expect("it loads");
+    assert_eq!(loaded.newest_commit, None);
+    let mut script = Script::new(loaded);
+    for name in ["one", "two"] {
+        script.queue(name, 0, None);
+        let commit = script.commit();
+        store.commit(&commit).await.expect("it commits");
+        assert_eq!(store.load().await.expect("it loads").newest_commit, Some(commit.at), "{name}");
+    }
+    let newest = store.load().await.expect("it loads").newest_commit;
+    drop(store);
+    assert_eq!(open().await.load().await.expect("it loads").newest_commit, newest);
+}
+
 /// Sentence 6.
 pub async fn a_submission_is_found_by_its_key<S: Store>(open: impl AsyncFn() -> S) {
     let mut store = open().await;

@@ -39,6 +39,7 @@ pub use self::{
 /// 12. A report equals a recount of the charges after any commit, whoever asked before and whenever it begins and ends.
 /// 13. A walk gives every charge of its time once, with all its lines and what they are of.
 /// 14. What was paid for attempts that failed is the `run` of their time, and of no other attempt's.
+/// 15. `newest_commit` is the time of the newest commit that had events.
 ///
 /// Its form is async because a database on the network comes later; SQLite answers inline.
 pub trait Store: Send {
@@ -102,4 +103,6 @@ pub struct Loaded {
     pub epoch: u64,
     /// The highest id of any kind ever stored, so that ids rise though the clock stepped back.
     pub highest_id: u64,
+    /// When the newest event was committed, so that time goes on from there though the clock stepped back.
+    pub newest_commit: Option<Timestamp>,
 }

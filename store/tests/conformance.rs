@@ -27,6 +27,7 @@ keeps! {
     a_refused_commit_leaves_nothing_behind
     a_commit_of_an_older_epoch_is_refused
     the_highest_id_is_not_below_any_id
+    the_newest_commit_is_told_with_its_time
     a_submission_is_found_by_its_key
     what_is_over_is_not_loaded_but_found
     the_journal_has_each_event_once_in_order

@@ -327,8 +327,9 @@ impl Fleet {
         found.backoff = Backoff::default();
         if found.meter.from.is_none() {
             match found.offering.terms.billing.began(cloud) {
-                Some(began) => found.begin_billing(began),
-                None => found.meter.through = cloud.launched_at,
+                // By our clock it was asked for before, and is known of now, whatever the cloud's clock shows.
+                Some(began) => found.begin_billing(began.min(at).max(found.meter.through)),
+                None => found.meter.through = cloud.launched_at.min(at).max(found.meter.through),
             }
         }
         if matches!(found.state, InstanceState::Intended { .. }) {

@@ -2,6 +2,7 @@
 
 mod asha;
 mod chaos;
+mod clocks;
 mod crash_points;
 mod notifications;
 mod reload;

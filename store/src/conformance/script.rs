@@ -32,7 +32,7 @@ impl Script {
     /// Goes on from what was loaded.
     #[must_use]
     pub fn new(loaded: Loaded) -> Self {
-        let Loaded { fleet, epoch, highest_id } = loaded;
+        let Loaded { fleet, epoch, highest_id, newest_commit: _ } = loaded;
         let now = Timestamp::from_millis(1_795_000_000_000 + epoch as i64 * 86_400_000);
         Self {
             fleet,

@@ -1,7 +1,7 @@
 //! What the daemon starts with: the live rows, found by partial indexes among any number of rows that are over.
 
 use bursar_model::{Fleet, FleetParts, RefusedScope, Timestamp};
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::rows::{self, Accounts, Specs};
 use crate::{Loaded, StoreError};
@@ -47,8 +47,12 @@ pub(crate) fn load(connection: &Connection, epoch: u64) -> Result<Loaded, StoreE
         [],
         |row| row.get(0),
     )?;
+    let newest_commit = transaction
+        .query_row("SELECT at FROM journal ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?
+        .map(Timestamp::from_millis);
     drop(accounts);
-    Ok(Loaded { fleet: Fleet::from_parts(parts), epoch, highest_id: highest_id as u64 })
+    Ok(Loaded { fleet: Fleet::from_parts(parts), epoch, highest_id: highest_id as u64, newest_commit })
 }
 
 fn query<T>(

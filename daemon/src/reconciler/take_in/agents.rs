@@ -53,7 +53,9 @@ impl<S: Store> Reconciler<S> {
                 None => {
                     // What the boot cost is charged as such before it is over.
                     let cuts = cuts(&self.fleet.budgets);
-                    let metered = meter(instance, std::iter::empty(), now, &cuts);
+                    // Not for more than is held: where the clock has stepped, nobody knows what of it went by.
+                    let until = now.min(instance.held_until());
+                    let metered = meter(instance, std::iter::empty(), until, &cuts);
                     for event in metered.into_iter().flat_map(Metered::into_events) {
                         self.record(event, turn);
                     }

@@ -9,9 +9,11 @@ use bursar_model::{
 };
 use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LISTING_LAG, ProviderError};
 use bursar_store::Store;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
+    clock::elapsed,
     effects::Effects,
     reconciler::{Orphan, Reconciler, Turn, chain},
 };
@@ -141,7 +143,7 @@ impl<S: Store> Reconciler<S> {
         now: Timestamp,
         turn: &mut Turn,
     ) {
-        self.effects.listing_done(provider);
+        let asked = self.effects.listing_done(provider);
         let clouds = match result {
             Ok(clouds) => clouds,
             Err(error) => {
@@ -176,7 +178,7 @@ impl<S: Store> Reconciler<S> {
             .filter(|instance| !listed.contains(&instance.id))
             .map(|instance| instance.id)
             .collect();
-        for id in self.effects.missing_for(provider, &lacks, asked_at, LISTING_LAG) {
+        for id in self.effects.missing_for(provider, &lacks, asked, LISTING_LAG) {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
             if never_was(instance, asked_at) {
                 let InstanceState::Terminating { why, .. } = instance.state else { continue };
@@ -207,7 +209,7 @@ impl<S: Store> Reconciler<S> {
         };
         let is_new = instance.cloud_id.is_none();
         let known_notice = instance.notice;
-        let is_billed = instance.meter.from.is_some();
+        let (is_billed, intended_at) = (instance.meter.from.is_some(), instance.meter.through);
         let terms = instance.offering.terms.clone();
         let key = instance.offering.key();
         if is_new {
@@ -220,6 +222,8 @@ impl<S: Store> Reconciler<S> {
         }
         let billing = terms.billing;
         if let Some(at) = billing.began(cloud).filter(|_| !is_billed && !is_new) {
+            // As with the launch: within our time, whatever the cloud's clock shows.
+            let at = at.min(now).max(intended_at);
             self.record(Event::BillingBegan { instance: cloud.instance, at }, turn);
         }
         if let Some(gone_at) = cloud.notice.filter(|_| known_notice.is_none()) {
@@ -291,8 +295,8 @@ impl<S: Store> Reconciler<S> {
         let seen = self
             .orphans
             .entry((provider.clone(), cloud.instance))
-            .or_insert(Orphan { since: now, told: false });
-        if now.since(seen.since) >= self.rules.orphan_grace {
+            .or_insert_with(|| Orphan { since: Instant::now(), told: false });
+        if elapsed(seen.since, Instant::now()) >= self.rules.orphan_grace {
             if !std::mem::replace(&mut seen.told, true) {
                 self.snapshot.send_modify(|snapshot| {
                     snapshot.orphans += 1;
