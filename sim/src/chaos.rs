@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_daemon::rules::Pricing;
 use bursar_model::{
-    BillingRules, BudgetKey, BudgetTerms, OnExhausted, ProviderName, Schedule, Scope, Span, Terms, Usd,
-    UsdPerHour, UserName, Violation,
+    BillingRules, BudgetKey, BudgetTerms, OnExhausted, ProviderName, Schedule, Scope, Span, Terms, Timestamp,
+    Usd, UsdPerHour, UserName, Violation,
 };
 
 use self::{faults::FaultKind, work::Work};
@@ -73,6 +73,7 @@ pub fn chaos(seed: u64) -> ChaosReport {
     let mut chance = Chance::new(seed).child(1);
     let kind = if seed % SAFETY_EVERY == SAFETY_EVERY - 1 { ChaosKind::Safety } else { ChaosKind::Liveness };
     let scenario = some_scenario(&mut chance);
+    let clock_steps = chance.per_mille(250);
     let mut run = Run {
         world: World::new(seed, scenario),
         work: Work::new(kind, chance.child(1)),
@@ -80,6 +81,8 @@ pub fn chaos(seed: u64) -> ChaosReport {
         crashes: 0,
         faults: BTreeMap::new(),
         restart_at: None,
+        clock_steps,
+        clock_ahead: 0,
     };
     let began = run.world.now();
     let lasts = if kind == ChaosKind::Safety { SAFETY_RUN } else { FAULTS_FOR };
@@ -173,7 +176,11 @@ struct Run {
     chance: Chance,
     crashes: u64,
     faults: BTreeMap<&'static str, u64>,
-    restart_at: Option<bursar_model::Timestamp>,
+    restart_at: Option<Timestamp>,
+    /// Whether the clock of the daemon's machine steps in this world.
+    clock_steps: bool,
+    /// By how many milliseconds it is ahead of the true time.
+    clock_ahead: i64,
 }
 
 impl Run {
@@ -190,7 +197,7 @@ impl Run {
             self.work.submit(&mut self.world);
             return;
         }
-        let kind = FaultKind::some(&mut self.chance);
+        let kind = FaultKind::some(&mut self.chance, self.clock_steps);
         *self.faults.entry(kind.name()).or_default() += 1;
         self.inflict(kind);
     }

@@ -12,7 +12,7 @@ use crate::{
     cloud::Troubles,
     life::{Side, UnderWay},
     market::SimOffering,
-    world::INSTALLATION,
+    world::{INSTALLATION, Scenario},
 };
 
 /// The kinds of things that go wrong, without their details.
@@ -20,7 +20,10 @@ use crate::{
 pub(super) enum FaultKind {
     Crash,
     CrashAtBoundary,
+    CrashAtPoll,
     Deposed,
+    ClockStepped,
+    ConfigReloaded,
     DiskFull,
     CallRefused,
     CallLost,
@@ -44,9 +47,12 @@ pub(super) enum FaultKind {
 }
 
 /// How often each kind comes, in parts of the sum.
-const WEIGHTS: [(FaultKind, u64); 23] = [
+const WEIGHTS: [(FaultKind, u64); 26] = [
     (FaultKind::Crash, 10),
     (FaultKind::CrashAtBoundary, 10),
+    (FaultKind::CrashAtPoll, 4),
+    (FaultKind::ClockStepped, 8),
+    (FaultKind::ConfigReloaded, 6),
     (FaultKind::Deposed, 3),
     (FaultKind::DiskFull, 8),
     (FaultKind::CallRefused, 14),
@@ -71,9 +77,12 @@ const WEIGHTS: [(FaultKind, u64); 23] = [
 ];
 
 impl FaultKind {
-    pub(super) fn some(chance: &mut Chance) -> Self {
-        let mut at = chance.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
-        for (kind, weight) in WEIGHTS {
+    /// One of them. A clock that steps makes the books doubtful, so that other faults would hide behind it: only worlds
+    /// that are about it have it.
+    pub(super) fn some(chance: &mut Chance, clock_steps: bool) -> Self {
+        let weights = WEIGHTS.iter().filter(|(kind, _)| clock_steps || *kind != Self::ClockStepped);
+        let mut at = chance.below(weights.clone().map(|(_, weight)| weight).sum());
+        for &(kind, weight) in weights {
             if at < weight {
                 return kind;
             }
@@ -87,6 +96,9 @@ impl FaultKind {
         match self {
             Self::Crash => "daemon killed",
             Self::CrashAtBoundary => "daemon killed at a boundary",
+            Self::CrashAtPoll => "daemon killed between boundaries",
+            Self::ClockStepped => "clock stepped",
+            Self::ConfigReloaded => "configuration reloaded",
             Self::Deposed => "another daemon takes over",
             Self::DiskFull => "disk full",
             Self::CallRefused => "call refused",
@@ -127,6 +139,12 @@ impl Run {
                 let boundary = self.world.boundaries().len() as u64 + 1 + self.chance.below(40);
                 self.world.crash_at(boundary, side);
             }
+            FaultKind::CrashAtPoll => {
+                let poll = self.world.polls() + 1 + self.chance.below(100);
+                self.world.crash_at_poll(poll);
+            }
+            FaultKind::ClockStepped => self.step_clock(),
+            FaultKind::ConfigReloaded => self.reload(),
             FaultKind::Deposed => self.world.depose(),
             FaultKind::DiskFull => self.world.refuse_commits(1 + self.chance.below(3) as u32),
             FaultKind::CallRefused => self.refuse_calls(),
@@ -220,6 +238,7 @@ impl Run {
     /// for ever.
     pub(super) fn end_the_faults(&mut self) {
         self.world.set_noise(0);
+        self.set_clock_right();
         let troubles = Troubles {
             boot_failures_per_mille: 0,
             boot_hangs_per_mille: 0,
@@ -240,6 +259,55 @@ impl Run {
 
     pub(super) fn later(&mut self, most: Span) -> Timestamp {
         self.world.now() + self.chance.span(Span::from_secs(1), most)
+    }
+
+    /// By seconds mostly, now and then by more than a lease; back as often as ahead.
+    fn step_clock(&mut self) {
+        let most = if self.chance.per_mille(200) { 3_600 } else { 120 };
+        let by = self.chance.span(Span::from_millis(1), Span::from_secs(most));
+        if self.chance.per_mille(500) {
+            self.world.set_clock_ahead(by);
+            self.clock_ahead += by.as_millis();
+        } else {
+            self.world.set_clock_back(by);
+            self.clock_ahead -= by.as_millis();
+        }
+    }
+
+    fn set_clock_right(&mut self) {
+        let by = Span::from_millis(self.clock_ahead.abs());
+        if self.clock_ahead > 0 {
+            self.world.set_clock_back(by);
+        } else {
+            self.world.set_clock_ahead(by);
+        }
+        self.clock_ahead = 0;
+    }
+
+    /// Somebody edits the configuration, and the daemon takes it over at once or at its next start.
+    fn reload(&mut self) {
+        let lease = self.chance.span(Span::from_secs(300), Span::from_secs(1200));
+        let idle_duration = self.chance.span(Span::from_secs(30), Span::from_secs(900));
+        let heartbeat = self.chance.span(Span::from_secs(10), Span::from_secs(60));
+        let max_instances = 2 + self.chance.below(20) as u32;
+        let cap = self.chance.per_mille(300).then(|| some_terms(&mut self.chance, Usd::from_dollars(2)));
+        let edit = |scenario: &mut Scenario| {
+            let settings = &mut scenario.settings;
+            settings.lease = lease;
+            settings.silence_timeout = lease;
+            settings.idle_duration = idle_duration;
+            settings.max_instances = max_instances;
+            scenario.heartbeat = heartbeat;
+            if let Some(project) = scenario.budgets.iter_mut().find(|(key, _)| is_project(key)) {
+                project.1 = cap;
+            }
+        };
+        if self.chance.per_mille(700) {
+            // False where it is down or dies: its next life goes by it.
+            let _ = self.world.reload(edit);
+        } else {
+            self.world.configure(edit);
+        }
     }
 
     /// Some calls are refused, with each error that a provider may answer.
@@ -304,6 +372,10 @@ impl Run {
         let market = &self.world.scenario().market;
         self.chance.pick(market).expect("a market is not empty")
     }
+}
+
+fn is_project(key: &BudgetKey) -> bool {
+    matches!(key, BudgetKey::Project(_))
 }
 
 fn budget_keys() -> [BudgetKey; 3] {
