@@ -140,6 +140,12 @@ fn parts<'a>(
     let unused = match instance.state {
         InstanceState::Intended { .. } | InstanceState::Booting { .. } => Category::Boot,
         InstanceState::Ready { .. } => Category::Idle,
+        // Whose agent was never heard only ever booted, however it is ended.
+        InstanceState::Draining { .. } | InstanceState::Terminating { .. } | InstanceState::Gone { .. }
+            if instance.token_digest.is_none() =>
+        {
+            Category::Boot
+        }
         InstanceState::Draining { .. } | InstanceState::Terminating { .. } | InstanceState::Gone { .. } => {
             Category::Drain
         }

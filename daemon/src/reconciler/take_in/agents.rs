@@ -226,11 +226,14 @@ impl<S: Store> Reconciler<S> {
     ) {
         let live: Vec<(AttemptId, AttemptState)> =
             self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
-        // Leases are renewed long before their last half. A machine that ended in it was not heard for lack of a daemon:
-        // nobody who ran on it is to blame.
+        // Leases are renewed long before their last half. A machine that ended in it, though it was heard in it or there
+        // was no daemon to hear it, ended for lack of a lease: nobody who ran on it is to blame. One that fell silent
+        // while a daemon listened has hung or was cut off, and what ran on it may be why.
         let half_lease = self.rules.settings.lease.divided_by(2);
-        let lease_ended =
-            self.fleet.instances.get(&id).is_some_and(|instance| at + half_lease >= instance.lease_until);
+        let known_at = self.heard.get(&id).copied().unwrap_or(self.started_at).max(self.started_at);
+        let lease_ended = self.fleet.instances.get(&id).is_some_and(|instance| {
+            at + half_lease >= instance.lease_until && known_at + half_lease >= instance.lease_until
+        });
         for (attempt, state) in live {
             let told_why = match state {
                 AttemptState::Stopping { why, .. } if why != StopReason::Interrupted => Some(why),
