@@ -7,6 +7,7 @@
 
 pub mod bars;
 mod chart;
+pub mod comparison;
 pub(crate) mod figures;
 pub mod focus;
 mod gather;

@@ -6,6 +6,7 @@
 
 mod burndown;
 mod columns;
+mod curves;
 mod estimate;
 mod saving;
 mod waste;
@@ -13,7 +14,7 @@ mod waste;
 use bursar_model::Usd;
 
 pub(super) use self::{
-    burndown::burndown, columns::columns, estimate::estimate, saving::saving, waste::waste,
+    burndown::burndown, columns::columns, curves::curves, estimate::estimate, saving::saving, waste::waste,
 };
 use super::figures::{self, tenths, thousands};
 
@@ -103,23 +104,32 @@ impl Scale {
     }
 }
 
-/// An axis of amounts with round ticks.
+/// An axis of amounts or counts with round ticks.
 #[derive(Debug)]
-struct MoneyAxis {
+struct Axis {
     ticks: Vec<(i64, String)>,
 }
 
-impl MoneyAxis {
-    /// Holds zero and both ends.
-    fn new(low: Usd, high: Usd) -> Self {
+impl Axis {
+    /// Of amounts: holds zero and both ends.
+    fn money(low: Usd, high: Usd) -> Self {
         let (low, high) = (low.min(Usd::ZERO), high.max(Usd::ZERO));
         let high = if low == high { Usd::from_dollars(1) } else { high };
-        let step = round_step(i128::from(high.as_nanos()) - i128::from(low.as_nanos()));
-        let first = i128::from(low.as_nanos()).div_euclid(step);
-        let last = -(-i128::from(high.as_nanos())).div_euclid(step);
+        Self::new(low.as_nanos(), high.as_nanos(), 1, tick_label)
+    }
+
+    /// Of things in thousandths: from zero up to the most of them, in whole ones.
+    fn counts(most: i64) -> Self {
+        Self::new(0, most.max(1000), 1000, |tick, _| thousands(&(tick / 1000).to_string()))
+    }
+
+    fn new(low: i64, high: i64, least_step: i128, label: impl Fn(i64, i128) -> String) -> Self {
+        let step = round_step(i128::from(high) - i128::from(low)).max(least_step);
+        let first = i128::from(low).div_euclid(step);
+        let last = -(-i128::from(high)).div_euclid(step);
         // At most `STEPS_MAX + 2` ticks: a step is at least that part of the range, and each end may be rounded outwards.
         let ticks = (first..=last).filter_map(|n| i64::try_from(n * step).ok());
-        Self { ticks: ticks.map(|tick| (tick, tick_label(tick, step))).collect() }
+        Self { ticks: ticks.map(|tick| (tick, label(tick, step))).collect() }
     }
 
     fn label_width(&self) -> i64 {
@@ -357,7 +367,7 @@ mod tests {
     const BILLION: i64 = 1_000_000_000_000_000_000;
 
     fn labels(low: &str, high: &str) -> Vec<String> {
-        let axis = MoneyAxis::new(low.parse().unwrap(), high.parse().unwrap());
+        let axis = Axis::money(low.parse().unwrap(), high.parse().unwrap());
         axis.ticks.into_iter().map(|(_, label)| label).collect()
     }
 
@@ -387,7 +397,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_axis_holds_its_values_in_few_ticks(a in -BILLION..=BILLION, b in -BILLION..=BILLION) {
-            let axis = MoneyAxis::new(Usd::from_nanos(a.min(b)), Usd::from_nanos(a.max(b)));
+            let axis = Axis::money(Usd::from_nanos(a.min(b)), Usd::from_nanos(a.max(b)));
             prop_assert!((2..=STEPS_MAX as usize + 2).contains(&axis.ticks.len()));
             let area = Area { left: 0, top: 0, right: px(100), bottom: px(100) };
             for value in [a, b, 0] {

@@ -3,7 +3,7 @@
 //! The words and numbers are made here, the template (`templates/report.html`) only places them. askama escapes every
 //! one of them; the pictures alone go in as they are, and [`super::chart`] has escaped what is in those.
 
-mod tables;
+pub(super) mod tables;
 
 use askama::Template;
 use bursar_model::{Timestamp, Usd};
@@ -68,12 +68,12 @@ struct Page<'a> {
 }
 
 /// A chart with what it says in a sentence, and its numbers.
-struct Figure {
-    heading: String,
-    lead: String,
+pub(super) struct Figure {
+    pub(super) heading: String,
+    pub(super) lead: String,
     /// Wide and narrow, as SVG.
-    pictures: [String; 2],
-    table: Table,
+    pub(super) pictures: [String; 2],
+    pub(super) table: Table,
 }
 
 fn spend(report: &SpendReport) -> Option<Figure> {
@@ -225,6 +225,6 @@ fn burndown(index: usize, budget: &BudgetReport, limit: Usd, now: Timestamp) -> 
     Figure { heading: format!("{}, {}", budget.name, figures::period(budget.period)), lead, pictures, table }
 }
 
-fn both(draw: impl Fn(Size) -> String) -> [String; 2] {
+pub(super) fn both(draw: impl Fn(Size) -> String) -> [String; 2] {
     [draw(Size::Wide), draw(Size::Narrow)]
 }

@@ -2,7 +2,7 @@
 
 use bursar_model::{Period, Timestamp, Usd};
 
-use super::{Anchor, Area, Canvas, LINE, MoneyAxis, Scale, Size, Words, labels_below, px, text_width};
+use super::{Anchor, Area, Axis, Canvas, LINE, Scale, Size, Words, labels_below, px, text_width};
 use crate::reports::{BudgetReport, figures};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -17,7 +17,7 @@ pub(crate) fn burndown(
     limit: Usd,
     now: Timestamp,
 ) -> String {
-    let axis = MoneyAxis::new(Usd::ZERO, limit);
+    let axis = Axis::money(Usd::ZERO, limit);
     let bottom = match size {
         Size::Wide => px(220),
         Size::Narrow => px(190),

@@ -2,7 +2,7 @@
 
 use bursar_model::Usd;
 
-use super::{Anchor, Area, Canvas, Key, LINE, MoneyAxis, Scale, Size, Words, bins_below, px, shortened};
+use super::{Anchor, Area, Axis, Canvas, Key, LINE, Scale, Size, Words, bins_below, px, shortened};
 use crate::reports::{figures, series::Stacks};
 
 /// A part lower or narrower than this cannot hold its letter.
@@ -15,7 +15,7 @@ const WIDTH_MAX: i64 = px(72);
 pub(crate) fn columns(words: &Words<'_>, size: Size, stacks: &Stacks) -> String {
     let ends = stacks.columns.iter().map(|(_, parts)| extent(parts));
     let (low, high) = ends.fold((Usd::ZERO, Usd::ZERO), |(low, high), (l, h)| (low.min(l), high.max(h)));
-    let axis = MoneyAxis::new(low, high);
+    let axis = Axis::money(low, high);
     let legend_height = LINE * 5 / 4 * stacks.names.len() as i64;
     let left = axis.label_width() + px(10);
     let area = match size {

@@ -2,7 +2,7 @@
 
 use bursar_model::Usd;
 
-use super::{Anchor, Area, Canvas, LINE, MoneyAxis, Scale, Size, Words, bins_below, px, text_width};
+use super::{Anchor, Area, Axis, Canvas, LINE, Scale, Size, Words, bins_below, px, text_width};
 use crate::reports::{TimeBin, figures};
 
 /// The gap between the lines is what was saved.
@@ -10,7 +10,7 @@ pub(crate) fn saving(words: &Words<'_>, size: Size, timeline: &[TimeBin]) -> Str
     let paid = running_sum(timeline, TimeBin::spent);
     let on_demand = running_sum(timeline, |bin| bin.on_demand);
     let all = || paid.iter().chain(&on_demand).copied();
-    let axis = MoneyAxis::new(all().min().unwrap_or_default(), all().max().unwrap_or_default());
+    let axis = Axis::money(all().min().unwrap_or_default(), all().max().unwrap_or_default());
     let bottom = match size {
         Size::Wide => px(230),
         Size::Narrow => px(190),

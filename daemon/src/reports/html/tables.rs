@@ -16,17 +16,17 @@ use crate::{
 const ROWS_MAX: usize = 500;
 
 /// A table of cells that are ready to be placed.
-pub(super) struct Table {
-    pub(super) caption: String,
+pub(in crate::reports) struct Table {
+    pub(in crate::reports) caption: String,
     /// The text of each column and whether it holds numbers.
-    pub(super) head: Vec<(String, bool)>,
-    pub(super) rows: Vec<Vec<Cell>>,
+    pub(in crate::reports) head: Vec<(String, bool)>,
+    pub(in crate::reports) rows: Vec<Vec<Cell>>,
     /// The sums; empty where there are none.
-    pub(super) foot: Vec<Cell>,
+    pub(in crate::reports) foot: Vec<Cell>,
 }
 
 /// What a cell shows.
-pub(super) enum Cell {
+pub(in crate::reports) enum Cell {
     Text(String),
     /// What people call it, and its id.
     Named(String, String),
