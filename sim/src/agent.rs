@@ -36,6 +36,10 @@ const ASK_AGAIN: Span = Span::from_secs(5);
 /// A machine that waits for its end looks again now and then.
 const LOOK_AGAIN: Span = Span::from_secs(60);
 
+/// Agents that speak so seldom do it at multiples of their heartbeat, and not for a checkpoint alone (the real one never
+/// does): all machines of a long replay in one turn, instead of each in one of its own.
+const SELDOM: Span = Span::from_secs(300);
+
 /// What a machine is launched with.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -170,7 +174,7 @@ impl Agent {
                 instance: Some(self.machine.instance),
                 attempts: self.attempts.iter().map(|(id, attempt)| attempt.report(*id, now)).collect(),
                 notice_remaining_ms: taken_at.map(|at| at.since(now).as_millis() as u64),
-                wait_ms: self.heartbeat.as_millis() as u64,
+                wait_ms: self.patience(now).as_millis() as u64,
                 version: self.version,
             };
             Message::Sync { token_digest: secrets::digest(&self.token), request, reply }
@@ -187,6 +191,12 @@ impl Agent {
         }
         self.ask_later(now);
         None
+    }
+
+    /// How long an answer may take.
+    fn patience(&self, now: Timestamp) -> Span {
+        let over = Span::from_millis(now.as_millis().rem_euclid(self.heartbeat.as_millis().max(1)));
+        if self.heartbeat < SELDOM { self.heartbeat } else { self.heartbeat.saturating_sub(over) }
     }
 
     fn ask_later(&mut self, now: Timestamp) {
@@ -268,7 +278,7 @@ impl Agent {
         for (id, attempt) in &mut self.attempts {
             // Prepared, worked, saved: each attempt goes through no more than these.
             for _ in 0..3 {
-                self.has_news |= attempt.step(*id, now, &self.ground);
+                self.has_news |= attempt.step(*id, now, self.heartbeat < SELDOM, &self.ground);
             }
         }
     }
@@ -342,7 +352,7 @@ impl Attempt {
     }
 
     /// The next thing that happens, if it is due. True when the daemon should hear of it.
-    fn step(&mut self, id: AttemptId, now: Timestamp, ground: &Ground) -> bool {
+    fn step(&mut self, id: AttemptId, now: Timestamp, tells_saves: bool, ground: &Ground) -> bool {
         match self.phase {
             Phase::Preparing { until } if until <= now => {
                 let done_before = ground.begin(self.experiment, id);
@@ -360,7 +370,7 @@ impl Attempt {
                     ground.save(self.experiment, done_before + at.since(since));
                 }
                 if ends_at > now {
-                    return news;
+                    return news && tells_saves;
                 }
                 ground.finish(self.experiment);
                 ground.cease(self.experiment, id);

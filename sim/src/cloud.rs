@@ -11,7 +11,7 @@ mod provider;
 mod record;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -28,7 +28,8 @@ use crate::{
     chance::Chance,
     clock::SimClock,
     ground::Ground,
-    market::{Prices, SimOffering},
+    market::{Prices, SimCapacity, SimOffering},
+    series::Series,
 };
 
 /// A call takes up to so long to arrive, and its reply as long again.
@@ -75,6 +76,8 @@ struct State {
     terms: BTreeMap<ProviderName, Terms>,
     stalls: BTreeMap<OfferingKey, Stall>,
     records: BTreeMap<InstanceId, Record>,
+    /// Those that listings may still show. A long replay has many more that are history.
+    recent: BTreeSet<InstanceId>,
     troubles: Troubles,
     chance: Chance,
     down_until: BTreeMap<ProviderName, Timestamp>,
@@ -111,6 +114,15 @@ impl SimCloud {
         chance: &Chance,
     ) -> Self {
         let now = clock.now();
+        let replayed: Vec<_> = sells
+            .iter()
+            .filter_map(|sells| match &sells.capacity {
+                SimCapacity::Steady(_) => None,
+                SimCapacity::Replay { counts, notice } => {
+                    Some((sells.offering.key(), counts.clone(), *notice))
+                }
+            })
+            .collect();
         let stalls = (0..).zip(sells).map(|(number, sells)| {
             let prices = Prices::new(&sells, now, chance.child(number));
             (sells.offering.key(), Stall { sells, prices, sold_out_until: None })
@@ -119,12 +131,48 @@ impl SimCloud {
             terms,
             stalls: stalls.collect(),
             records: BTreeMap::new(),
+            recent: BTreeSet::new(),
             troubles,
             chance: chance.child(u64::MAX),
             down_until: BTreeMap::new(),
             throttled_until: BTreeMap::new(),
         };
-        Self { clock, ground, state: Arc::new(Mutex::new(state)) }
+        let cloud = Self { clock, ground, state: Arc::new(Mutex::new(state)) };
+        for (key, counts, notice) in replayed {
+            tokio::spawn(cloud.clone().follow(key, counts, notice));
+        }
+        cloud
+    }
+
+    /// Takes machines back as a replayed capacity falls, for as long as it changes.
+    async fn follow(self, key: OfferingKey, counts: Arc<Series<u32>>, notice: Option<Span>) {
+        let mut done_until = self.clock.now();
+        while let Some((at, count)) = counts.next(done_until) {
+            tokio::time::sleep_until(self.clock.instant(at - notice.unwrap_or_default())).await;
+            self.shrink(&key, count, at, notice.is_some());
+            tokio::time::sleep_until(self.clock.instant(at)).await;
+            // What was launched between the notice and the end.
+            self.shrink(&key, count, at, false);
+            done_until = at;
+        }
+    }
+
+    /// From `at` on no more than `count` machines of an offering run: the youngest go.
+    fn shrink(&self, key: &OfferingKey, count: u32, at: Timestamp, told: bool) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let runs_on = |record: &Record| {
+            record.sold_as == *key && !record.stray && record.end.is_none_or(|(end, _)| end > at)
+        };
+        let running = state.recent().filter(|(_, record)| runs_on(record));
+        let mut running: Vec<(Timestamp, InstanceId)> =
+            running.map(|(id, record)| (record.launched_at, *id)).collect();
+        running.sort_unstable();
+        for (_, id) in running.into_iter().skip(count as usize) {
+            if let Some(record) = state.records.get_mut(&id) {
+                record.take_back(now, at, told);
+            }
+        }
     }
 
     /// One of its providers as an installation reaches it.
@@ -201,6 +249,7 @@ impl SimCloud {
         let stray =
             Record { stray: true, installation: installation.to_owned(), ..Record::new(sold_as, now) };
         state.records.insert(instance, stray);
+        state.recent.insert(instance);
     }
 
     /// The machines that are not over, strays apart.
@@ -208,7 +257,7 @@ impl SimCloud {
     pub fn running(&self) -> Vec<InstanceId> {
         let now = self.clock.now();
         let state = self.state();
-        let running = state.records.iter().filter(|(_, record)| !record.is_over(now) && !record.stray);
+        let running = state.recent().filter(|(_, record)| !record.is_over(now) && !record.stray);
         running.map(|(id, _)| *id).collect()
     }
 
@@ -379,11 +428,13 @@ impl SimCloud {
 
     fn list(&self, of: &ProviderName, installation: &str) -> Vec<CloudInstance> {
         let now = self.clock.now();
-        let state = self.state();
+        let mut state = self.state();
+        let State { records, recent, .. } = &mut *state;
+        recent.retain(|id| records.get(id).is_some_and(|record| !record.is_history(now)));
         let is_shown = |record: &Record| {
             record.sold_as.provider == *of && record.installation == installation && record.is_listed(now)
         };
-        let shown = state.records.iter().filter(|(_, record)| is_shown(record));
+        let shown = state.recent().filter(|(_, record)| is_shown(record));
         shown.map(|(id, record)| record.view(*id, now)).collect()
     }
 
@@ -396,7 +447,7 @@ impl SimCloud {
         }
         let key = request.offering.key();
         state.has_room(&key, now)?;
-        let State { stalls, records, chance, troubles, .. } = &mut *state;
+        let State { stalls, records, recent, chance, troubles, .. } = &mut *state;
         let Some(stall) = stalls.get(&key) else {
             return Err(error(&key.provider, ErrorKind::Invalid, "not on offer"));
         };
@@ -427,6 +478,7 @@ impl SimCloud {
         };
         let view = record.view(request.instance, now);
         records.insert(request.instance, record);
+        recent.insert(request.instance);
         tokio::spawn(Agent::new(machine, self.clone(), self.ground.clone(), self.clock).live());
         Ok(view)
     }
@@ -438,15 +490,19 @@ impl SimCloud {
 }
 
 impl State {
+    fn recent(&self) -> impl Iterator<Item = (&InstanceId, &Record)> {
+        self.recent.iter().filter_map(|id| self.records.get_key_value(id))
+    }
+
     /// Whether one more machine of this offering can be had.
     fn has_room(&self, key: &OfferingKey, now: Timestamp) -> Result<(), ProviderError> {
         let Some(stall) = self.stalls.get(key) else {
             return Err(error(&key.provider, ErrorKind::Invalid, "not on offer"));
         };
-        let running = || self.records.values().filter(|record| !record.is_over(now));
+        let running = || self.recent().map(|(_, record)| record).filter(|record| !record.is_over(now));
         let in_use = running().filter(|record| record.sold_as == *key).count();
         let sold_out = stall.sold_out_until.is_some_and(|until| now < until);
-        if sold_out || in_use >= stall.sells.capacity as usize {
+        if sold_out || in_use >= stall.sells.capacity.at(now) as usize {
             let scope = Scope::of(key);
             return Err(error(&key.provider, ErrorKind::InsufficientCapacity(scope), "sold out"));
         }

@@ -87,12 +87,16 @@ impl Job {
     }
 
     pub(crate) fn of(work: &Work) -> Self {
-        let number = |name| work.envs.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_i64);
+        Self::of_envs(&work.envs)
+    }
+
+    pub(crate) fn of_envs(envs: &BTreeMap<String, String>) -> Self {
+        let number = |name| envs.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_i64);
         Self {
             duration: Span::from_millis(number(Self::DURATION)),
             save_every: Span::from_millis(number(Self::SAVE_EVERY)),
             exit_code: number(Self::EXIT_CODE) as i32,
-            loss: work.envs.get(Self::LOSS).and_then(|text| text.parse().ok()),
+            loss: envs.get(Self::LOSS).and_then(|text| text.parse().ok()),
         }
     }
 }

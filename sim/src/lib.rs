@@ -20,7 +20,9 @@ mod job;
 mod life;
 mod market;
 mod post;
+pub mod replay;
 pub mod script;
+mod series;
 mod witness;
 mod world;
 
@@ -31,7 +33,8 @@ pub use self::{
     cloud::{SimCloud, SimProvider, Troubles},
     job::Job,
     life::{Boundary, Side, UnderWay},
-    market::{Interruptions, SimOffering, small_market},
+    market::{Interruptions, SimCapacity, SimOffering, SimPrices, small_market},
     post::SimPost,
-    world::{INSTALLATION, Scenario, World},
+    series::Series,
+    world::{Checks, INSTALLATION, Scenario, World},
 };

@@ -7,22 +7,62 @@ use bursar_model::{
     UsdPerHour,
 };
 
-use crate::chance::Chance;
+use crate::{chance::Chance, series::Series};
 
 /// A price stands for so long: spot prices move a few times an hour.
 const PRICE_STEP: Span = Span::from_secs(600);
 
+/// A price that comes later than this after a time was never charged for it.
+const LEARNED_LATE: Span = Span::from_hours(24);
+
 /// One thing that the cloud sells.
 #[derive(Debug, Clone)]
 pub struct SimOffering {
-    /// What it is; its price is the first of the series.
+    /// What it is; its price is the first of the course.
     pub offering: Offering,
     /// How many can run at once.
-    pub capacity: u32,
-    /// By how much the price may move at each step; 0 keeps it fixed.
-    pub swing_per_mille: u32,
-    /// How the cloud takes machines back, if it does.
+    pub capacity: SimCapacity,
+    /// How the price moves.
+    pub prices: SimPrices,
+    /// How the cloud takes machines back by chance, if it does.
     pub interruptions: Option<Interruptions>,
+}
+
+/// How the price of an offering moves.
+#[derive(Debug, Clone)]
+pub enum SimPrices {
+    /// It does not.
+    Fixed,
+    /// By chance at each step, by up to so many thousandths.
+    Walk {
+        /// How many.
+        swing_per_mille: u32,
+    },
+    /// As it once did.
+    Replay(Arc<Series<UsdPerHour>>),
+}
+
+/// How many machines of an offering can run at once.
+#[derive(Debug, Clone)]
+pub enum SimCapacity {
+    /// Always so many.
+    Steady(u32),
+    /// As many as once could. When it falls below what runs, the youngest machines are taken back.
+    Replay {
+        /// How many from when on.
+        counts: Arc<Series<u32>>,
+        /// How long before the end they are told, if at all.
+        notice: Option<Span>,
+    },
+}
+
+impl SimCapacity {
+    pub(crate) fn at(&self, at: Timestamp) -> u32 {
+        match self {
+            Self::Steady(count) => *count,
+            Self::Replay { counts, .. } => counts.at(at),
+        }
+    }
 }
 
 /// How the cloud takes machines back.
@@ -34,8 +74,8 @@ pub struct Interruptions {
     pub notice: Option<Span>,
 }
 
-/// The price of an offering over time: a seeded walk between half of the first price and the on-demand price, until
-/// somebody sets it.
+/// The price of an offering over time: as told, or a seeded walk between half of the first price and the on-demand
+/// price, until somebody sets it.
 #[derive(Debug)]
 pub(crate) struct Prices {
     /// Since when each price is in force, in order. The first is there from the start.
@@ -51,13 +91,12 @@ impl Prices {
         let first = of.offering.price.unwrap_or_default();
         // A spot price above on-demand is what no cloud asks: so the default ceiling is never passed unseen.
         let cap = of.offering.on_demand_price.unwrap_or(first).as_nanos();
-        Self {
-            points: vec![(began, first)],
-            floor: first.as_nanos() / 2,
-            cap,
-            swing_per_mille: of.swing_per_mille,
-            chance,
-        }
+        let (swing_per_mille, points) = match &of.prices {
+            SimPrices::Fixed => (0, vec![(began, first)]),
+            SimPrices::Walk { swing_per_mille } => (*swing_per_mille, vec![(began, first)]),
+            SimPrices::Replay(series) => (0, series.points().to_vec()),
+        };
+        Self { points, floor: first.as_nanos() / 2, cap, swing_per_mille, chance }
     }
 
     pub(crate) fn at(&mut self, at: Timestamp) -> UsdPerHour {
@@ -95,7 +134,8 @@ impl Prices {
     /// What the ledger may be wrong by over a period, at most. It learns prices late, the later the longer it was dead
     /// or the cloud was down, and charges what nobody vouched for at the newest, so that any price may have counted.
     pub(crate) fn doubt(&self, period: Period) -> Usd {
-        let prices = self.points.iter().map(|(_, price)| price.as_nanos());
+        let known = self.points.iter().filter(|(since, _)| *since <= period.to + LEARNED_LATE);
+        let prices = known.map(|(_, price)| price.as_nanos());
         let (low, high) = (prices.clone().min(), prices.max());
         let spread = UsdPerHour::from_nanos(high.unwrap_or_default() - low.unwrap_or_default());
         spread.cost_rounded_up(period.span())
@@ -157,14 +197,14 @@ pub fn small_market(provider: &ProviderName) -> Vec<SimOffering> {
             };
             offerings.push(SimOffering {
                 offering: offering(CapacityType::OnDemand, on_demand_price),
-                capacity: 3,
-                swing_per_mille: 0,
+                capacity: SimCapacity::Steady(3),
+                prices: SimPrices::Fixed,
                 interruptions: None,
             });
             offerings.push(SimOffering {
                 offering: offering(CapacityType::Spot, cents(spot_cents)),
-                capacity: 2,
-                swing_per_mille: 200,
+                capacity: SimCapacity::Steady(2),
+                prices: SimPrices::Walk { swing_per_mille: 200 },
                 interruptions: Some(Interruptions {
                     every: Span::from_secs(5400),
                     notice: notice_secs.map(Span::from_secs),

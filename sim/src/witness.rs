@@ -20,6 +20,7 @@ use crate::{
     cloud::{SHUTDOWN, SimCloud},
     ground::{DELAY_MAX, Ground},
     life::{Boundary, Life, Side},
+    world::Checks,
 };
 
 /// A ledger rounds each price period down, as the cloud does, but at other moments.
@@ -36,6 +37,7 @@ pub(crate) struct Witness {
     cloud: SimCloud,
     ground: Ground,
     clock: SimClock,
+    checks: Checks,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ struct State {
     deposed: bool,
     /// A machine that hangs has run for longer than it was paid for.
     outlived: bool,
+    /// When the store was last held against the journal.
+    checked_at: Timestamp,
 }
 
 /// What the ledger says of an instance that is gone.
@@ -68,8 +72,8 @@ pub(crate) struct WitnessStore {
 }
 
 impl Witness {
-    pub(crate) fn new(cloud: SimCloud, ground: Ground, clock: SimClock) -> Self {
-        Self { state: Arc::default(), cloud, ground, clock }
+    pub(crate) fn new(cloud: SimCloud, ground: Ground, clock: SimClock, checks: Checks) -> Self {
+        Self { state: Arc::default(), cloud, ground, clock, checks }
     }
 
     pub(crate) fn watch(&self, inner: SqliteStore, life: Life) -> WitnessStore {
@@ -102,6 +106,11 @@ impl Witness {
 
     pub(crate) fn commits(&self) -> u64 {
         self.state().commits
+    }
+
+    /// Looks at the state as committed.
+    pub(crate) fn with_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
+        look(&self.state().fleet)
     }
 
     /// The state as committed.
@@ -145,7 +154,7 @@ impl Witness {
         }
     }
 
-    fn see(&self, commit: &Commit, stored: &Fleet) {
+    fn see(&self, commit: &Commit) {
         let mut state = self.state();
         for event in &commit.events {
             if let Err(illegal) = state.fleet.apply(event) {
@@ -165,6 +174,24 @@ impl Witness {
         }
         // What is over leaves the fleet with the changes, as it leaves the reconciler's.
         let _ = state.fleet.take_changes();
+    }
+
+    fn is_check_due(&self, now: Timestamp) -> bool {
+        match self.checks {
+            Checks::EveryCommit => true,
+            Checks::Every(span) => {
+                let mut state = self.state();
+                let is_due = now.since(state.checked_at) >= span;
+                if is_due {
+                    state.checked_at = now;
+                }
+                is_due
+            }
+        }
+    }
+
+    fn check(&self, stored: &Fleet) {
+        let state = self.state();
         if state.fleet != *stored {
             self.ground.report(InvariantId::S1, differences(&state.fleet, stored));
         }
@@ -226,8 +253,10 @@ impl Store for WitnessStore {
         self.life.pass(boundary, Side::Before).await;
         self.witness.refuses(commit)?;
         self.inner.commit(commit).await?;
-        let stored = self.inner.load().await?;
-        self.witness.see(commit, &stored.fleet);
+        self.witness.see(commit);
+        if self.witness.is_check_due(commit.at) {
+            self.witness.check(&self.inner.load().await?.fleet);
+        }
         self.life.pass(boundary, Side::After).await;
         Ok(())
     }

@@ -44,6 +44,9 @@ use crate::{
 /// The cloud is held against what was committed at least so often, whatever the daemon does.
 const COMPARE_EVERY: Span = Span::from_secs(30);
 
+/// While something starts or ends the cloud is asked at least so often.
+const BUSY_MOST: Span = Span::from_secs(60);
+
 /// Two bills of the same instance-seconds may differ by the rounding of each of their price periods.
 const ROUNDING: Usd = Usd::from_nanos(1_000);
 
@@ -70,12 +73,25 @@ pub struct Scenario {
     pub pricing: Pricing,
     /// What goes wrong with machines of itself, and how many may be had.
     pub troubles: Troubles,
+    /// How often the cloud is asked what exists and what it costs.
+    pub observe_interval: Span,
     /// Who is told what.
     pub notifications: Notifications,
     /// Whether each plan is judged by the plan checker.
     pub judges_plans: bool,
     /// Nothing in the world is left to chance: each length of time is the middle of what it may be.
     pub is_calm: bool,
+    /// When the store and the cloud are held against what was committed.
+    pub checks: Checks,
+}
+
+/// When the store and the cloud are held against what was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// After every commit: what is wrong is found where it happened.
+    EveryCommit,
+    /// So often: most of the time goes into what is simulated.
+    Every(Span),
 }
 
 impl Default for Scenario {
@@ -91,6 +107,8 @@ impl Default for Scenario {
             notifications: Notifications::default(),
             judges_plans: true,
             is_calm: false,
+            checks: Checks::EveryCommit,
+            observe_interval: Span::from_secs(30),
         }
     }
 }
@@ -165,7 +183,7 @@ impl World {
             daemon: None,
             lives: Lives::default(),
             seed,
-            witness: Witness::new(cloud.clone(), ground.clone(), clock),
+            witness: Witness::new(cloud.clone(), ground.clone(), clock, scenario.checks),
             ways: names.into_iter().map(way).collect(),
             post: SimPost::new(&chance),
             clock,
@@ -282,13 +300,14 @@ impl World {
 
     /// What the configuration file says now.
     fn rules(&self) -> Rules {
-        let Scenario { settings, heartbeat, budgets, pricing, notifications, .. } = self.scenario.clone();
+        let Scenario { settings, heartbeat, observe_interval, budgets, pricing, notifications, .. } =
+            self.scenario.clone();
         Rules {
             settings,
             heartbeat,
             orphan_grace: Span::from_secs(60),
-            observe_interval: Span::from_secs(30),
-            observe_interval_busy: Span::from_secs(5),
+            observe_interval,
+            observe_interval_busy: observe_interval.divided_by(6).min(BUSY_MOST),
             budgets,
             pricing,
             notifications,
@@ -387,6 +406,10 @@ impl World {
     /// Lets time go by. False when the daemon died meanwhile: at a commit, then it is that moment, or of itself.
     pub fn run_for(&mut self, span: Span) -> bool {
         let until = self.now() + span;
+        let compare_every = match self.scenario.checks {
+            Checks::EveryCommit => COMPARE_EVERY,
+            Checks::Every(span) => span.max(COMPARE_EVERY),
+        };
         let (clock, witness) = (self.clock, self.witness.clone());
         let life = self.daemon.as_ref().map(|daemon| daemon.life.clone());
         let ground = self.ground.clone();
@@ -395,7 +418,7 @@ impl World {
         let task = self.daemon.as_ref().map(|daemon| daemon.task.abort_handle());
         let died = self.runtime.block_on(async {
             while clock.now() < until {
-                let next = (clock.now() + COMPARE_EVERY).min(until);
+                let next = (clock.now() + compare_every).min(until);
                 tokio::select! {
                     biased;
                     () = over(life.as_ref()) => return true,
@@ -436,6 +459,19 @@ impl World {
         let new = NewExperiment { name: name.into(), spec_id, spec: Arc::new(spec), expected: None };
         let accepted = self.send(name, SubmitContent::Experiments(vec![new]))?;
         accepted.experiments.first().copied()
+    }
+
+    /// Submits experiments at once by a key. `None` as [`Self::submit`].
+    pub fn submit_all(
+        &mut self,
+        key: &str,
+        specs: Vec<(Arc<str>, ExperimentSpec)>,
+    ) -> Option<Vec<ExperimentId>> {
+        let new = specs.into_iter().map(|(name, spec)| {
+            let spec_id = spec_id(&spec);
+            NewExperiment { name, spec_id, spec: Arc::new(spec), expected: None }
+        });
+        Some(self.send(key, SubmitContent::Experiments(new.collect()))?.experiments)
     }
 
     /// Submits a sweep of this spec by a key, one trial for each job.
@@ -572,6 +608,26 @@ impl World {
         let after = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
         if before != after {
             self.ground.report(InvariantId::E2, format!("{} events after all was over", after - before));
+        }
+    }
+
+    /// How many experiments are not over.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.witness.with_fleet(|fleet| fleet.experiments.len())
+    }
+
+    /// Whether every experiment is over and no instance exists.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.witness.with_fleet(|fleet| fleet.experiments.is_empty() && fleet.instances.is_empty())
+    }
+
+    /// Looks once more at everything, however seldom that was done before; where nothing runs, at the books as well.
+    pub fn judge(&self) {
+        self.with_cloud(|_| self.witness.compare_with_cloud());
+        if self.is_idle() {
+            self.judge_the_books();
         }
     }
 

@@ -82,6 +82,11 @@ impl Record {
         self.hung_since.is_some_and(|since| since <= now)
     }
 
+    /// No listing shows it any more.
+    pub(super) fn is_history(&self, now: Timestamp) -> bool {
+        self.end.is_some_and(|(at, _)| now.since(at) > LIST_KEEPS_ENDED)
+    }
+
     pub(super) fn is_listed(&self, now: Timestamp) -> bool {
         let kept = self.end.is_none_or(|(at, _)| now.since(at) <= LIST_KEEPS_ENDED);
         now >= self.listed_from && kept

@@ -10,7 +10,7 @@ use bursar_model::{
 use super::{Command, EPOCH, Play, Wrong, words::Words};
 use crate::{
     cloud::Troubles,
-    market::{Interruptions, SimOffering, small_market},
+    market::{Interruptions, SimCapacity, SimOffering, SimPrices, small_market},
     world::{Scenario, World},
 };
 
@@ -64,7 +64,7 @@ pub(super) struct Setup {
 impl Default for Setup {
     /// The small market at prices that stand still, and nothing is taken back of itself.
     fn default() -> Self {
-        let calm = |sold| SimOffering { swing_per_mille: 0, interruptions: None, ..sold };
+        let calm = |sold| SimOffering { prices: SimPrices::Fixed, interruptions: None, ..sold };
         let market = small_market(&PROVIDER.into()).into_iter().map(calm).collect();
         let scenario = Scenario { epoch: EPOCH, is_calm: true, market, ..Scenario::default() };
         Self { scenario, offers: Vec::new(), seed: 1 }
@@ -175,7 +175,12 @@ fn offer(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
         terms: Arc::default(),
     };
     let interruptions = every.map(|every| Interruptions { every, notice });
-    play.setup()?.offers.push(SimOffering { offering, capacity, swing_per_mille: 0, interruptions });
+    play.setup()?.offers.push(SimOffering {
+        offering,
+        capacity: SimCapacity::Steady(capacity),
+        prices: SimPrices::Fixed,
+        interruptions,
+    });
     Ok(())
 }
 

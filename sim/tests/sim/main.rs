@@ -6,5 +6,6 @@ mod clocks;
 mod crash_points;
 mod notifications;
 mod reload;
+mod replay;
 mod scenarios;
 mod stories;

@@ -22,7 +22,8 @@ use crate::{
 /// Ages are measured by the agent and travel: two reports of the same checkpoint differ by this much at most.
 const CHECKPOINT_JITTER: Span = Span::from_millis(250);
 
-/// The longest that an answer is held back, whatever the agent asks for: proxies cut idle connections.
+/// The longest that an answer is held back, whatever the agent asks for: proxies cut idle connections. Who configures a
+/// longer heartbeat means it.
 const WAIT_MAX: Span = Span::from_secs(55);
 
 impl<S: Store> Reconciler<S> {
@@ -109,7 +110,7 @@ impl<S: Store> Reconciler<S> {
             self.report(id, report, now, turn);
         }
         let wait = Span::from_millis(i64::try_from(request.wait_ms).unwrap_or(i64::MAX));
-        let wait = if wait > WAIT_MAX { WAIT_MAX } else { wait };
+        let wait = wait.min(WAIT_MAX.max(self.rules.heartbeat));
         // Held until the turn is durable at least: `Waiters::answer` runs after the commit.
         let known = request.attempts.iter().map(|report| report.attempt).collect();
         self.waiters.hold(id, known, request.version, now + wait, reply);
