@@ -1,8 +1,10 @@
 //! What can be typed.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, ops::Range, path::PathBuf};
 
 use bursar_ledger::bill::Basis;
+use bursar_model::Span;
+use bursar_sim::replay::Wanted;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::output::Format;
@@ -106,6 +108,9 @@ pub(crate) enum Command {
     /// Check or describe configuration and specs
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try policies on a market of the past, or test the daemon against everything that can go wrong
+    #[command(subcommand)]
+    Simulate(SimulateCommand),
     /// See all of it in under a minute, on this machine: a budget-capped sweep of real training runs
     #[command(
         after_help = "Examples:\n  bursar demo\n  bursar demo --keep /tmp/bursar-demo\n  bursar demo --json | jq .trials"
@@ -418,6 +423,89 @@ pub(crate) enum SchemaOf {
     Experiment,
     /// The daemon's configuration
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimulateCommand {
+    /// Replay a workload on a market under one policy or several, and compare what it costs and how long people wait
+    #[command(
+        after_help = "Examples:\n  bursar simulate fleet --jobs jobs.csv\n  bursar simulate fleet --config now.yaml --config next.yaml --jobs jobs.csv.gz --market traces/ --html compared.html\n  bursar simulate fleet --jobs jobs.csv --market prices/ --from 2021-03-01 --days 14 --gpu V100 --json\n\nThe daemon, its store and its books are the real ones on virtual time; the providers of the configuration are replaced by the market. Exits with 1 where an invariant did not hold. See docs/simulate.md"
+    )]
+    Fleet(SimulateFleet),
+    /// Run the daemon through crashes, lost replies, outages and interruptions by seed, and check every invariant
+    #[command(
+        after_help = "Examples:\n  bursar simulate chaos --seeds 0..1000\n  bursar simulate chaos --seeds 17 --json\n\nExits with 1 where an invariant did not hold; the seed repeats it"
+    )]
+    Chaos(SimulateChaos),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateFleet {
+    /// A configuration whose policy, budgets, discounts and projects are tried; several are compared
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Vec<PathBuf>,
+    /// The workload: a CSV with the columns submit_s, duration_s and gpus; also as .gz
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+    pub(crate) jobs: PathBuf,
+    /// A folder of prices, traces of availability and catalogs [default: a market generated from the seed]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) market: Option<PathBuf>,
+    /// The moment of the market at which the replay begins [default: when its oldest trace begins]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// How many days are replayed [default: as many as its traces have]
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u16>,
+    /// Leave out jobs that were submitted before this time of the workload, such as 10d
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub(crate) jobs_from: Span,
+    /// Replay so many jobs at most
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// What jobs that name no accelerator may run on, such as V100,T4 [default: any on the market]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) gpu: Vec<String>,
+    /// How many machines can be had where a trace only says that there were some
+    #[arg(long, value_name = "N", default_value_t = Wanted::default().depth)]
+    pub(crate) depth: u32,
+    /// What spot costs where only the on-demand price is known, in percent of that
+    #[arg(long, value_name = "PERCENT", default_value_t = Wanted::default().spot_percent,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) spot_percent: u32,
+    /// How coarsely time goes by: heartbeats and looks at the cloud are at least so far apart, and leases three times
+    /// as long
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub(crate) pace: Span,
+    /// Decides boot times and all else that is left to chance
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write a page with curves
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) html: Option<PathBuf>,
+    /// Write all figures, a row for each policy
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) csv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateChaos {
+    /// The seeds A up to and without B, as A..B, or one
+    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = parse_seeds)]
+    pub(crate) seeds: Range<u64>,
+    /// How many run at once [default: as many as there are processors]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no seed"));
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => {
+            let seed = number(text)?;
+            Ok(seed..seed.saturating_add(1))
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod reconcile;
 mod report;
 mod serve;
 mod show;
+mod simulate;
 mod submit;
 
 use std::{future::Future, path::Path};
@@ -53,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Notifications(wanted) => block_on(notifications::run(context()?, wanted)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Config(command) => config::run(&global, command),
+        Command::Simulate(command) => simulate::run(&global, command),
         Command::Demo(demo) => crate::demo::run(&demo, global.json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

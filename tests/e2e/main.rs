@@ -25,3 +25,4 @@ mod reconcile;
 mod reload;
 mod reports;
 mod restarts;
+mod simulate;
