@@ -105,7 +105,7 @@ impl Life {
                 remainders: Remainders::default(),
                 costs: Costs::default(),
             },
-            token_digest: None,
+            token_digest: Some("of its agent".to_owned()),
             idle_since: None,
             notice: None,
             backoff: Backoff::default(),

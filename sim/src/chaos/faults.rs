@@ -245,6 +245,7 @@ impl Run {
             ..self.world.scenario().troubles.clone()
         };
         self.world.with_cloud(|cloud| cloud.set_troubles(troubles));
+        self.world.configure(|scenario| scenario.budgets.iter_mut().for_each(|(_, terms)| *terms = None));
         for key in budget_keys() {
             // It may die once more over it, by what was set up before.
             for _ in 0..10 {
