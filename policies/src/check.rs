@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 
 use bursar_ledger::WorstCase;
 use bursar_model::{
-    Attempt, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen,
-    Instance, InstanceState, InvariantId, Resources, SpotPolicy, Standing, Usd, Violation, invariant,
+    Attempt, AttemptState, BudgetKey, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec,
+    ExperimentState, Fleet, IdGen, Instance, InstanceState, InvariantId, Resources, SpotPolicy, Standing,
+    Usd, Violation, invariant,
 };
 
 use crate::{Plan, PlanInput, plan};
@@ -31,6 +32,8 @@ pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
         }
     }
     instance_limit(input, &after, &mut found);
+    nothing_above_its_ceiling(&after, &mut found);
+    what_is_over_lands(input, &after, &mut found);
     sweeps_within_max_parallel(input, &after, &mut found);
     everything_is_answered(input, plan, &after, &mut found);
     violations.extend(new_state_violations(input.fleet, &after));
@@ -119,6 +122,12 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
     if instance.held() < whole {
         wrong("holds less than it may come to cost");
     }
+    // Apart from how holds are worked out: what it costs if its price stays as it is, its disk included.
+    let billed =
+        instance.offering.terms.billing.billed(input.settings.lease + input.settings.drain_allowance);
+    if instance.held() < instance.rates_at(instance.price).effective.cost_rounded_up(billed) {
+        wrong("holds less than it costs at its price");
+    }
     if instance.shares.is_empty() {
         wrong("is launched for nobody");
     }
@@ -155,6 +164,9 @@ fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, fou
     let Some(instance) = fleet.instances.get(&attempt.instance) else {
         return wrong("is assigned to nothing");
     };
+    if instance.notice.is_some() {
+        wrong("starts on an instance that the cloud takes back");
+    }
     let spec = fleet.spec(experiment);
     if let Some(what) = breaks(spec, instance) {
         wrong(&format!("does not suit its instance: {what}"));
@@ -233,6 +245,53 @@ fn instance_limit(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
     let limit = input.settings.max_instances as usize;
     if count(after) > limit.max(count(input.fleet)) {
         found(InvariantId::P1, format!("{} instances are more than {limit}", count(after)));
+    }
+}
+
+/// What became dearer than it may is left.
+fn nothing_above_its_ceiling(after: &Fleet, found: &mut Found<'_>) {
+    for Instance { id, state, price, ceiling, .. } in after.instances.values() {
+        let is_left = match state {
+            InstanceState::Intended { .. } | InstanceState::Booting { .. } | InstanceState::Ready { .. } => {
+                false
+            }
+            InstanceState::Draining { .. }
+            | InstanceState::Terminating { .. }
+            | InstanceState::Gone { .. } => true,
+        };
+        if !is_left && price.effective > *ceiling {
+            found(
+                InvariantId::P1,
+                format!("{id} is kept at {}, above its ceiling {ceiling}", price.effective),
+            );
+        }
+    }
+}
+
+/// Where a limit was lowered below what is spent and held, nobody works on whose stop would be needed to get below it.
+fn what_is_over_lands(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
+    // What a plan charges may be less than what was held for it, and land all that was over.
+    let still_over = |key: &BudgetKey| after.budgets.get(key).is_some_and(|budget| budget.over() > Usd::ZERO);
+    for (key, budget) in input.fleet.budgets.iter().filter(|(key, _)| still_over(key)) {
+        // What runs on a machine that is being ended stops with it.
+        let works = |attempt: &Attempt| {
+            let ends = |on: &Instance| matches!(on.state, InstanceState::Terminating { .. });
+            matches!(attempt.state, AttemptState::Assigned | AttemptState::Running)
+                && !after.instances.get(&attempt.instance).is_some_and(ends)
+        };
+        let goes_on = |payer: &ExperimentId| match after.experiments.get(payer).map(|payer| &payer.state) {
+            Some(ExperimentState::Running { attempt }) => after.attempts.get(attempt).is_some_and(works),
+            Some(ExperimentState::Queued | ExperimentState::Ended { .. }) | None => false,
+        };
+        let shares = input.fleet.instances.values().flat_map(|instance| &instance.shares);
+        let held_on: Usd = shares
+            .filter(|(payer, share)| goes_on(payer) && share.account.budgets(**payer).any(|at| at == *key))
+            .map(|(_, share)| share.held)
+            .sum();
+        if held_on > Usd::ZERO && budget.over() > budget.held - held_on {
+            let over = budget.over();
+            found(InvariantId::P1, format!("{key} is over by {over} and work that holds {held_on} goes on"));
+        }
     }
 }
 

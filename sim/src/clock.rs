@@ -1,9 +1,20 @@
 //! The time of a world, and what the daemon's machine takes it for.
 
+use std::cell::Cell;
+
 use bursar_model::{Clock, Span, Timestamp};
 use tokio::time::Instant;
 
 use crate::ground::Ground;
+
+/// The time is asked for no more often than this without going on. A daemon that finds something to do for ever at one
+/// moment would hang the world, for virtual time goes on only when everybody rests.
+const ASKED_AT_ONCE_MAX: u32 = 100_000;
+
+thread_local! {
+    /// What this thread was told last, and how often. A world is one thread.
+    static ASKED: Cell<(Timestamp, u32)> = Cell::default();
+}
 
 /// Tells virtual time: a moment in history plus what tokio's paused clock has run since. Only inside the world's runtime.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +40,12 @@ impl SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let run = self.began.elapsed().as_millis();
-        self.epoch + Span::from_millis(i64::try_from(run).unwrap_or(i64::MAX))
+        let now = self.epoch + Span::from_millis(i64::try_from(run).unwrap_or(i64::MAX));
+        let (told, times) = ASKED.get();
+        let times = if told == now { times + 1 } else { 0 };
+        ASKED.set((now, times));
+        assert!(times < ASKED_AT_ONCE_MAX, "time stands still at {now}: somebody is busy without end");
+        now
     }
 }
 

@@ -261,6 +261,21 @@ impl SimCloud {
         running.map(|(id, _)| *id).collect()
     }
 
+    /// Strays with the tag of this installation that are not over.
+    pub(crate) fn strays_of(&self, installation: &str) -> Vec<InstanceId> {
+        let now = self.clock.now();
+        let state = self.state();
+        let strays = state.records.iter().filter(|(_, record)| record.stray && !record.is_over(now));
+        strays.filter(|(_, record)| record.installation == installation).map(|(id, _)| *id).collect()
+    }
+
+    /// Machines of others than this installation that were told to end.
+    pub(crate) fn ended_of_others(&self, installation: &str) -> Vec<InstanceId> {
+        let state = self.state();
+        let told = state.records.iter().filter(|(_, record)| record.told_to_end.is_some());
+        told.filter(|(_, record)| record.installation != installation).map(|(id, _)| *id).collect()
+    }
+
     /// Whether a machine hangs or hung before its end: it costs until somebody else ends it, so that its lease bounds
     /// nothing.
     #[must_use]

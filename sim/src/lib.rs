@@ -10,6 +10,7 @@
 //! random source or a hash map's order.
 
 mod agent;
+mod books;
 mod cap;
 mod chance;
 mod chaos;

@@ -5,22 +5,24 @@
 //! both agree after every commit, memory, journal and tables say the same (S1), and no hook in the daemon is needed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bursar_model::{
-    Clock, Event, Fleet, Instance, InstanceId, InvariantId, Price, Span, Timestamp, Usd, Violation, invariant,
+    Account, AttemptEnd, Budget, BudgetKey, Clock, Event, Fleet, Instance, InstanceId, InvariantId, Outcome,
+    Price, ProjectName, Scope, Span, Timestamp, Usd, UserName, Violation, invariant,
 };
 use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
 
 use crate::{
+    books::Books,
     clock::SimClock,
     cloud::{SHUTDOWN, SimCloud},
     ground::{DELAY_MAX, Ground},
     life::{Boundary, Life, Side},
-    world::Checks,
+    world::{Checks, INSTALLATION},
 };
 
 /// A ledger rounds each price period down, as the cloud does, but at other moments.
@@ -29,6 +31,9 @@ const ROUNDING: Usd = Usd::from_nanos(1_000);
 /// So long after the cloud has stopped counting a machine's agent may be heard: while the machine shuts down, and a
 /// message is on its way.
 const HEARD_LATE_MAX: Span = Span::from_millis(SHUTDOWN.1.as_millis() + DELAY_MAX.as_millis() + 1_000);
+
+/// A part of the market that has refused is left alone for so long at least.
+const REFUSED_REST: Span = Span::from_secs(10);
 
 /// What was committed so far, and what is to happen at the next commits. Copies are the same witness.
 #[derive(Debug, Clone)]
@@ -45,6 +50,15 @@ struct State {
     fleet: Fleet,
     closed: BTreeMap<InstanceId, Closed>,
     commits: u64,
+    /// Events of all commits.
+    events: u64,
+    /// The names of all experiments: a world submits each under its name as the key, and so once.
+    names: BTreeSet<Arc<str>>,
+    /// For whom they are.
+    payers: BTreeSet<(ProjectName, UserName)>,
+    books: Books,
+    /// When each part of the market refused last.
+    refused: BTreeMap<Scope, Timestamp>,
     refusals: u32,
     deposed: bool,
     /// A machine that hangs has run for longer than it was paid for.
@@ -108,6 +122,22 @@ impl Witness {
         self.state().commits
     }
 
+    /// How many events were committed.
+    pub(crate) fn events(&self) -> u64 {
+        self.state().events
+    }
+
+    /// Whether all that is ever billed counts in this budget.
+    pub(crate) fn is_above_all(&self, key: &BudgetKey) -> bool {
+        let is_above = |(project, user): &(ProjectName, UserName)| match key {
+            BudgetKey::Installation => true,
+            BudgetKey::Project(name) => name == project,
+            BudgetKey::User(name) => name == user,
+            BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => false,
+        };
+        self.state().payers.iter().all(is_above)
+    }
+
     /// Looks at the state as committed.
     pub(crate) fn with_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
         look(&self.state().fleet)
@@ -130,6 +160,9 @@ impl Witness {
 
     /// Holds what the cloud does against what was committed. To be called at any time.
     pub(crate) fn compare_with_cloud(&self) {
+        for id in self.cloud.ended_of_others(INSTALLATION) {
+            self.ground.report(InvariantId::O2, format!("{id} is somebody else's and was ended"));
+        }
         let mut state = self.state();
         for id in self.cloud.running() {
             let State { fleet, outlived, .. } = &mut *state;
@@ -156,7 +189,10 @@ impl Witness {
 
     fn see(&self, commit: &Commit) {
         let mut state = self.state();
+        state.events += commit.events.len() as u64;
         for event in &commit.events {
+            self.judge(&mut state, event, commit.at);
+            state.books.enter(event);
             if let Err(illegal) = state.fleet.apply(event) {
                 self.ground.report(InvariantId::S2, illegal.to_string());
             }
@@ -190,10 +226,15 @@ impl Witness {
         }
     }
 
-    fn check(&self, stored: &Fleet) {
+    fn check(&self, stored: &Fleet, at: Timestamp) {
         let state = self.state();
         if state.fleet != *stored {
             self.ground.report(InvariantId::S1, differences(&state.fleet, stored));
+        }
+        for (key, budget) in stored.budgets.iter().filter(|(key, _)| !key.ends_with_its_work()) {
+            if let Some(wrong) = state.books.judge(key, budget, at) {
+                self.ground.report(InvariantId::B1, wrong);
+            }
         }
         let outlived = state.outlived;
         let judged = |violation: &Violation| violation.invariant != InvariantId::B1 || !outlived;
@@ -202,6 +243,59 @@ impl Witness {
         }
         drop(state);
         self.compare_with_cloud();
+    }
+
+    /// What an event must not say, whatever the state.
+    fn judge(&self, state: &mut State, event: &Event, at: Timestamp) {
+        if let Event::ExperimentQueued { experiment } = event {
+            let Account { project, user, .. } = &*experiment.account;
+            state.payers.insert((project.clone(), user.clone()));
+            if !state.names.insert(experiment.name.clone()) {
+                self.ground.report(InvariantId::E2, format!("{} was accepted twice", experiment.name));
+            }
+        }
+        if let Event::ExperimentEnded { experiment, outcome, .. } = event {
+            let never_worked = self.ground.finished(*experiment) == 0;
+            let is_blameless =
+                matches!(outcome, Outcome::Failed { end: AttemptEnd::InstanceLost { interrupted: true } });
+            if *outcome == Outcome::Succeeded && never_worked || is_blameless {
+                self.ground.report(InvariantId::E2, format!("{experiment} is over as {outcome}, wrongly"));
+            }
+        }
+        if let Event::Charged { charge, .. } = event {
+            let charged = |key: &BudgetKey| {
+                charge.lines.iter().any(|line| line.account.budgets(line.payer).any(|above| above == *key))
+            };
+            let begins_within = |budget: &Budget| {
+                budget
+                    .window
+                    .is_some_and(|window| charge.period.from < window.from && window.from < charge.period.to)
+            };
+            for (key, _) in
+                state.fleet.budgets.iter().filter(|(key, budget)| begins_within(budget) && charged(key))
+            {
+                let detail = format!(
+                    "a charge of {} begins in one window of {key} and ends in the next",
+                    charge.instance
+                );
+                self.ground.report(InvariantId::B1, detail);
+            }
+        }
+        if let Event::CapacityRefused { scope, .. } = event {
+            state.refused.insert(scope.clone(), at);
+        }
+        if let Event::CapacityFound { scope } = event {
+            state.refused.remove(scope);
+        }
+        if let Event::InstanceIntended { instance } = event {
+            let refused = |(scope, refused_at): (&Scope, &Timestamp)| {
+                at.since(*refused_at) < REFUSED_REST && scope.covers(&instance.offering)
+            };
+            if state.refused.iter().any(refused) {
+                let detail = format!("{} is launched where a launch was just refused", instance.id);
+                self.ground.report(InvariantId::P1, detail);
+            }
+        }
     }
 
     /// What the ledger says of an instance that is gone.
@@ -255,7 +349,7 @@ impl Store for WitnessStore {
         self.inner.commit(commit).await?;
         self.witness.see(commit);
         if self.witness.is_check_due(commit.at) {
-            self.witness.check(&self.inner.load().await?.fleet);
+            self.witness.check(&self.inner.load().await?.fleet, commit.at);
         }
         self.life.pass(boundary, Side::After).await;
         Ok(())

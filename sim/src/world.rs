@@ -1,6 +1,9 @@
 //! A world: one daemon, one cloud, its machines, and time that goes by when it is told to.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bursar_config::Notifications;
 use bursar_daemon::{
@@ -115,9 +118,15 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    fn installations_terms(&self) -> Option<Arc<BudgetTerms>> {
-        let mut budgets = self.budgets.iter();
-        budgets.find(|(key, _)| *key == BudgetKey::Installation).and_then(|(_, terms)| terms.clone())
+    fn terms_of(&self, budget: &BudgetKey) -> Option<Arc<BudgetTerms>> {
+        self.budgets.iter().find(|(key, _)| key == budget).and_then(|(_, terms)| terms.clone())
+    }
+
+    /// The budgets that have other terms than they had.
+    fn laid_down_since(&self, before: &Self) -> Vec<(BudgetKey, Option<Arc<BudgetTerms>>)> {
+        let keys = self.budgets.iter().chain(&before.budgets).map(|(key, _)| key);
+        let changed = keys.filter(|key| self.terms_of(key) != before.terms_of(key));
+        changed.map(|key| (key.clone(), self.terms_of(key))).collect()
     }
 }
 
@@ -138,8 +147,8 @@ pub struct World {
     witness: Witness,
     post: SimPost,
     folder: TempDir,
-    /// The installation's budget as somebody set it last.
-    cap: Cap,
+    /// The budgets above all work of a world, as somebody set them last: what the cloud bills counts in each.
+    caps: BTreeMap<BudgetKey, Cap>,
 }
 
 #[derive(Debug)]
@@ -178,9 +187,10 @@ impl World {
         let names: BTreeSet<ProviderName> =
             scenario.market.iter().map(|sells| sells.offering.provider.clone()).collect();
         let way = |name| Arc::new(FaultyProvider::new(Arc::new(cloud.provider(&name, INSTALLATION))));
-        let cap = Cap::of(scenario.installations_terms().as_ref());
+        let budgets = scenario.budgets.iter();
+        let caps = budgets.map(|(key, terms)| (key.clone(), Cap::of(terms.as_ref()))).collect();
         let mut world = Self {
-            cap,
+            caps,
             daemon: None,
             lives: Lives::default(),
             seed,
@@ -317,24 +327,24 @@ impl World {
 
     /// Changes the configuration, which the next life starts with.
     pub fn configure(&mut self, change: impl FnOnce(&mut Scenario)) {
-        let before = self.scenario.installations_terms();
+        let before = self.scenario.clone();
         change(&mut self.scenario);
-        if self.scenario.installations_terms() != before {
-            // Nobody knows when it will be laid down.
-            self.cap = Cap::default();
+        for (key, _) in self.scenario.laid_down_since(&before) {
+            // Nobody knows when it will be.
+            self.caps.insert(key, Cap::default());
         }
     }
 
     /// Changes the configuration and has the daemon go by it. False when it is down, dies or does not store it: its next
     /// life goes by it.
     pub fn reload(&mut self, change: impl FnOnce(&mut Scenario)) -> bool {
-        let before = self.scenario.installations_terms();
+        let before = self.scenario.clone();
         self.configure(change);
         let rules = Box::new(self.rules());
         let is_reloaded = matches!(self.ask(|reply| Message::Reload { rules, reply }), Some(Ok(_)));
-        let terms = self.scenario.installations_terms();
-        if is_reloaded && terms != before {
-            self.cap = self.cap_from_now_on(terms.as_ref());
+        for (key, terms) in self.scenario.laid_down_since(&before).into_iter().filter(|_| is_reloaded) {
+            let cap = self.cap_from_now_on(terms.as_ref());
+            self.caps.insert(key, cap);
         }
         is_reloaded
     }
@@ -414,7 +424,7 @@ impl World {
         let (clock, witness) = (self.clock, self.witness.clone());
         let life = self.daemon.as_ref().map(|daemon| daemon.life.clone());
         let ground = self.ground.clone();
-        let cap = self.cap.clone();
+        let caps = self.caps.clone();
         let cloud = self.cloud.clone();
         let task = self.daemon.as_ref().map(|daemon| daemon.task.abort_handle());
         let died = self.runtime.block_on(async {
@@ -426,8 +436,11 @@ impl World {
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
-                if let Some(overspent) = cap.judge(&cloud, clock.now()).filter(|_| !witness.has_outlived()) {
-                    ground.report(InvariantId::B1, overspent);
+                let is_due = |key: &BudgetKey| witness.is_above_all(key) && !witness.has_outlived();
+                for (key, cap) in caps.iter().filter(|(key, _)| is_due(key)) {
+                    if let Some(overspent) = cap.judge(&cloud, clock.now()) {
+                        ground.report(InvariantId::B1, format!("{key}: {overspent}"));
+                    }
                 }
                 if task.as_ref().is_some_and(AbortHandle::is_finished) {
                     return true;
@@ -506,9 +519,8 @@ impl World {
         let (asked, wanted) = (key.clone(), terms.clone());
         let set = self.ask(|reply| Message::SetBudget { key: asked, terms: wanted, by, reply });
         let is_set = matches!(set, Some(Ok(_)));
-        if key == BudgetKey::Installation {
-            self.cap = if is_set { self.cap_from_now_on(terms.as_ref()) } else { Cap::default() };
-        }
+        let cap = if is_set { self.cap_from_now_on(terms.as_ref()) } else { Cap::default() };
+        self.caps.insert(key, cap);
         is_set
     }
 
@@ -550,7 +562,14 @@ impl World {
         digest.iter_mut().zip(key.bytes()).for_each(|(to, from)| *to = from);
         let request =
             SubmitRequest { key: Some((key.to_owned(), digest)), user: UserName::new("someone"), content };
-        self.ask(|reply| Message::Submit { request: Box::new(request), reply })?.ok()
+        let accepted = self.ask(|reply| Message::Submit { request: Box::new(request), reply })?.ok()?;
+        let reader = self.reader();
+        for experiment in &accepted.experiments {
+            if matches!(reader.experiment(*experiment), Ok(None)) {
+                self.ground.report(InvariantId::E2, format!("{experiment} was accepted and is not stored"));
+            }
+        }
+        Some(accepted)
     }
 
     fn ask<T>(&mut self, message: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Message) -> Option<T> {
@@ -590,6 +609,9 @@ impl World {
         while !self.is_settled() && self.now() < until {
             self.restart();
             self.run_for(Span::from_secs(60));
+        }
+        for stray in self.with_cloud(|cloud| cloud.strays_of(INSTALLATION)) {
+            self.ground.report(InvariantId::O1, format!("{stray} runs and nobody ever asked for it"));
         }
         if !self.is_settled() {
             let fleet = self.witness.fleet();
@@ -651,7 +673,7 @@ impl World {
         };
         fleet.experiments.values().all(|waits| waits_for_money(&waits.id) || waits_for_others(waits))
             && fleet.instances.is_empty()
-            && self.with_cloud(|cloud| cloud.running().is_empty())
+            && self.with_cloud(|cloud| cloud.running().is_empty() && cloud.strays_of(INSTALLATION).is_empty())
     }
 
     /// Every instance that was launched is in the books, with what the cloud wants for it.
@@ -670,6 +692,12 @@ impl World {
                     format!("{instance} costs {bill} by the cloud and {booked} by the books, doubt {doubt}"),
                 );
             }
+        }
+        let committed = self.witness.events();
+        let journal = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
+        if journal != committed {
+            let detail = format!("the journal has {journal} events of {committed}");
+            self.ground.report(InvariantId::S1, detail);
         }
         match self.reader().integrity() {
             Ok(integrity) if integrity.is_sound() => {}

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use bursar_model::{AshaMode, AshaRules, BudgetTerms, ExperimentId, Span, SpotPolicy, Usd};
+use bursar_model::{
+    AshaMode, AshaRules, BudgetTerms, ExperimentId, ExperimentSpec, Span, SpotPolicy, Usd, UsdPerHour,
+};
 
 use super::ChaosKind;
 use crate::{chance::Chance, job::Job, world::World};
@@ -20,6 +22,7 @@ pub(super) struct Work {
     chance: Chance,
     submitted: Vec<ExperimentId>,
     next_name: usize,
+    newest: Option<(String, ExperimentSpec)>,
     most: usize,
 }
 
@@ -29,7 +32,7 @@ impl Work {
             ChaosKind::Safety => SAFETY_SUBMISSIONS_MAX,
             ChaosKind::Liveness => SUBMISSIONS_MAX,
         };
-        Self { chance, submitted: Vec::new(), next_name: 0, most }
+        Self { chance, submitted: Vec::new(), next_name: 0, newest: None, most }
     }
 
     /// One that was accepted, over or not.
@@ -45,18 +48,28 @@ impl Work {
         if self.chance.per_mille(150) {
             return self.submit_sweep(world);
         }
+        if let Some((name, spec)) = self.newest.clone().filter(|_| self.chance.per_mille(150)) {
+            // Whoever is not sure asks again, and gets the same.
+            world.submit(&name, spec);
+            return;
+        }
         let duration = self.chance.span(Span::from_secs(60), Span::from_secs(9000));
         let mut job = Job::lasting(duration);
         job.exit_code = i32::from(self.chance.per_mille(100));
         let mut spec = job.spec();
         let policies = [SpotPolicy::Auto, SpotPolicy::Spot, SpotPolicy::OnDemand];
         spec.spot_policy = self.chance.pick(&policies).copied().unwrap_or_default();
+        // Spot passes this now and then, and comes back.
+        let is_picky = spec.spot_policy != SpotPolicy::OnDemand && self.chance.per_mille(250);
+        spec.max_price = is_picky.then(|| UsdPerHour::from_nanos(600_000_000));
         spec.budget = self.chance.per_mille(200).then(|| Arc::new(BudgetTerms::of(Usd::from_dollars(1))));
         spec.max_duration = self.chance.per_mille(100).then_some(Span::from_secs(3600));
         spec.priority = self.chance.below(3) as i32;
-        if let Some(experiment) = world.submit(&format!("e{}", self.next_name), spec) {
+        let name = format!("e{}", self.next_name);
+        if let Some(experiment) = world.submit(&name, spec.clone()) {
             self.submitted.push(experiment);
             self.next_name += 1;
+            self.newest = Some((name, spec));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The whole daemon on virtual time.
 
 mod asha;
+mod bills;
 mod chaos;
 mod clocks;
 mod crash_points;
