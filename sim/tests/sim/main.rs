@@ -5,6 +5,7 @@ mod bills;
 mod chaos;
 mod clocks;
 mod crash_points;
+mod mutations;
 mod notifications;
 mod reload;
 mod replay;
