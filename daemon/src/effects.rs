@@ -101,6 +101,11 @@ impl Effects {
         };
     }
 
+    /// Whether a call about this instance is under way.
+    pub(crate) fn is_calling(&self, instance: InstanceId) -> bool {
+        self.calls.contains(&instance)
+    }
+
     /// A launch may have taken effect though its answer did not come.
     pub(crate) fn launch_unknown(&mut self, instance: InstanceId) {
         self.unknown.insert(instance);

@@ -45,6 +45,9 @@ const FIRST_OFFERINGS_PATIENCE: Span = Span::from_secs(10);
 /// How long the loop rests when a commit failed. Messages wait in the inbox meanwhile.
 const STORE_REST: Span = Span::from_millis(500);
 
+/// By so much the clock must have gone ahead of the time that went by before it was set or stood still.
+const SKIP_MIN: Span = Span::from_secs(1);
+
 /// How often the state is held against its invariants in production: a walk over all of it, too slow for each turn of a
 /// large fleet.
 const SELF_CHECK: Span = Span::from_secs(60);
@@ -301,10 +304,11 @@ impl<S: Store> Reconciler<S> {
         let (instant, now) = (Instant::now(), self.clock.now());
         let (before, shown) = self.looked;
         let skipped = now.since(shown + elapsed(before, instant));
-        if skipped > Span::ZERO {
+        // Rounding is no skip: looked at a thousand times a second, milliseconds would add up to hours.
+        if skipped >= SKIP_MIN {
             self.heard.values_mut().for_each(|heard| *heard = *heard + skipped);
+            self.looked = (instant, now);
         }
-        self.looked = (instant, now);
         now
     }
 

@@ -40,6 +40,13 @@ pub struct Pricing {
 }
 
 impl Rules {
+    /// Whether agents are to speak, or are given up, at other times by these.
+    pub(crate) fn listens_otherwise_than(&self, other: &Self) -> bool {
+        let times =
+            |rules: &Self| (rules.heartbeat, rules.settings.quiet_after, rules.settings.silence_timeout);
+        times(self) != times(other)
+    }
+
     /// What a configuration says.
     #[must_use]
     pub fn of(config: &Config) -> Self {

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use bursar_model::{BudgetTerms, Period, Schedule, Timestamp, Usd};
 
-use crate::cloud::{EVER, SimCloud};
-
-/// The cloud and the books round at different moments.
-const ROUNDING: Usd = Usd::from_nanos(1_000);
+use crate::cloud::{EVER, ROUNDING, SimCloud};
 
 /// A cap on all that the cloud bills.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +34,8 @@ impl Cap {
     /// that this is more than may land, by the charges of a lease at most.
     pub(crate) fn set_while_running(self, cloud: &SimCloud, now: Timestamp, held: Usd) -> Self {
         let window = self.window(now);
-        let (bill, doubt) = cloud.bill_of_all(window);
-        Self { landing: bill + doubt + held, landing_until: window.to, ..self }
+        let (_, most) = cloud.bounds_of_all(window);
+        Self { landing: most + held, landing_until: window.to, ..self }
     }
 
     /// What is wrong where the bill of the present window is above what it may be.
@@ -46,8 +43,8 @@ impl Cap {
         let cap = self.cap?;
         let most = if now < self.landing_until { cap.max(self.landing) } else { cap };
         let window = self.window(now);
-        let (bill, doubt) = cloud.bill_of_all(window);
-        let bill = bill - cloud.bill_of_hung(window);
-        (bill > most + doubt + ROUNDING).then(|| format!("the cloud wants {bill} of a limit of {most}"))
+        let (least, _) = cloud.bounds_of_all(window);
+        let least = least - cloud.bill_of_hung(window);
+        (least > most + ROUNDING).then(|| format!("the cloud wants {least} at least of a limit of {most}"))
     }
 }

@@ -78,7 +78,6 @@ pub fn chaos(seed: u64) -> ChaosReport {
         world: World::new(seed, scenario),
         work: Work::new(kind, chance.child(1)),
         chance,
-        crashes: 0,
         faults: BTreeMap::new(),
         restart_at: None,
         clock_steps,
@@ -93,12 +92,14 @@ pub fn chaos(seed: u64) -> ChaosReport {
         run.end_the_faults();
         run.world.settle(SETTLES_WITHIN);
     }
-    let Run { world, crashes, faults, .. } = run;
+    let Run { world, faults, work, .. } = run;
+    work.judge(&world);
+    world.judge();
     ChaosReport {
         seed,
         kind,
         commits: world.commits(),
-        crashes,
+        crashes: world.crashes(),
         faults,
         machines: world.with_cloud(|cloud| cloud.launched().len()),
         virtual_time: world.now().since(began),
@@ -174,7 +175,6 @@ struct Run {
     world: World,
     work: Work,
     chance: Chance,
-    crashes: u64,
     faults: BTreeMap<&'static str, u64>,
     restart_at: Option<Timestamp>,
     /// Whether the clock of the daemon's machine steps in this world.
@@ -198,12 +198,12 @@ impl Run {
             return;
         }
         let kind = FaultKind::some(&mut self.chance, self.clock_steps);
-        *self.faults.entry(kind.name()).or_default() += 1;
-        self.inflict(kind);
+        if self.inflict(kind) {
+            *self.faults.entry(kind.name()).or_default() += 1;
+        }
     }
 
     fn died(&mut self) {
-        self.crashes += 1;
         // Now and then it stays away for longer than a lease.
         let most = if self.chance.per_mille(200) { 5400 } else { 300 };
         self.restart_at = Some(self.later(Span::from_secs(most)));

@@ -16,8 +16,8 @@ use std::{
 };
 
 use bursar_model::{
-    Clock, CloudInstance, InstanceId, Offering, OfferingKey, Period, ProviderName, Scope, Span, Terms,
-    Timestamp, Usd, UsdPerHour,
+    Clock, CloudInstance, InstanceId, InvariantId, Offering, OfferingKey, Period, ProviderName, Scope, Span,
+    Terms, Timestamp, Usd, UsdPerHour,
 };
 use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, ProviderError};
 
@@ -47,6 +47,9 @@ const LISTING_LAG_MAX: Span = Span::from_secs(30);
 
 /// While a provider asks for patience, so many calls of a thousand are refused.
 const THROTTLED_PER_MILLE: u32 = 700;
+
+/// The cloud and the books each round every period of a price down, at other moments.
+pub(crate) const ROUNDING: Usd = Usd::from_nanos(1_000);
 
 /// From the first moment to the last.
 pub(crate) const EVER: Period =
@@ -89,6 +92,17 @@ struct Stall {
     sells: SimOffering,
     prices: Prices,
     sold_out_until: Option<Timestamp>,
+}
+
+/// What the cloud wants for some time of a machine.
+#[derive(Debug, Clone, Copy)]
+struct Bill {
+    amount: Usd,
+    /// By how much the books may differ either way.
+    doubt: Usd,
+    /// What they come to at least and at most.
+    least: Usd,
+    most: Usd,
 }
 
 /// How a machine stands, as it sees itself.
@@ -313,13 +327,29 @@ impl SimCloud {
         self.bill_of_all(EVER)
     }
 
+    /// The least and the most that the books may make of a machine: between them lies what a reader of old prices, or one
+    /// with a wrong clock, may come to.
+    pub(crate) fn bounds(&self, instance: InstanceId) -> (Usd, Usd) {
+        self.reckon(instance, EVER).map_or((Usd::ZERO, Usd::ZERO), |bill| (bill.least, bill.most))
+    }
+
+    /// The same in all, for the time within a period.
+    pub(crate) fn bounds_of_all(&self, within: Period) -> (Usd, Usd) {
+        let bills = self.launched().into_iter().filter_map(|id| self.reckon(id, within));
+        bills.fold((Usd::ZERO, Usd::ZERO), |sum, bill| (sum.0 + bill.least, sum.1 + bill.most))
+    }
+
     /// The same for what it was billed for within a period.
     fn bill_of_time(&self, instance: InstanceId, within: Period) -> (Usd, Usd) {
+        self.reckon(instance, within).map_or((Usd::ZERO, Usd::ZERO), |bill| (bill.amount, bill.doubt))
+    }
+
+    fn reckon(&self, instance: InstanceId, within: Period) -> Option<Bill> {
         let now = self.clock.now();
         let mut state = self.state();
         let State { terms, stalls, records, .. } = &mut *state;
-        let Some(record) = records.get(&instance) else { return (Usd::ZERO, Usd::ZERO) };
-        let Some(stall) = stalls.get_mut(&record.sold_as) else { return (Usd::ZERO, Usd::ZERO) };
+        let record = records.get(&instance)?;
+        let stall = stalls.get_mut(&record.sold_as)?;
         let terms = terms.get(&record.sold_as.provider).copied().unwrap_or_default();
         let billed = record.billed(terms.billing, now);
         let from = billed.from.max(within.from);
@@ -330,7 +360,14 @@ impl SimCloud {
         // Where the daemon's clock is wrong it takes time for other time, of which it may count some or leave some out.
         let wrong_by = self.ground.error_of_clock().spread();
         let mistaken = (stall.prices.most() + extras).cost_rounded_up(wrong_by);
-        (stall.prices.cost(billed) + extra, stall.prices.doubt(billed) + mistaken)
+        let amount = stall.prices.cost(billed) + extra;
+        let (low, high) = stall.prices.bounds(billed);
+        Some(Bill {
+            amount,
+            doubt: stall.prices.doubt(billed) + mistaken,
+            least: low + extra - mistaken,
+            most: high + extra + mistaken,
+        })
     }
 
     /// What the cloud wants in all for the time within a period.
@@ -362,6 +399,15 @@ impl SimCloud {
     pub fn launched(&self) -> Vec<InstanceId> {
         let state = self.state();
         state.records.iter().filter(|(_, record)| !record.stray).map(|(id, _)| *id).collect()
+    }
+
+    /// Machines with the tag of an installation that nobody asked for and that run.
+    pub(crate) fn strays(&self, installation: &str) -> Vec<InstanceId> {
+        let now = self.clock.now();
+        let state = self.state();
+        let is_left =
+            |record: &Record| record.stray && record.installation == installation && !record.is_over(now);
+        state.records.iter().filter(|(_, record)| is_left(record)).map(|(id, _)| *id).collect()
     }
 
     /// A machine powers itself off.
@@ -458,6 +504,11 @@ impl SimCloud {
         self.ground.launch_arrives(request.instance);
         let mut state = self.state();
         if let Some(known) = state.records.get(&request.instance) {
+            if known.request.as_ref().is_some_and(|first| *first != *request) {
+                let id = request.instance;
+                self.ground
+                    .report(InvariantId::O2, format!("{id} is asked for again, and for something else"));
+            }
             return Ok(known.view(request.instance, now));
         }
         let key = request.offering.key();
@@ -468,6 +519,7 @@ impl SimCloud {
         };
         let mut record = Record::new(key, now);
         record.installation = request.installation.clone();
+        record.request = Some(request.clone());
         record.disk_gib = request.disk_gib;
         record.runs_from = now + chance.span(BOOT.0, BOOT.1);
         record.listed_from = now + chance.span(Span::ZERO, LISTING_LAG_MAX);

@@ -131,13 +131,22 @@ impl Prices {
         cost
     }
 
+    /// The least and the most that the ledger may make of a period: any price that it may have known may have counted.
+    pub(crate) fn bounds(&self, period: Period) -> (Usd, Usd) {
+        let (low, high) = self.known_by(period.to + LEARNED_LATE);
+        (low.cost_with_remainder(period.span(), 0).0, high.cost_rounded_up(period.span()))
+    }
+
+    fn known_by(&self, at: Timestamp) -> (UsdPerHour, UsdPerHour) {
+        let known = self.points.iter().filter(|(since, _)| *since <= at).map(|(_, price)| *price);
+        (known.clone().min().unwrap_or_default(), known.max().unwrap_or_default())
+    }
+
     /// What the ledger may be wrong by over a period, at most. It learns prices late, the later the longer it was dead
     /// or the cloud was down, and charges what nobody vouched for at the newest, so that any price may have counted.
     pub(crate) fn doubt(&self, period: Period) -> Usd {
-        let known = self.points.iter().filter(|(since, _)| *since <= period.to + LEARNED_LATE);
-        let prices = known.map(|(_, price)| price.as_nanos());
-        let (low, high) = (prices.clone().min(), prices.max());
-        let spread = UsdPerHour::from_nanos(high.unwrap_or_default() - low.unwrap_or_default());
+        let (low, high) = self.known_by(period.to + LEARNED_LATE);
+        let spread = UsdPerHour::from_nanos(high.as_nanos() - low.as_nanos());
         spread.cost_rounded_up(period.span())
     }
 

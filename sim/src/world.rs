@@ -1,5 +1,7 @@
 //! A world: one daemon, one cloud, its machines, and time that goes by when it is told to.
 
+mod judge;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -18,9 +20,8 @@ use bursar_daemon::{
     views::Views,
 };
 use bursar_model::{
-    AshaRules, BudgetKey, BudgetTerms, Charge, Clock, Event, Experiment, ExperimentId, ExperimentSpec,
-    InstanceId, InvariantId, Outcome, ProviderName, SetBy, Span, SweepId, Timestamp, Usd, UserName,
-    Violation, WaitingOn,
+    AshaRules, BudgetKey, BudgetTerms, Charge, Clock, ExperimentId, ExperimentSpec, InstanceId, InvariantId,
+    Outcome, ProviderName, SetBy, Span, SweepId, Timestamp, Usd, UserName, Violation,
 };
 use bursar_policies::Settings;
 use bursar_providers::faulty::FaultyProvider;
@@ -42,7 +43,7 @@ use crate::{
     life::{Boundary, End, Life, Lives, Side, UnderWay},
     market::{SimOffering, small_market},
     post::SimPost,
-    witness::{Closed, Witness},
+    witness::Witness,
 };
 
 /// The cloud is held against what was committed at least so often, whatever the daemon does.
@@ -50,9 +51,6 @@ const COMPARE_EVERY: Span = Span::from_secs(30);
 
 /// While something starts or ends the cloud is asked at least so often.
 const BUSY_MOST: Span = Span::from_secs(60);
-
-/// Two bills of the same instance-seconds may differ by the rounding of each of their price periods.
-const ROUNDING: Usd = Usd::from_nanos(1_000);
 
 /// The name of the daemon's installation: the tag on its machines.
 pub const INSTALLATION: &str = "sim";
@@ -149,6 +147,7 @@ pub struct World {
     folder: TempDir,
     /// The budgets above all work of a world, as somebody set them last: what the cloud bills counts in each.
     caps: BTreeMap<BudgetKey, Cap>,
+    crashes: u64,
 }
 
 #[derive(Debug)]
@@ -192,6 +191,7 @@ impl World {
         let mut world = Self {
             caps,
             daemon: None,
+            crashes: 0,
             lives: Lives::default(),
             seed,
             witness: Witness::new(cloud.clone(), ground.clone(), clock, scenario.checks),
@@ -257,6 +257,12 @@ impl World {
         self.witness.commits()
     }
 
+    /// How often the daemon died, was deposed or could not start.
+    #[must_use]
+    pub fn crashes(&self) -> u64 {
+        self.crashes
+    }
+
     /// The boundaries that the daemon has come to so far, over all its lives.
     #[must_use]
     pub fn boundaries(&self) -> Vec<Boundary> {
@@ -298,11 +304,21 @@ impl World {
             tokio::select! {
                 biased;
                 () = life.over() => None,
-                started = Reconciler::start(parts, inbox.clone()) => started.ok(),
+                started = Reconciler::start(parts, inbox.clone()) => Some(started),
             }
         });
-        // It may die, or find the disk full, while it starts.
-        let Some((reconciler, snapshot)) = started else { return };
+        // It may die, or find the disk full or another leader, while it starts.
+        let (reconciler, snapshot) = match started {
+            Some(Ok(started)) => started,
+            Some(Err(StoreError::Full | StoreError::Deposed { .. })) | None => {
+                self.crashes += 1;
+                return;
+            }
+            Some(Err(error)) => {
+                self.ground.report(InvariantId::S1, format!("the daemon cannot start: {error}"));
+                return;
+            }
+        };
         let (stop, stopped) = watch::channel(false);
         let task = self.runtime.spawn(life.clone().live(reconciler.run(messages, stopped)));
         self.ground.connect(Some(inbox.clone()));
@@ -351,7 +367,9 @@ impl World {
 
     /// Kills the daemon. Cloud and machines go on.
     pub fn crash(&mut self) {
+        self.hear_confessions();
         let Some(Daemon { life, task, .. }) = self.daemon.take() else { return };
+        self.crashes += 1;
         self.ground.connect(None);
         life.end();
         task.abort();
@@ -436,7 +454,7 @@ impl World {
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
-                let is_due = |key: &BudgetKey| witness.is_above_all(key) && !witness.has_outlived();
+                let is_due = |key: &BudgetKey| witness.is_above_all(key);
                 for (key, cap) in caps.iter().filter(|(key, _)| is_due(key)) {
                     if let Some(overspent) = cap.judge(&cloud, clock.now()) {
                         ground.report(InvariantId::B1, format!("{key}: {overspent}"));
@@ -603,108 +621,6 @@ impl World {
         self.ground.finished(experiment)
     }
 
-    /// Runs until everything is over, and judges what is left. Nothing may go wrong any more.
-    pub fn settle(&mut self, within: Span) {
-        let until = self.now() + within;
-        while !self.is_settled() && self.now() < until {
-            self.restart();
-            self.run_for(Span::from_secs(60));
-        }
-        for stray in self.with_cloud(|cloud| cloud.strays_of(INSTALLATION)) {
-            self.ground.report(InvariantId::O1, format!("{stray} runs and nobody ever asked for it"));
-        }
-        if !self.is_settled() {
-            let fleet = self.witness.fleet();
-            let waiting = self.daemon.as_ref().map(|daemon| daemon.snapshot.borrow().waiting.clone());
-            let experiments: Vec<_> = fleet.experiments.values().map(|e| (e.id, e.state_name())).collect();
-            let instances: Vec<_> = fleet.instances.values().map(|i| (i.id, i.state_name())).collect();
-            self.ground.report(
-                InvariantId::E2,
-                format!("not over: {experiments:?} {instances:?}, waiting: {waiting:?}"),
-            );
-            return;
-        }
-        self.judge_the_books();
-        // Planning again changes nothing: an hour of looking brings no event but those that the time of day brings.
-        let newest = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
-        self.run_for(Span::from_hours(1));
-        let after = self.reader().events(newest, 1000).unwrap_or_default();
-        if let Some(first) = after.iter().find(|entry| !is_of_the_time(entry.event.get())) {
-            self.ground.report(InvariantId::E2, format!("after all was over: {}", first.event));
-        }
-    }
-
-    /// How many experiments are not over.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.witness.with_fleet(|fleet| fleet.experiments.len())
-    }
-
-    /// Whether every experiment is over and no instance exists.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.witness.with_fleet(|fleet| fleet.experiments.is_empty() && fleet.instances.is_empty())
-    }
-
-    /// Looks once more at everything, however seldom that was done before; where nothing runs, at the books as well.
-    pub fn judge(&self) {
-        self.with_cloud(|_| self.witness.compare_with_cloud());
-        if self.is_idle() {
-            self.judge_the_books();
-        }
-    }
-
-    /// Nothing runs, and what is not over waits for somebody to raise a budget that outlives it, or for trials of its
-    /// sweep that do.
-    fn is_settled(&self) -> bool {
-        let fleet = self.witness.fleet();
-        let Some(daemon) = &self.daemon else { return false };
-        let waiting = daemon.snapshot.borrow().waiting.clone();
-        let waits_for_money = |experiment: &ExperimentId| {
-            let Some(WaitingOn::Budget(no_room)) = waiting.get(experiment) else { return false };
-            !no_room.key.ends_with_its_work()
-        };
-        let waits_for_others = |experiment: &Experiment| {
-            let is_one = |other: &&Experiment| {
-                other.account.sweep == experiment.account.sweep && waits_for_money(&other.id)
-            };
-            matches!(waiting.get(&experiment.id), Some(WaitingOn::Rung { .. }))
-                && fleet.experiments.values().any(|other| is_one(&other))
-        };
-        fleet.experiments.values().all(|waits| waits_for_money(&waits.id) || waits_for_others(waits))
-            && fleet.instances.is_empty()
-            && self.with_cloud(|cloud| cloud.running().is_empty() && cloud.strays_of(INSTALLATION).is_empty())
-    }
-
-    /// Every instance that was launched is in the books, with what the cloud wants for it.
-    fn judge_the_books(&self) {
-        let closed = self.witness.closed();
-        for instance in self.cloud.launched() {
-            let (bill, doubt) = self.with_cloud(|cloud| cloud.bill(instance));
-            let Some(Closed { booked, excess_max, deficit_max }) = closed.get(&instance).copied() else {
-                self.ground.report(InvariantId::O1, format!("{instance} ran and is in no book"));
-                continue;
-            };
-            let doubt = doubt + ROUNDING;
-            if booked > bill + doubt + excess_max || booked.saturating_add(deficit_max) < bill - doubt {
-                self.ground.report(
-                    InvariantId::L1,
-                    format!("{instance} costs {bill} by the cloud and {booked} by the books, doubt {doubt}"),
-                );
-            }
-        }
-        let committed = self.witness.events();
-        let journal = self.reader().counts().map(|counts| counts.newest_event).unwrap_or_default();
-        if journal != committed {
-            let detail = format!("the journal has {journal} events of {committed}");
-            self.ground.report(InvariantId::S1, detail);
-        }
-        match self.reader().integrity() {
-            Ok(integrity) if integrity.is_sound() => {}
-            found => self.ground.report(InvariantId::L1, format!("{found:?}")),
-        }
-    }
-
     /// What was found wrong so far. Empty when all is well.
     #[must_use]
     pub fn findings(&self) -> Vec<Violation> {
@@ -742,21 +658,6 @@ impl World {
     pub fn fleet(&self) -> bursar_model::Fleet {
         self.witness.fleet()
     }
-}
-
-/// Whether an event, as JSON, comes by the time of day, whatever is planned: windows of budgets, and what is told.
-fn is_of_the_time(event: &str) -> bool {
-    let event = serde_json::from_str::<Event>(event);
-    matches!(
-        event,
-        Ok(Event::BudgetWindowBegan { .. }
-            | Event::BudgetAlerted { .. }
-            | Event::NotificationQueued { .. }
-            | Event::NotificationDelivered { .. }
-            | Event::NotificationFailed { .. }
-            | Event::NotificationDropped { .. }
-            | Event::ReportReached { .. })
-    )
 }
 
 /// Waits for the end of a life; for ever, where there is none.

@@ -125,11 +125,15 @@ impl FaultKind {
 }
 
 impl Run {
-    pub(super) fn inflict(&mut self, kind: FaultKind) {
+    /// Lets it go wrong. False where there is nothing to which it could.
+    pub(super) fn inflict(&mut self, kind: FaultKind) -> bool {
         let arrives = self.chance.per_mille(500);
         self.world.set_under_way(if arrives { UnderWay::Arrives } else { UnderWay::Lost });
         match kind {
             FaultKind::Crash => {
+                if !self.world.is_up() {
+                    return false;
+                }
                 self.world.crash();
                 self.died();
             }
@@ -151,7 +155,9 @@ impl Run {
             FaultKind::CallLost => self.script(Fault::LoseRequest),
             FaultKind::ReplyLost => self.script(Fault::LoseReply),
             FaultKind::CallSlow => {
-                let delay = self.chance.span(Span::from_millis(1), Span::from_secs(20));
+                // Now and then for longer than listings lag: nothing bounds how long a call may take.
+                let most = if self.chance.per_mille(200) { 400 } else { 20 };
+                let delay = self.chance.span(Span::from_millis(1), Span::from_secs(most));
                 self.script(Fault::Delay(delay));
             }
             FaultKind::ListingStale => {
@@ -183,14 +189,12 @@ impl Run {
             FaultKind::Interrupted => {
                 let notice = [None, Some(Span::from_secs(30)), Some(Span::from_secs(120))];
                 let notice = self.chance.pick(&notice).copied().flatten();
-                if let Some(instance) = self.some_machine() {
-                    self.world.with_cloud(|cloud| cloud.interrupt(instance, notice));
-                }
+                let Some(instance) = self.some_machine() else { return false };
+                self.world.with_cloud(|cloud| cloud.interrupt(instance, notice));
             }
             FaultKind::EndedByHand => {
-                if let Some(instance) = self.some_machine() {
-                    self.world.with_cloud(|cloud| cloud.end_by_hand(instance));
-                }
+                let Some(instance) = self.some_machine() else { return false };
+                self.world.with_cloud(|cloud| cloud.end_by_hand(instance));
             }
             FaultKind::Stray => {
                 let now = self.world.now();
@@ -203,35 +207,31 @@ impl Run {
                 });
             }
             FaultKind::Hung => {
-                if let Some(instance) = self.some_machine() {
-                    self.world.with_cloud(|cloud| cloud.hang(instance));
-                }
+                let Some(instance) = self.some_machine() else { return false };
+                self.world.with_cloud(|cloud| cloud.hang(instance));
             }
             FaultKind::AgentKilled => {
-                if let Some(instance) = self.some_machine() {
-                    self.world.with_cloud(|cloud| cloud.kill_agent(instance));
-                }
+                let Some(instance) = self.some_machine() else { return false };
+                self.world.with_cloud(|cloud| cloud.kill_agent(instance));
             }
             FaultKind::CutOff => {
                 let span = self.chance.span(Span::from_secs(5), Span::from_secs(1500));
-                if let Some(instance) = self.some_machine() {
-                    self.world.cut_off(instance, span);
-                }
+                let Some(instance) = self.some_machine() else { return false };
+                self.world.cut_off(instance, span);
             }
             FaultKind::MessagesDoubledOrLate => self.world.set_noise(self.chance.below(300) as u32),
             FaultKind::BudgetChanged => {
                 let key = self.chance.pick(&budget_keys()).cloned().unwrap_or(BudgetKey::Installation);
                 let terms =
                     self.chance.per_mille(800).then(|| some_terms(&mut self.chance, Usd::from_dollars(1)));
-                // False where the daemon is down or does not store it: whoever asked is told.
-                let _ = self.world.set_budget(key, terms);
+                return self.world.set_budget(key, terms);
             }
             FaultKind::Cancelled => {
-                if let Some(experiment) = self.work.some_experiment() {
-                    self.world.cancel(experiment);
-                }
+                let Some(experiment) = self.work.some_experiment() else { return false };
+                return self.world.cancel(experiment);
             }
         }
+        true
     }
 
     /// From now on nothing new goes wrong. Somebody looks after it and lifts the budgets whose windows would begin anew
@@ -298,6 +298,7 @@ impl Run {
             settings.silence_timeout = lease;
             settings.idle_duration = idle_duration;
             settings.max_instances = max_instances;
+            settings.quiet_after = heartbeat.times(3);
             scenario.heartbeat = heartbeat;
             if let Some(project) = scenario.budgets.iter_mut().find(|(key, _)| is_project(key)) {
                 project.1 = cap;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bursar_model::{
-    AshaMode, AshaRules, BudgetTerms, ExperimentId, ExperimentSpec, Span, SpotPolicy, Usd, UsdPerHour,
+    AshaMode, AshaRules, BudgetTerms, ExperimentId, ExperimentSpec, InvariantId, Span, SpotPolicy, Usd,
+    UsdPerHour,
 };
 
 use super::ChaosKind;
@@ -38,6 +39,13 @@ impl Work {
     /// One that was accepted, over or not.
     pub(super) fn some_experiment(&mut self) -> Option<ExperimentId> {
         self.chance.pick(&self.submitted).copied()
+    }
+
+    /// What was accepted is known for ever: over, or waiting (E2).
+    pub(super) fn judge(&self, world: &World) {
+        for experiment in self.submitted.iter().filter(|id| !world.knows(**id)) {
+            world.report(InvariantId::E2, format!("{experiment} was accepted and is unknown"));
+        }
     }
 
     /// Submits something, under the same key again where the daemon died over it.

@@ -7,7 +7,7 @@ use bursar_model::{
     BillingEnd, BillingRules, BillingStart, CloudId, CloudInstance, CloudState, InstanceId, OfferingKey,
     Period, Span, Timestamp,
 };
-use bursar_providers::LIST_KEEPS_ENDED;
+use bursar_providers::{LIST_KEEPS_ENDED, LaunchRequest};
 use tokio::sync::Notify;
 
 /// What happened and will happen to a machine.
@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 pub(super) struct Record {
     /// Whose it is: nobody else sees it.
     pub(super) installation: String,
+    /// What it was asked for with, where it was asked for.
+    pub(super) request: Option<LaunchRequest>,
     pub(super) sold_as: OfferingKey,
     pub(super) disk_gib: u32,
     pub(super) launched_at: Timestamp,
@@ -43,6 +45,7 @@ impl Record {
     pub(super) fn new(sold_as: OfferingKey, launched_at: Timestamp) -> Self {
         Self {
             installation: String::new(),
+            request: None,
             sold_as,
             disk_gib: 0,
             launched_at,

@@ -180,6 +180,10 @@ impl<S: Store> Reconciler<S> {
             .collect();
         for id in self.effects.missing_for(provider, &lacks, asked, LISTING_LAG) {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
+            if never_was(instance, asked_at) && self.effects.is_calling(id) {
+                // A launch may be on its way still, however long it takes.
+                continue;
+            }
             if never_was(instance, asked_at) {
                 let InstanceState::Terminating { why, .. } = instance.state else { continue };
                 let (at, end) = (instance.meter.through, InstanceEnd::Terminated { why });

@@ -41,6 +41,7 @@ impl<S: Store> Reconciler<S> {
         // All of it is read before any of it counts: what cannot be read changes nothing.
         let events =
             self.rules_to_set(&rules, now, turn).map_err(|unreadable| CommitFailed(chain(&unreadable)))?;
+        let listens_otherwise = self.rules.listens_otherwise_than(&rules);
         let before = self.adopt(rules);
         turn.rules_before.get_or_insert(before);
         for event in events {
@@ -49,8 +50,10 @@ impl<S: Store> Reconciler<S> {
         // As when offerings come after a start.
         self.follow_prices(turn);
         // Agents hear at once how often they are to speak; what they are silent until then is nobody's fault.
-        self.waiters.answer_by(now);
-        self.listening_since = now;
+        if listens_otherwise {
+            self.waiters.answer_by(now);
+            self.listening_since = now;
+        }
         Ok(self.tell_what_stands())
     }
 
