@@ -219,13 +219,13 @@ impl Witness {
         }
     }
 
-    fn check(&self, stored: &Fleet, at: Timestamp) {
+    fn check(&self, stored: &Fleet) {
         let state = self.state();
         if state.fleet != *stored {
             self.ground.report(InvariantId::S1, differences(&state.fleet, stored));
         }
         for (key, budget) in stored.budgets.iter().filter(|(key, _)| !key.ends_with_its_work()) {
-            if let Some(wrong) = state.books.judge(key, budget, at) {
+            if let Some(wrong) = state.books.judge(key, budget) {
                 self.ground.report(InvariantId::B1, wrong);
             }
         }
@@ -292,6 +292,11 @@ impl Witness {
             let refused = |(scope, refused_at): (&Scope, &Timestamp)| {
                 at.since(*refused_at) < REFUSED_REST && scope.covers(&instance.offering)
             };
+            let is_over = |budget: &Budget| budget.window.is_some_and(|window| window.to <= at);
+            for (key, _) in state.fleet.budgets.iter().filter(|(_, budget)| is_over(budget)) {
+                let detail = format!("{} is launched while {key} is in a window that is over", instance.id);
+                self.ground.report(InvariantId::B1, detail);
+            }
             if state.refused.iter().any(refused) {
                 let detail = format!("{} is launched where a launch was just refused", instance.id);
                 self.ground.report(InvariantId::P1, detail);
@@ -355,7 +360,7 @@ impl Store for WitnessStore {
         self.inner.commit(commit).await?;
         self.witness.see(commit);
         if self.witness.is_check_due(commit.at) {
-            self.witness.check(&self.inner.load().await?.fleet, commit.at);
+            self.witness.check(&self.inner.load().await?.fleet);
         }
         self.life.pass(boundary, Side::After).await;
         Ok(())
