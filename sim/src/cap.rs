@@ -9,7 +9,7 @@ use crate::cloud::{EVER, ROUNDING, SimCloud};
 /// A cap on all that the cloud bills.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cap {
-    /// `None` where there is none, or nobody knows whether it was stored.
+    /// `None` where there is none.
     cap: Option<Usd>,
     schedule: Option<Schedule>,
     /// What was billed and held when it was set may land until its window ends.

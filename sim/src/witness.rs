@@ -18,6 +18,7 @@ use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submi
 
 use crate::{
     books::Books,
+    cap::Cap,
     clock::SimClock,
     cloud::{EVER, ROUNDING, SHUTDOWN, SimCloud},
     ground::{DELAY_MAX, Ground},
@@ -52,6 +53,8 @@ struct State {
     /// For whom they are.
     payers: BTreeSet<(ProjectName, UserName)>,
     books: Books,
+    /// The budgets that outlive their work, as they were set last.
+    caps: BTreeMap<BudgetKey, Cap>,
     /// When each part of the market refused last.
     refused: BTreeMap<Scope, Timestamp>,
     refusals: u32,
@@ -119,17 +122,6 @@ impl Witness {
         self.state().commits
     }
 
-    /// Whether all that is ever billed counts in this budget.
-    pub(crate) fn is_above_all(&self, key: &BudgetKey) -> bool {
-        let is_above = |(project, user): &(ProjectName, UserName)| match key {
-            BudgetKey::Installation => true,
-            BudgetKey::Project(name) => name == project,
-            BudgetKey::User(name) => name == user,
-            BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => false,
-        };
-        self.state().payers.iter().all(is_above)
-    }
-
     /// Looks at the state as committed.
     pub(crate) fn with_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
         look(&self.state().fleet)
@@ -152,6 +144,7 @@ impl Witness {
 
     /// Holds what the cloud does against what was committed. To be called at any time.
     pub(crate) fn compare_with_cloud(&self) {
+        self.judge_caps();
         for id in self.cloud.ended_of_others(INSTALLATION) {
             self.ground.report(InvariantId::O2, format!("{id} is somebody else's and was ended"));
         }
@@ -181,11 +174,35 @@ impl Witness {
         }
     }
 
+    /// Holds what the cloud bills against the budgets above all work of the world: all of it counts in each.
+    fn judge_caps(&self) {
+        let state = self.state();
+        let is_above = |key: &BudgetKey, (project, user): &(ProjectName, UserName)| match key {
+            BudgetKey::Installation => true,
+            BudgetKey::Project(name) => name == project,
+            BudgetKey::User(name) => name == user,
+            BudgetKey::Sweep(_) | BudgetKey::Experiment(_) => false,
+        };
+        let is_above_all = |key: &BudgetKey| state.payers.iter().all(|payer| is_above(key, payer));
+        for (key, cap) in state.caps.iter().filter(|(key, _)| is_above_all(key)) {
+            if let Some(overspent) = cap.judge(&self.cloud, self.clock.now()) {
+                self.ground.report(InvariantId::B1, format!("{key}: {overspent}"));
+            }
+        }
+    }
+
     fn see(&self, commit: &Commit) {
         let mut state = self.state();
         for event in &commit.events {
             self.judge(&mut state, event, commit.at);
             state.books.enter(event);
+            if let Event::BudgetSet { key, terms, .. } = event
+                && !key.ends_with_its_work()
+            {
+                let held: Usd = state.fleet.instances.values().map(Instance::held).sum();
+                let cap = Cap::of(terms.as_ref()).set_while_running(&self.cloud, self.clock.now(), held);
+                state.caps.insert(key.clone(), cap);
+            }
             if let Err(illegal) = state.fleet.apply(event) {
                 self.ground.report(InvariantId::S2, illegal.to_string());
             }
@@ -309,7 +326,7 @@ impl Witness {
         let Instance { id, meter, offering, .. } = instance;
         let (Some(ended), Some(billed)) = (self.cloud.ended(*id), self.cloud.billed(*id)) else {
             // What was over for long when it was looked for may have been; then all that was paid for is counted.
-            let is_unlisted = now.since(instance.lease_until) >= LIST_KEEPS_ENDED;
+            let is_unlisted = meter.from.is_some_and(|from| now.since(from) >= LIST_KEEPS_ENDED);
             let excess_max = if is_unlisted { Usd::MAX } else { Usd::ZERO };
             let booked = meter.costs.contracted;
             return Closed { booked, excess_max, deficit_max: Usd::ZERO, never_ran: true };

@@ -2,10 +2,7 @@
 
 mod judge;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bursar_config::Notifications;
 use bursar_daemon::{
@@ -34,7 +31,6 @@ use tokio::{
 };
 
 use crate::{
-    cap::Cap,
     chance::Chance,
     clock::{MachineClock, SimClock},
     cloud::{SimCloud, Troubles},
@@ -115,19 +111,6 @@ impl Default for Scenario {
     }
 }
 
-impl Scenario {
-    fn terms_of(&self, budget: &BudgetKey) -> Option<Arc<BudgetTerms>> {
-        self.budgets.iter().find(|(key, _)| key == budget).and_then(|(_, terms)| terms.clone())
-    }
-
-    /// The budgets that have other terms than they had.
-    fn laid_down_since(&self, before: &Self) -> Vec<(BudgetKey, Option<Arc<BudgetTerms>>)> {
-        let keys = self.budgets.iter().chain(&before.budgets).map(|(key, _)| key);
-        let changed = keys.filter(|key| self.terms_of(key) != before.terms_of(key));
-        changed.map(|key| (key.clone(), self.terms_of(key))).collect()
-    }
-}
-
 /// A daemon with its surroundings on virtual time.
 #[derive(Debug)]
 pub struct World {
@@ -145,8 +128,6 @@ pub struct World {
     witness: Witness,
     post: SimPost,
     folder: TempDir,
-    /// The budgets above all work of a world, as somebody set them last: what the cloud bills counts in each.
-    caps: BTreeMap<BudgetKey, Cap>,
     crashes: u64,
 }
 
@@ -186,10 +167,7 @@ impl World {
         let names: BTreeSet<ProviderName> =
             scenario.market.iter().map(|sells| sells.offering.provider.clone()).collect();
         let way = |name| Arc::new(FaultyProvider::new(Arc::new(cloud.provider(&name, INSTALLATION))));
-        let budgets = scenario.budgets.iter();
-        let caps = budgets.map(|(key, terms)| (key.clone(), Cap::of(terms.as_ref()))).collect();
         let mut world = Self {
-            caps,
             daemon: None,
             crashes: 0,
             lives: Lives::default(),
@@ -343,26 +321,15 @@ impl World {
 
     /// Changes the configuration, which the next life starts with.
     pub fn configure(&mut self, change: impl FnOnce(&mut Scenario)) {
-        let before = self.scenario.clone();
         change(&mut self.scenario);
-        for (key, _) in self.scenario.laid_down_since(&before) {
-            // Nobody knows when it will be.
-            self.caps.insert(key, Cap::default());
-        }
     }
 
     /// Changes the configuration and has the daemon go by it. False when it is down, dies or does not store it: its next
     /// life goes by it.
     pub fn reload(&mut self, change: impl FnOnce(&mut Scenario)) -> bool {
-        let before = self.scenario.clone();
         self.configure(change);
         let rules = Box::new(self.rules());
-        let is_reloaded = matches!(self.ask(|reply| Message::Reload { rules, reply }), Some(Ok(_)));
-        for (key, terms) in self.scenario.laid_down_since(&before).into_iter().filter(|_| is_reloaded) {
-            let cap = self.cap_from_now_on(terms.as_ref());
-            self.caps.insert(key, cap);
-        }
-        is_reloaded
+        matches!(self.ask(|reply| Message::Reload { rules, reply }), Some(Ok(_)))
     }
 
     /// Kills the daemon. Cloud and machines go on.
@@ -441,9 +408,6 @@ impl World {
         };
         let (clock, witness) = (self.clock, self.witness.clone());
         let life = self.daemon.as_ref().map(|daemon| daemon.life.clone());
-        let ground = self.ground.clone();
-        let caps = self.caps.clone();
-        let cloud = self.cloud.clone();
         let task = self.daemon.as_ref().map(|daemon| daemon.task.abort_handle());
         let died = self.runtime.block_on(async {
             while clock.now() < until {
@@ -454,12 +418,6 @@ impl World {
                     () = tokio::time::sleep_until(clock.instant(next)) => {}
                 }
                 witness.compare_with_cloud();
-                let is_due = |key: &BudgetKey| witness.is_above_all(key);
-                for (key, cap) in caps.iter().filter(|(key, _)| is_due(key)) {
-                    if let Some(overspent) = cap.judge(&cloud, clock.now()) {
-                        ground.report(InvariantId::B1, format!("{key}: {overspent}"));
-                    }
-                }
                 if task.as_ref().is_some_and(AbortHandle::is_finished) {
                     return true;
                 }
@@ -534,18 +492,8 @@ impl World {
     /// Changes the terms of a budget. False when the daemon is down, dies or does not store it.
     pub fn set_budget(&mut self, key: BudgetKey, terms: Option<Arc<BudgetTerms>>) -> bool {
         let by = SetBy::Person { user: UserName::new("someone") };
-        let (asked, wanted) = (key.clone(), terms.clone());
-        let set = self.ask(|reply| Message::SetBudget { key: asked, terms: wanted, by, reply });
-        let is_set = matches!(set, Some(Ok(_)));
-        let cap = if is_set { self.cap_from_now_on(terms.as_ref()) } else { Cap::default() };
-        self.caps.insert(key, cap);
-        is_set
-    }
-
-    fn cap_from_now_on(&self, terms: Option<&Arc<BudgetTerms>>) -> Cap {
-        let now = self.now();
-        let held: Usd = self.fleet().instances.values().map(bursar_model::Instance::held).sum();
-        self.with_cloud(|cloud| Cap::of(terms).set_while_running(cloud, now, held))
+        let set = self.ask(|reply| Message::SetBudget { key, terms, by, reply });
+        matches!(set, Some(Ok(_)))
     }
 
     /// Cancels an experiment. False when the daemon is down.
