@@ -431,7 +431,7 @@ pub(crate) enum SimulateCommand {
     #[command(
         after_help = "Examples:\n  bursar simulate fleet --jobs jobs.csv\n  bursar simulate fleet --config now.yaml --config next.yaml --jobs jobs.csv.gz --market traces/ --html compared.html\n  bursar simulate fleet --jobs jobs.csv --market prices/ --from 2021-03-01 --days 14 --gpu V100 --json\n\nThe daemon, its store and its books are the real ones on virtual time; the providers of the configuration are replaced by the market. Exits with 1 where an invariant did not hold. See docs/simulate.md"
     )]
-    Fleet(SimulateFleet),
+    Fleet(Box<SimulateFleet>),
     /// Run the daemon through crashes, lost replies, outages and interruptions by seed, and check every invariant
     #[command(
         after_help = "Examples:\n  bursar simulate chaos --seeds 0..1000\n  bursar simulate chaos --seeds 17 --json\n\nExits with 1 where an invariant did not hold; the seed repeats it"
@@ -473,9 +473,9 @@ pub(crate) struct SimulateFleet {
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) spot_percent: u32,
     /// How coarsely time goes by: heartbeats and looks at the cloud are at least so far apart, and leases three times
-    /// as long
-    #[arg(long, value_name = "DURATION", default_value = "1h")]
-    pub(crate) pace: Span,
+    /// as long; 1h where no configuration has a budget, else 5m, because longer leases hold more of a budget
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) pace: Option<Span>,
     /// Decides boot times and all else that is left to chance
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

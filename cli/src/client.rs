@@ -104,7 +104,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL";
+        let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL (a daemon that runs listens where it did when it was started)";
         let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
         Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url)).hint(hint)
     }

@@ -4,7 +4,10 @@
 //! then what the API reads; and only for a file without a mistake. What only a start can change stays as it was, and
 //! whoever asked for the reload is told.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bursar_config::{
     Checked, Config, ConfigFile, Problem, Problems, ReadError, Takeover, read_config, take_over,
@@ -58,6 +61,9 @@ pub enum ReloadError {
     /// The file cannot be used.
     #[error(transparent)]
     Unusable(#[from] ReadError),
+    /// The file says nothing, as one does that is being written: taken over, it would lift every budget.
+    #[error("{} is empty: write it whole, then reload; a restart would go by the defaults", .0.display())]
+    Empty(PathBuf),
     /// A webhook needs what the system does not have.
     #[error("the system has no certificates to verify webhooks by: install `ca-certificates`")]
     NoCertificates(#[source] reqwest::Error),
@@ -111,6 +117,9 @@ impl Configuration {
         let Shared { file, current, inbox, courier, reloading } = &*self.0;
         let _one_at_a_time = reloading.lock().await;
         let Checked { value: ConfigFile { file, config }, warnings } = read_config(file.as_deref())?;
+        if let Some(path) = file.as_ref().filter(|path| is_empty(path)) {
+            return Err(ReloadError::Empty(path.clone()));
+        }
         let Takeover { config, changed, needs_restart } = take_over(&self.current(), config);
         courier.prepare_for(&config.notifications).map_err(ReloadError::NoCertificates)?;
         let rules = Box::new(Rules::of(&config));
@@ -119,6 +128,14 @@ impl Configuration {
         let standing = standing.iter().map(sentence).collect();
         Ok(Reloaded { file, changed, needs_restart, standing, warnings })
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an empty file is a fine configuration at a start, and only there"
+)]
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim().is_empty())
 }
 
 fn sentence(StandingBudget { key, why }: &StandingBudget) -> String {

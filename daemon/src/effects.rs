@@ -170,9 +170,12 @@ impl Effects {
                     *is_busy = true;
                     false
                 }
-                InstanceState::Ready { .. } | InstanceState::Draining { .. } | InstanceState::Gone { .. } => {
+                InstanceState::Ready { .. } | InstanceState::Draining { .. } => {
+                    // Only the provider can tell since when it bills; until then nothing that runs is charged.
+                    *is_busy |= instance.meter.from.is_none();
                     false
                 }
+                InstanceState::Gone { .. } => false,
             };
             if !is_call {
                 continue;

@@ -15,9 +15,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bursar_daemon::rules::Pricing;
 use bursar_model::{
-    Clock, CloudInstance, InstanceId, InvariantId, Offering, OfferingKey, Period, ProviderName, Scope, Span,
-    Terms, Timestamp, Usd, UsdPerHour,
+    Clock, CloudInstance, Discount, InstanceId, InvariantId, Offering, OfferingKey, Period, ProviderName,
+    Scope, Span, Terms, Timestamp, Usd, UsdPerHour,
 };
 use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, ProviderError};
 
@@ -77,6 +78,7 @@ pub struct Troubles {
 #[derive(Debug)]
 struct State {
     terms: BTreeMap<ProviderName, Terms>,
+    discounts: Vec<Discount>,
     stalls: BTreeMap<OfferingKey, Stall>,
     records: BTreeMap<InstanceId, Record>,
     /// Those that listings may still show. A long replay has many more that are history.
@@ -120,7 +122,7 @@ pub(crate) struct Standing {
 
 impl SimCloud {
     pub(crate) fn new(
-        terms: BTreeMap<ProviderName, Terms>,
+        pricing: Pricing,
         sells: Vec<SimOffering>,
         troubles: Troubles,
         clock: SimClock,
@@ -141,8 +143,10 @@ impl SimCloud {
             let prices = Prices::new(&sells, now, chance.child(number));
             (sells.offering.key(), Stall { sells, prices, sold_out_until: None })
         });
+        let Pricing { terms, discounts } = pricing;
         let state = State {
             terms,
+            discounts,
             stalls: stalls.collect(),
             records: BTreeMap::new(),
             recent: BTreeSet::new(),
@@ -347,7 +351,7 @@ impl SimCloud {
     fn reckon(&self, instance: InstanceId, within: Period) -> Option<Bill> {
         let now = self.clock.now();
         let mut state = self.state();
-        let State { terms, stalls, records, .. } = &mut *state;
+        let State { terms, discounts, stalls, records, .. } = &mut *state;
         let record = records.get(&instance)?;
         let stall = stalls.get_mut(&record.sold_as)?;
         let terms = terms.get(&record.sold_as.provider).copied().unwrap_or_default();
@@ -360,13 +364,13 @@ impl SimCloud {
         // Where the daemon's clock is wrong it takes time for other time, of which it may count some or leave some out.
         let wrong_by = self.ground.error_of_clock().spread();
         let mistaken = (stall.prices.most() + extras).cost_rounded_up(wrong_by);
-        let amount = stall.prices.cost(billed) + extra;
+        let discount = discounts.iter().find(|discount| discount.is_on(&stall.sells.offering));
         let (low, high) = stall.prices.bounds(billed);
         Some(Bill {
-            amount,
+            amount: less(stall.prices.cost(billed), discount) + extra,
             doubt: stall.prices.doubt(billed) + mistaken,
-            least: low + extra - mistaken,
-            most: high + extra + mistaken,
+            least: less(low, discount) + extra - mistaken,
+            most: less(high, discount) + extra + mistaken,
         })
     }
 
@@ -586,6 +590,13 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// An amount less a discount on it.
+fn less(amount: Usd, discount: Option<&Discount>) -> Usd {
+    let millionths = discount.map_or(0, |discount| discount.millionths);
+    let kept = i128::from(amount.as_nanos()) * i128::from(1_000_000 - millionths) / 1_000_000;
+    Usd::from_nanos(kept as i64)
 }
 
 fn accelerators(offering: &Offering) -> u32 {

@@ -162,7 +162,7 @@ impl World {
         let ground = Ground::new(&chance);
         let cloud = runtime.block_on(async {
             let Scenario { market, pricing, troubles, .. } = scenario.clone();
-            SimCloud::new(pricing.terms, market, troubles, clock, ground.clone(), &chance)
+            SimCloud::new(pricing, market, troubles, clock, ground.clone(), &chance)
         });
         let names: BTreeSet<ProviderName> =
             scenario.market.iter().map(|sells| sells.offering.provider.clone()).collect();

@@ -19,6 +19,7 @@ impl From<ReloadError> for ApiError {
             ReloadError::Unusable(ReadError::Invalid(problems)) => {
                 return Self { code: "invalid-config".to_owned(), ..problems.into() };
             }
+            ReloadError::Empty(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-config"),
             ReloadError::Unusable(ReadError::NotFound(_)) => (StatusCode::NOT_FOUND, "not-found"),
             ReloadError::Unusable(ReadError::TooLarge(_) | ReadError::NotUtf8 { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid-config")

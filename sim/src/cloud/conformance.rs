@@ -1,8 +1,7 @@
 //! The simulated cloud keeps the contract that the daemon relies on, with its late listings and slow machines.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
+use bursar_daemon::rules::Pricing;
 use bursar_model::{Clock, IdGen, InstanceId, Offering, Scope, Span, Timestamp};
 use bursar_providers::{LaunchRequest, Provider, conformance::Harness, provider_conformance};
 
@@ -24,8 +23,14 @@ impl SimHarness {
         let chance = Chance::new(4);
         let clock = SimClock::starting_at(Timestamp::from_millis(1_790_000_000_000));
         let ground = Ground::new(&chance);
-        let cloud =
-            SimCloud::new(BTreeMap::new(), small_market(&name), Troubles::default(), clock, ground, &chance);
+        let cloud = SimCloud::new(
+            Pricing::default(),
+            small_market(&name),
+            Troubles::default(),
+            clock,
+            ground,
+            &chance,
+        );
         cloud.sell_out(&Scope::of(&rare().key()), clock.now() + Span::from_hours(24));
         let provider = cloud.provider(&name, "ours");
         Self { cloud, clock, provider, ids: std::sync::Mutex::new(IdGen::new(4)) }

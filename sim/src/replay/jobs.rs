@@ -140,7 +140,7 @@ impl Workload {
                         .parsed("spot_policy", "`spot`, `on-demand` or `auto`", parse_spot_policy)?
                         .unwrap_or_default(),
                     max_price: row.parsed("max_price", "US dollars an hour, such as 1.50", |text| {
-                        text.parse::<UsdPerHour>().ok()
+                        text.parse::<UsdPerHour>().ok().filter(|price| *price > UsdPerHour::ZERO)
                     })?,
                     cpus_milli: row.parsed("cpus", "a number of CPUs", parse_milli)?.unwrap_or(least_cpus),
                     memory_mib: row

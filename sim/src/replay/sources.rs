@@ -95,7 +95,11 @@ impl Sources {
     pub fn read(path: &Path) -> Result<Self, TableError> {
         let mut sources = Self::default();
         let unreadable = |source| TableError::Unreadable { file: path.display().to_string(), source };
+        std::fs::metadata(path).map_err(unreadable)?;
         let files = files_below(path).map_err(unreadable)?;
+        if files.is_empty() {
+            sources.notes.push(format!("{} has no files", path.display()));
+        }
         for file in files {
             let name = file.strip_prefix(path).ok().filter(|rest| !rest.as_os_str().is_empty());
             let name = name.unwrap_or(&file).display().to_string();

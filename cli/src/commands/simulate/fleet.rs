@@ -19,6 +19,12 @@ use crate::{
 /// More jobs are not replayed: each is kept in memory.
 const JOBS_MAX: usize = 1_000_000;
 
+/// How coarsely time goes by where nobody says.
+const PACE: Span = Span::from_hours(1);
+
+/// The same where budgets count: leases three times as long hold that much more of them.
+const PACE_WITH_BUDGETS: Span = Span::from_secs(300);
+
 /// All that is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Compared {
@@ -45,7 +51,7 @@ pub(super) struct Run {
     pub(super) figures: Figures,
     /// The same workload on on-demand instances alone, without budgets.
     pub(super) on_demand_alone: Figures,
-    /// What the policy saved of what that cost. Only to be compared where both finished the same jobs.
+    /// What the policy saved of what that cost, where both finished as many jobs.
     pub(super) saved_percent: Option<f64>,
     pub(super) cost_by_offering_usd: Vec<(String, Usd)>,
     pub(super) violations: Vec<Violation>,
@@ -58,8 +64,18 @@ pub(super) struct Run {
 
 pub(super) fn run(global: &Global, wanted: &SimulateFleet) -> Outcome {
     let configs = configs(global, wanted)?;
-    let replay = prepare(wanted)?;
+    let has_budgets = configs.iter().any(|(_, config)| has_budget(config));
+    let pace = wanted.pace.unwrap_or(if has_budgets { PACE_WITH_BUDGETS } else { PACE });
+    let replay = prepare(wanted, pace)?;
     let mut notes = vec!["the providers of the configuration are replaced by the market".to_owned()];
+    let stretched =
+        configs.iter().any(|(_, config)| has_budget(config) && config.policy.lease < pace.times(3));
+    if stretched {
+        notes.push(format!(
+            "leases last {}, so that budgets hold more ahead: --pace 1s goes by the policy's own",
+            pace.times(3)
+        ));
+    }
     notes.extend(replay.workload().notes.iter().chain(&replay.market().notes).cloned());
     if !global.json {
         notes.iter().for_each(|text| note(&format!("note: {text}")));
@@ -84,7 +100,7 @@ pub(super) fn run(global: &Global, wanted: &SimulateFleet) -> Outcome {
         period: replay.market().period,
         jobs: replay.workload().jobs.len(),
         offerings: replay.market().offerings.len(),
-        pace_s: wanted.pace.as_millis() / 1000,
+        pace_s: pace.as_millis() / 1000,
         seed: wanted.seed,
         notes,
         runs,
@@ -128,13 +144,14 @@ impl Run {
     #[expect(clippy::float_arithmetic, reason = "percent for people")]
     fn new(config: String, replayed: Replayed, reference: Replayed) -> Self {
         let (paid, full) = (replayed.figures.cost_usd.as_nanos(), reference.figures.cost_usd.as_nanos());
+        let same_work = replayed.figures.jobs_finished == reference.figures.jobs_finished;
         let saved = 100.0 * (1.0 - paid as f64 / full as f64);
         let costs = replayed.costs.iter().map(|(offering, cost)| (offering.to_string(), *cost));
         Self {
             config,
             figures: replayed.figures.clone(),
             on_demand_alone: reference.figures.clone(),
-            saved_percent: (full > 0).then_some(saved),
+            saved_percent: (full > 0 && same_work).then_some(saved),
             cost_by_offering_usd: costs.collect(),
             violations: replayed.violations.iter().chain(&reference.violations).cloned().collect(),
             curves: replayed.curves.clone(),
@@ -142,6 +159,11 @@ impl Run {
             reference,
         }
     }
+}
+
+fn has_budget(config: &Config) -> bool {
+    let projects = config.projects.values().any(|project| project.budget.is_some());
+    config.budget.is_some() || projects || config.users.values().any(|user| user.budget.is_some())
 }
 
 fn configs(global: &Global, wanted: &SimulateFleet) -> Result<Vec<(String, Config)>, Failure> {
@@ -157,7 +179,7 @@ fn configs(global: &Global, wanted: &SimulateFleet) -> Result<Vec<(String, Confi
     given.into_iter().map(read).collect()
 }
 
-fn prepare(wanted: &SimulateFleet) -> Result<Replay, Failure> {
+fn prepare(wanted: &SimulateFleet, pace: Span) -> Result<Replay, Failure> {
     let from = match &wanted.from {
         Some(text) => Some(parse_moment(text).ok_or_else(|| not_a_moment(text))?),
         None => None,
@@ -180,7 +202,7 @@ fn prepare(wanted: &SimulateFleet) -> Result<Replay, Failure> {
         }
         None => Market::generated(wanted.seed, &of_market, &workload),
     };
-    Ok(Replay::new(workload, market, wanted.seed, wanted.pace))
+    Ok(Replay::new(workload, market, wanted.seed, pace))
 }
 
 fn not_a_moment(text: &str) -> Failure {
