@@ -52,6 +52,8 @@ pub(crate) struct Effects {
     inbox: Inbox,
     calls: BTreeSet<InstanceId>,
     call_again_at: BTreeMap<InstanceId, Timestamp>,
+    /// When the launch of an instance was answered: lists that were asked for before say nothing of it.
+    launched_at: BTreeMap<InstanceId, Timestamp>,
     /// Launches that were asked for without an answer that says what came of it.
     unknown: BTreeSet<InstanceId>,
     watches: BTreeMap<ProviderName, Watch>,
@@ -79,6 +81,7 @@ impl Effects {
             inbox,
             calls: BTreeSet::new(),
             call_again_at: BTreeMap::new(),
+            launched_at: BTreeMap::new(),
             unknown: BTreeSet::new(),
             watches,
         }
@@ -99,6 +102,16 @@ impl Effects {
             Some(at) => self.call_again_at.insert(instance, at),
             None => self.call_again_at.remove(&instance),
         };
+    }
+
+    /// A launch was answered with an instance.
+    pub(crate) fn launch_answered(&mut self, instance: InstanceId, now: Timestamp) {
+        self.launched_at.insert(instance, now);
+    }
+
+    /// When it was, in this life of the daemon.
+    pub(crate) fn launched_at(&self, instance: InstanceId) -> Option<Timestamp> {
+        self.launched_at.get(&instance).copied()
     }
 
     /// Whether a call about this instance is under way.
@@ -161,6 +174,7 @@ impl Effects {
         let mut wake = |at: Timestamp| next = Some(next.map_or(at, |before| before.min(at)));
         let mut busy: BTreeMap<&ProviderName, bool> = BTreeMap::new();
         self.unknown.retain(|id| fleet.instances.contains_key(id));
+        self.launched_at.retain(|id, _| fleet.instances.contains_key(id));
 
         for instance in fleet.instances.values() {
             let is_busy = busy.entry(&instance.offering.provider).or_default();

@@ -39,7 +39,10 @@ impl<S: Store> Reconciler<S> {
         self.effects.call_done(id, None);
         let Some(instance) = self.fleet.instances.get(&id) else { return };
         match result {
-            Ok(cloud) => self.seen(&cloud, now, turn),
+            Ok(cloud) => {
+                self.effects.launch_answered(id, now);
+                self.seen(&cloud, now, turn);
+            }
             Err(error) if matches!(instance.state, InstanceState::Intended { .. }) => {
                 self.launch_failed(id, &error, now, turn);
             }
@@ -176,6 +179,10 @@ impl<S: Store> Reconciler<S> {
             .values()
             .filter(|instance| instance.offering.provider == *provider && is_missed(instance, asked_at))
             .filter(|instance| !listed.contains(&instance.id))
+            .filter(|instance| {
+                let launched_at = self.effects.launched_at(instance.id);
+                launched_at.is_none_or(|at| asked_at >= at + LISTING_LAG)
+            })
             .map(|instance| instance.id)
             .collect();
         for id in self.effects.missing_for(provider, &lacks, asked, LISTING_LAG) {
