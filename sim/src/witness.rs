@@ -10,8 +10,8 @@ use std::{
 };
 
 use bursar_model::{
-    Account, AttemptEnd, Budget, BudgetKey, Clock, Event, Fleet, Instance, InstanceId, InvariantId, Outcome,
-    Price, ProjectName, Scope, Span, Timestamp, Usd, UserName, Violation, invariant,
+    Account, AttemptEnd, Budget, BudgetKey, ChargeClass, Clock, Event, Fleet, Instance, InstanceId,
+    InvariantId, Outcome, Price, ProjectName, Scope, Span, Timestamp, Usd, UserName, Violation, invariant,
 };
 use bursar_providers::LIST_KEEPS_ENDED;
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
@@ -280,7 +280,10 @@ impl Witness {
                 self.ground.report(InvariantId::E2, format!("{experiment} is over as {outcome}, wrongly"));
             }
         }
-        if let Event::Charged { charge, .. } = event {
+        // A correction is of the time of a charge that was made before, under whatever windows there were then.
+        if let Event::Charged { charge, .. } = event
+            && charge.class == ChargeClass::Usage
+        {
             let charged = |key: &BudgetKey| {
                 charge.lines.iter().any(|line| line.account.budgets(line.payer).any(|above| above == *key))
             };

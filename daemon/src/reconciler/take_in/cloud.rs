@@ -243,7 +243,12 @@ impl<S: Store> Reconciler<S> {
         match cloud.state {
             CloudState::Pending | CloudState::Running | CloudState::Stopping => {}
             CloudState::Gone { at, interrupted } => {
-                let billed_until = billing.ended(cloud, at);
+                let ended = billing.ended(cloud, at);
+                // Where our clock was behind when it began and has caught up since, more time lies between by our clock
+                // than by the cloud's, which is what is billed.
+                let began = self.fleet.instances.get(&cloud.instance).and_then(|found| found.meter.from);
+                let own_span = billing.began(cloud).map(|own| ended.since(own));
+                let billed_until = began.zip(own_span).map_or(ended, |(began, span)| ended.min(began + span));
                 self.gone(cloud.instance, at, billed_until, interrupted, now, turn);
             }
         }
