@@ -6,6 +6,10 @@
 //! or moment; cloud and agents go on. After every commit all invariants are checked against what was committed *and*
 //! against what the cloud knows; what is wrong is collected, not panicked on, so that a run tells all of it.
 //!
+//! What it does not run, and what is tried with real processes in `tests/e2e` instead: the HTTP API and what it checks,
+//! `serve`, reading the configuration, delivery over HTTP, the real agent, a machine that loses power in the middle of a
+//! write, and two daemons that run at once. A plan takes no virtual time, so the pace of planning never acts.
+//!
 //! The same seed gives the same journal, byte for byte: nothing here or in the daemon may ask the machine's clock, a
 //! random source or a hash map's order.
 
