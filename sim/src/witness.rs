@@ -13,7 +13,7 @@ use bursar_model::{
     Account, AttemptEnd, Budget, BudgetKey, ChargeClass, Clock, Event, Fleet, Instance, InstanceId,
     InvariantId, Outcome, Price, ProjectName, Scope, Span, Timestamp, Usd, UserName, Violation, invariant,
 };
-use bursar_providers::LIST_KEEPS_ENDED;
+use bursar_providers::{LIST_KEEPS_ENDED, LISTING_LAG};
 use bursar_store::{Commit, Loaded, Reader, SqliteStore, Store, StoreError, Submission};
 
 use crate::{
@@ -329,14 +329,16 @@ impl Witness {
         let Instance { id, meter, offering, .. } = instance;
         let (Some(ended), Some(billed)) = (self.cloud.ended(*id), self.cloud.billed(*id)) else {
             // What was over for long when it was looked for may have been; then all that was paid for is counted.
-            let is_unlisted = meter.from.is_some_and(|from| now.since(from) >= LIST_KEEPS_ENDED);
+            let by_its_clock = now + self.ground.error_of_clock().spread();
+            let is_unlisted = meter.from.is_some_and(|from| by_its_clock.since(from) >= LIST_KEEPS_ENDED);
             let excess_max = if is_unlisted { Usd::MAX } else { Usd::ZERO };
             let booked = meter.costs.contracted;
             return Closed { booked, excess_max, deficit_max: Usd::ZERO, never_ran: true };
         };
         // When the cloud no longer lists its end, the ledger counts all that was paid for, from the launch where nobody
         // saw it run: more than the bill, never less, unless it hung, when its lease did not end it.
-        let is_unlisted = now.since(ended) >= LIST_KEEPS_ENDED;
+        // A list that showed half of it may have been the last that could.
+        let is_unlisted = now.since(ended) + LISTING_LAG + LISTING_LAG >= LIST_KEEPS_ENDED;
         let unseen = |from: Timestamp| {
             let paid_until = offering.terms.billing.billed_until(from, instance.paid_until());
             billed.from.since(from) + paid_until.since(billed.to)

@@ -1,5 +1,7 @@
 //! Many seeds, in each of which everything goes wrong.
 
+use std::collections::BTreeMap;
+
 use bursar_sim::{ChaosReport, chaos};
 
 /// About a minute of a debug build for each half; more are run by hand, by `SIM_SEEDS`.
@@ -13,6 +15,22 @@ fn tell(report: &ChaosReport) -> String {
     format!(
         "seed {seed} ({kind:?}): {commits} commits, {crashes} crashes, {faults} faults, {machines} machines in {virtual_time}\n{}",
         found.join("\n")
+    )
+}
+
+/// What many seeds came to, for docs/reliability.md.
+fn sum(reports: &[ChaosReport]) -> String {
+    let mut faults = BTreeMap::new();
+    for (name, count) in reports.iter().flat_map(|report| &report.faults) {
+        *faults.entry(*name).or_insert(0) += count;
+    }
+    let commits: u64 = reports.iter().map(|report| report.commits).sum();
+    let crashes: u64 = reports.iter().map(|report| report.crashes).sum();
+    let machines: usize = reports.iter().map(|report| report.machines).sum();
+    let hours = reports.iter().map(|report| report.virtual_time.as_millis()).sum::<i64>() / 3_600_000;
+    let seeds = reports.len();
+    format!(
+        "{seeds} seeds: {commits} commits, {crashes} crashes, {machines} machines in {hours} h: {faults:?}"
     )
 }
 
@@ -40,6 +58,7 @@ fn nor_in_the_other_half_of_the_worlds() {
 
 fn all_is_well(seeds: impl Iterator<Item = u64>) {
     let reports: Vec<ChaosReport> = seeds.map(chaos).collect();
+    eprintln!("{}", sum(&reports));
     if let [only] = &reports[..]
         && !only.findings.is_empty()
     {
