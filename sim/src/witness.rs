@@ -340,7 +340,8 @@ impl Witness {
         // A list that showed half of it may have been the last that could.
         let is_unlisted = now.since(ended) + LISTING_LAG + LISTING_LAG >= LIST_KEEPS_ENDED;
         let unseen = |from: Timestamp| {
-            let paid_until = offering.terms.billing.billed_until(from, instance.paid_until());
+            let ends_by = instance.paid_until().max(from + instance.drain_allowance);
+            let paid_until = offering.terms.billing.billed_until(from, ends_by);
             billed.from.since(from) + paid_until.since(billed.to)
         };
         let unseen = meter.from.filter(|_| is_unlisted).map_or(Span::ZERO, unseen);

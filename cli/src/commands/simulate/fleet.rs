@@ -210,10 +210,7 @@ fn not_a_moment(text: &str) -> Failure {
         .hint("such as 2023-02-15 or 2023-02-15T22:00:00Z")
 }
 
+/// Whatever is wrong with a file: 1 says that an invariant did not hold.
 fn unusable(error: TableError) -> Failure {
-    let code = match &error {
-        TableError::Unreadable { .. } => FAILED,
-        TableError::NoColumn { .. } | TableError::Rows { .. } => USAGE,
-    };
-    Failure::new(code, format!("{:#}", anyhow::Error::from(error)))
+    Failure::new(USAGE, format!("{:#}", anyhow::Error::from(error)))
 }

@@ -203,7 +203,10 @@ impl<S: Store> Reconciler<S> {
             // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
             let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
             let (is_billed, earliest) = (instance.meter.from.is_some(), instance.meter.through);
-            let latest = instance.paid_until().min(asked_at - LIST_KEEPS_ENDED);
+            // One that came up after its lease had ended ends itself at once, which takes no longer than a drain.
+            let began = instance.meter.from.unwrap_or(earliest);
+            let ends_by = instance.paid_until().max(began + instance.drain_allowance);
+            let latest = ends_by.min(asked_at - LIST_KEEPS_ENDED);
             let at = latest.max(heard);
             if !is_billed {
                 self.record(Event::BillingBegan { instance: id, at: earliest }, turn);
