@@ -405,15 +405,6 @@ impl SimCloud {
         state.records.iter().filter(|(_, record)| !record.stray).map(|(id, _)| *id).collect()
     }
 
-    /// Machines with the tag of an installation that nobody asked for and that run.
-    pub(crate) fn strays(&self, installation: &str) -> Vec<InstanceId> {
-        let now = self.clock.now();
-        let state = self.state();
-        let is_left =
-            |record: &Record| record.stray && record.installation == installation && !record.is_over(now);
-        state.records.iter().filter(|(_, record)| is_left(record)).map(|(id, _)| *id).collect()
-    }
-
     /// A machine powers itself off.
     pub(crate) fn power_off(&self, instance: InstanceId) {
         self.end(instance);

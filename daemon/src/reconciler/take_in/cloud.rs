@@ -187,11 +187,11 @@ impl<S: Store> Reconciler<S> {
             .collect();
         for id in self.effects.missing_for(provider, &lacks, asked, LISTING_LAG) {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
-            if never_was(instance, asked_at) && self.effects.is_calling(id) {
-                // A launch may be on its way still, however long it takes.
-                continue;
-            }
             if never_was(instance, asked_at) {
+                // A launch may be on its way still, however long it takes.
+                if self.effects.is_calling(id) {
+                    continue;
+                }
                 let InstanceState::Terminating { why, .. } = instance.state else { continue };
                 let (at, end) = (instance.meter.through, InstanceEnd::Terminated { why });
                 self.effects.call_done(id, None);
