@@ -41,7 +41,7 @@ fn files_that_are_wrong_are_told_with_their_lines() {
     let said = installation.bursar(&["simulate", "fleet", "--jobs", "jobs.csv"]).with_code(2);
     assert!(said.stderr.contains("line 2: duration_s `soon`"), "{said:?}");
     assert!(said.stderr.contains("line 3: gpus `-1`"), "{said:?}");
-    let _ = installation.bursar(&["simulate", "fleet", "--jobs", "nowhere.csv"]).with_code(1);
+    let _ = installation.bursar(&["simulate", "fleet", "--jobs", "nowhere.csv"]).with_code(2);
 }
 
 #[test]

@@ -198,10 +198,14 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::InstanceGone { instance: id, at, end }, turn);
                 continue;
             }
+            let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
+            // Had it ended since it was last known to be there, the list would show its end: the list is wrong (O3).
+            if asked_at.since(heard.max(was_there(instance))) < LIST_KEEPS_ENDED {
+                continue;
+            }
             warn!(instance = %id, "the provider does not have it any more");
             // It lived until it was heard, and no longer than it was paid for. In between nobody knows: what was over
             // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
-            let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
             let (is_billed, earliest) = (instance.meter.from.is_some(), instance.meter.through);
             // One that came up after its lease had ended ends itself at once, which takes no longer than a drain.
             let began = instance.meter.from.unwrap_or(earliest);
@@ -379,6 +383,18 @@ fn is_missed(instance: &Instance, asked_at: Timestamp) -> bool {
         InstanceState::Ready { since }
         | InstanceState::Draining { since, .. }
         | InstanceState::Terminating { since, .. } => asked_at >= since + LISTING_LAG,
+    }
+}
+
+/// When an instance was there for sure, by its state and its meter.
+fn was_there(instance: &Instance) -> Timestamp {
+    match instance.state {
+        InstanceState::Booting { at } => at.max(instance.meter.through),
+        InstanceState::Ready { since } => since.max(instance.meter.through),
+        InstanceState::Intended { .. }
+        | InstanceState::Draining { .. }
+        | InstanceState::Terminating { .. }
+        | InstanceState::Gone { .. } => instance.meter.through,
     }
 }
 
