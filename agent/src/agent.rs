@@ -66,7 +66,7 @@ pub fn run(settings: AgentSettings) -> Result<(), AgentError> {
 
 /// What a background task brings back.
 enum Message {
-    Made { attempt: AttemptId, result: Result<(), String> },
+    Prepared { attempt: AttemptId, result: Result<(), String> },
     Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
     LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
 }
@@ -291,9 +291,9 @@ impl Agent {
 
     fn take(&mut self, message: Message, now: Instant) {
         match message {
-            Message::Made { attempt, result } => {
+            Message::Prepared { attempt, result } => {
                 if let Some(attempt) = self.attempts.get_mut(&attempt) {
-                    attempt.made(result, now);
+                    attempt.prepared(result, now);
                     if let Some((notice, _)) = self.notice {
                         attempt.show_notice(notice);
                     }
@@ -370,11 +370,10 @@ impl Agent {
     }
 
     fn begin(&mut self, attempt: Attempt) {
-        let (id, making, sender) = (attempt.id, attempt.making(), self.sender.clone());
+        let (id, preparation, sender) = (attempt.id, attempt.preparation(), self.sender.clone());
         tokio::spawn(async move {
-            let made = tokio::task::spawn_blocking(making);
-            let result = made.await.unwrap_or_else(|error| Err(error.to_string()));
-            let _ = sender.send(Message::Made { attempt: id, result });
+            let result = preparation.run().await;
+            let _ = sender.send(Message::Prepared { attempt: id, result });
         });
         self.attempts.insert(id, attempt);
     }

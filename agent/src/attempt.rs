@@ -21,6 +21,7 @@ use crate::{
     folder::Folder,
     log::Log,
     metrics::Metrics,
+    prepare::Preparation,
     processes::{self, Mark, Which},
     settings::{AgentSettings, Notice},
     shim, wall_clock,
@@ -57,8 +58,8 @@ pub(crate) struct Attempt {
 
 #[derive(Debug)]
 enum Stage {
-    /// Its folder is being made.
-    Making,
+    /// What it starts with is brought here.
+    Preparing,
     /// `setup` runs.
     Setup { shell: Pid },
     /// `run` runs.
@@ -83,7 +84,7 @@ struct Stop {
 }
 
 impl Attempt {
-    /// An attempt whose folder is to be made.
+    /// An attempt that is to be prepared.
     pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings) -> Self {
         let folder = Folder::new(&settings.work_dir, order.attempt);
         let checkpoints = settings.checkpoint_root.join(order.experiment.to_string());
@@ -112,7 +113,7 @@ impl Attempt {
             checkpoints: Checkpoints::new(checkpoints),
             env,
             work,
-            stage: Stage::Making,
+            stage: Stage::Preparing,
             stop: None,
             started: None,
             metrics: Metrics::default(),
@@ -132,15 +133,17 @@ impl Attempt {
         attempt
     }
 
-    /// Makes its folder: to be run aside, as copying may take long.
-    pub(crate) fn making(&self) -> impl FnOnce() -> Result<(), String> + Send + use<> {
-        let (folder, checkpoints) = (self.folder.clone(), self.checkpoints.folder().to_owned());
-        let workdir = self.work.workdir.clone().map(PathBuf::from);
-        move || folder.make(workdir.as_deref(), &checkpoints)
+    /// All that has to be there before its first script: to be done aside, as it may take long.
+    pub(crate) fn preparation(&self) -> Preparation {
+        Preparation {
+            folder: self.folder.clone(),
+            workdir: self.work.workdir.clone().map(PathBuf::from),
+            checkpoints: self.checkpoints.folder().to_owned(),
+        }
     }
 
-    /// Its folder was made, or could not be.
-    pub(crate) fn made(&mut self, result: Result<(), String>, now: Instant) {
+    /// All is there for its first script, or cannot be.
+    pub(crate) fn prepared(&mut self, result: Result<(), String>, now: Instant) {
         if let Some(stop) = self.stop {
             return self.clear(AttemptEnd::Stopped { why: stop.why });
         }
@@ -158,7 +161,7 @@ impl Attempt {
             Stage::Running { shell } if shell == pid => false,
             Stage::Setup { .. }
             | Stage::Running { .. }
-            | Stage::Making
+            | Stage::Preparing
             | Stage::Clearing { .. }
             | Stage::Over { .. } => return false,
         };
@@ -200,7 +203,7 @@ impl Attempt {
                     let _ = kill_process(shell, Signal::TERM);
                 }
             }
-            Stage::Making => {}
+            Stage::Preparing => {}
             // It ended of itself: what it left behind is being killed already.
             Stage::Clearing { .. } | Stage::Over { .. } => return,
         }
@@ -217,7 +220,7 @@ impl Attempt {
         let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
         match &self.stage {
             Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
-            Stage::Making | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
+            Stage::Preparing | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
             Stage::Clearing { end } => {
                 // What came back to the agent may be this attempt's too: a process may have left its session and cleared
                 // its environment. Whose it is cannot be told then, so such are left to the last attempt that clears.
@@ -250,7 +253,7 @@ impl Attempt {
     /// When to look at it again if nothing happens.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         match self.stage {
-            Stage::Making => None,
+            Stage::Preparing => None,
             Stage::Setup { .. } | Stage::Running { .. } => {
                 let tick = now + LOG_TICK;
                 Some(self.stop.map_or(tick, |stop| tick.min(stop.kill_at.max(now + CLEARING_TICK))))
@@ -297,7 +300,7 @@ impl Attempt {
     /// Lets the experiment see that the cloud takes the instance back.
     pub(crate) fn show_notice(&self, notice: Notice) {
         let shown = match self.stage {
-            Stage::Making | Stage::Over { .. } => Ok(()),
+            Stage::Preparing | Stage::Over { .. } => Ok(()),
             Stage::Setup { .. } | Stage::Running { .. } | Stage::Clearing { .. } => {
                 self.folder.write_notice(notice)
             }

@@ -17,6 +17,7 @@ mod folder;
 mod link;
 mod log;
 mod metrics;
+mod prepare;
 pub mod processes;
 mod settings;
 mod shim;

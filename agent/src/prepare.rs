@@ -1,0 +1,25 @@
+//! What an attempt starts with: brought to the instance before its first script, step by step, away from the agent's loop.
+
+use std::path::PathBuf;
+
+use tokio::task::spawn_blocking;
+
+use crate::folder::Folder;
+
+/// All that has to be there before an attempt's first script.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    pub(crate) folder: Folder,
+    /// What its working folder starts as a copy of.
+    pub(crate) workdir: Option<PathBuf>,
+    pub(crate) checkpoints: PathBuf,
+}
+
+impl Preparation {
+    /// Does all steps. What went wrong is for people: the attempt ends with it.
+    pub(crate) async fn run(self) -> Result<(), String> {
+        let Self { folder, workdir, checkpoints } = self;
+        let made = spawn_blocking(move || folder.make(workdir.as_deref(), &checkpoints));
+        made.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
