@@ -168,13 +168,18 @@ impl Workload {
     pub fn cut(&mut self, from: Span, until: Span, limit: usize) {
         let before = self.jobs.len();
         self.jobs.retain(|job| from <= job.submit && job.submit < until);
+        let in_time = self.jobs.len();
         self.jobs.truncate(limit);
         for job in &mut self.jobs {
             job.submit = job.submit.saturating_sub(from);
         }
-        let cut = before - self.jobs.len();
-        if cut > 0 {
-            self.notes.push(format!("{cut} of {before} jobs are submitted outside of what is replayed"));
+        if in_time < before {
+            let cut = before - in_time;
+            self.notes
+                .push(format!("{cut} of {before} jobs are submitted outside of the time that is replayed"));
+        }
+        if self.jobs.len() < in_time {
+            self.notes.push(format!("the first {} of {in_time} jobs are replayed", self.jobs.len()));
         }
     }
 
