@@ -129,22 +129,19 @@ impl Effects {
         self.unknown.contains(&instance)
     }
 
-    /// A listing lacks these. Answers with those that all listings have lacked for at least so long: a single one may
-    /// be old.
-    pub(crate) fn missing_for(
+    /// A listing lacks these. Answers with how long all listings have lacked each of them: a single one may be old.
+    pub(crate) fn missing(
         &mut self,
         provider: &ProviderName,
         lacks: &BTreeSet<InstanceId>,
         asked: Instant,
-        least: Span,
-    ) -> Vec<InstanceId> {
+    ) -> Vec<(InstanceId, Span)> {
         let Some(watch) = self.watches.get_mut(provider) else { return Vec::new() };
         watch.missing.retain(|instance, _| lacks.contains(instance));
         for instance in lacks {
             watch.missing.entry(*instance).or_insert(asked);
         }
-        let long = watch.missing.iter().filter(|(_, since)| elapsed(**since, asked) >= least);
-        long.map(|(instance, _)| *instance).collect()
+        watch.missing.iter().map(|(instance, since)| (*instance, elapsed(*since, asked))).collect()
     }
 
     /// A provider has answered what it has. Says when it was asked.

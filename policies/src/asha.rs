@@ -48,9 +48,10 @@ pub fn rung_reached(
     let mut cost = spent_by(fleet, trial);
     // Leases are charged when they are renewed: without what has run since, a rung would look too cheap.
     let live: Vec<&Attempt> = fleet.attempts_on(attempt.instance).collect();
-    let instance = fleet.instances.get(&attempt.instance);
-    let metered =
-        instance.and_then(|instance| meter(instance, live.iter().copied(), now, &cuts(&fleet.budgets)));
+    // Not for more than is held: where the clock has stepped, nobody knows what of it went by.
+    let metered = fleet.instances.get(&attempt.instance).and_then(|instance| {
+        meter(instance, live.iter().copied(), now.min(instance.held_until()), &cuts(&fleet.budgets))
+    });
     if let Some(metered) = metered {
         let lines = metered.charges().flat_map(|charge| &charge.lines);
         cost += lines.filter(|line| line.payer == trial).map(|line| line.costs.effective).sum();

@@ -117,5 +117,10 @@ pub fn plan(input: &PlanInput<'_>, ids: &mut IdGen) -> Plan {
     placement::plan_placement(input, &halving, &lifecycle, &mut room, ids, &mut plan);
     budgets::plan_alerts(input, &lifecycle.exhausted, &mut plan);
     budgets::wake_at_windows(input, &mut plan);
+    // What was due before and has led to nothing leads to nothing again before time goes by.
+    plan.wake_at = plan.wake_at.map(|at| if at > input.now { at } else { input.now + PLAN_AGAIN });
     plan
 }
+
+/// What is due and cannot be done yet is looked at so often.
+const PLAN_AGAIN: Span = Span::from_secs(1);

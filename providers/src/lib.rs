@@ -18,7 +18,7 @@ use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, S
 /// 2. `launch` carries the installation and the instance id as tags *at creation*, so that `list` shows it, at the latest
 ///    [`LISTING_LAG`] after the launch: a listing may be as old as that.
 /// 3. A refused launch says so with `EffectMay::No` and leaves nothing behind. Where it is not known whether the call
-///    took effect, the error says `EffectMay::Maybe`.
+///    took effect, the error says `EffectMay::Maybe`; what has not taken effect after [`LAUNCH_LAG`] never will.
 /// 4. `list` shows every instance of the installation that may still cost money, and those that ended for at least
 ///    [`LIST_KEEPS_ENDED`], each with its end, which is always the same.
 /// 5. `terminate` is idempotent, also for what is gone or never was. After it, `list` shows the end sooner or later.
@@ -111,6 +111,9 @@ pub enum EffectMay {
 
 /// By how much a listing may be late: clouds call it eventually consistent.
 pub const LISTING_LAG: Span = Span::from_secs(60);
+
+/// How long after its caller is gone a launch may still take effect, at most: requests under way outlive who sent them.
+pub const LAUNCH_LAG: Span = Span::from_secs(600);
 
 /// How long `list` shows an instance after its end, at least.
 pub const LIST_KEEPS_ENDED: Span = Span::from_secs(3600);

@@ -561,7 +561,9 @@ impl State {
         let Some(stall) = self.stalls.get(key) else {
             return Err(error(&key.provider, ErrorKind::Invalid, "not on offer"));
         };
-        let running = || self.recent().map(|(_, record)| record).filter(|record| !record.is_over(now));
+        // Those of others take no room: they stay for ever, and what they keep out would never end.
+        let ours = || self.recent().map(|(_, record)| record).filter(|record| !record.stray);
+        let running = || ours().filter(|record| !record.is_over(now));
         let in_use = running().filter(|record| record.sold_as == *key).count();
         let sold_out = stall.sold_out_until.is_some_and(|until| now < until);
         if sold_out || in_use >= stall.sells.capacity.at(now) as usize {

@@ -453,3 +453,13 @@ fn the_cost_of_a_rung_holds_what_was_not_charged_yet() {
     let standing = race.asha().rungs[0].standings[&trial];
     assert_eq!(standing.cost, dollars(0.1), "six minutes at a dollar an hour");
 }
+
+#[test]
+fn a_rung_is_charged_for_no_more_than_is_held_where_the_clock_has_skipped_ahead() {
+    let mut race = Race::new(rules(3, 1, 9), 1, None, None);
+    race.settle();
+    race.world.now = race.world.now + Span::from_hours(2);
+    race.report(race.trials[0], 0.1);
+    let instance = race.world.fleet.instances.values().next().unwrap();
+    assert_eq!(instance.meter.through, instance.held_until());
+}

@@ -7,7 +7,7 @@ use bursar_model::{
     Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId,
     InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
 };
-use bursar_providers::{EffectMay, ErrorKind, LIST_KEEPS_ENDED, LISTING_LAG, ProviderError};
+use bursar_providers::{EffectMay, ErrorKind, LAUNCH_LAG, LIST_KEEPS_ENDED, LISTING_LAG, ProviderError};
 use bursar_store::Store;
 use tokio::time::Instant;
 use tracing::warn;
@@ -185,11 +185,11 @@ impl<S: Store> Reconciler<S> {
             })
             .map(|instance| instance.id)
             .collect();
-        for id in self.effects.missing_for(provider, &lacks, asked, LISTING_LAG) {
+        for (id, missing) in self.effects.missing(provider, &lacks, asked) {
             let Some(instance) = self.fleet.instances.get(&id) else { continue };
             if never_was(instance, asked_at) {
-                // A launch may be on its way still, however long it takes.
-                if self.effects.is_calling(id) {
+                // A launch may be on its way still: one of ours however long it takes, one of a daemon before us.
+                if self.effects.is_calling(id) || missing < LAUNCH_LAG + LISTING_LAG {
                     continue;
                 }
                 let InstanceState::Terminating { why, .. } = instance.state else { continue };
@@ -198,20 +198,18 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::InstanceGone { instance: id, at, end }, turn);
                 continue;
             }
+            // It lived until it was heard, and no longer than it was paid for; one that came up after its lease had ended
+            // ends itself at once, which takes no longer than a drain. In between nobody knows: it is counted as billed,
+            // so that no budget is overspent unseen.
             let heard = self.heard.get(&id).copied().unwrap_or(instance.meter.through);
-            // Had it ended since it was last known to be there, the list would show its end: the list is wrong (O3).
-            if asked_at.since(heard.max(was_there(instance))) < LIST_KEEPS_ENDED {
+            let (is_billed, earliest) = (instance.meter.from.is_some(), instance.meter.through);
+            let began = instance.meter.from.unwrap_or(earliest);
+            let at = instance.paid_until().max(began + instance.drain_allowance).max(heard);
+            // An end within the time that lists keep would be shown: then it is the list that is wrong (O3).
+            if missing < LISTING_LAG || asked_at < at + LIST_KEEPS_ENDED {
                 continue;
             }
             warn!(instance = %id, "the provider does not have it any more");
-            // It lived until it was heard, and no longer than it was paid for. In between nobody knows: what was over
-            // for less would still be listed. Counted as billed, so that no budget is overspent unseen.
-            let (is_billed, earliest) = (instance.meter.from.is_some(), instance.meter.through);
-            // One that came up after its lease had ended ends itself at once, which takes no longer than a drain.
-            let began = instance.meter.from.unwrap_or(earliest);
-            let ends_by = instance.paid_until().max(began + instance.drain_allowance);
-            let latest = ends_by.min(asked_at - LIST_KEEPS_ENDED);
-            let at = latest.max(heard);
             if !is_billed {
                 self.record(Event::BillingBegan { instance: id, at: earliest }, turn);
             }
@@ -383,18 +381,6 @@ fn is_missed(instance: &Instance, asked_at: Timestamp) -> bool {
         InstanceState::Ready { since }
         | InstanceState::Draining { since, .. }
         | InstanceState::Terminating { since, .. } => asked_at >= since + LISTING_LAG,
-    }
-}
-
-/// When an instance was there for sure, by its state and its meter.
-fn was_there(instance: &Instance) -> Timestamp {
-    match instance.state {
-        InstanceState::Booting { at } => at.max(instance.meter.through),
-        InstanceState::Ready { since } => since.max(instance.meter.through),
-        InstanceState::Intended { .. }
-        | InstanceState::Draining { .. }
-        | InstanceState::Terminating { .. }
-        | InstanceState::Gone { .. } => instance.meter.through,
     }
 }
 
