@@ -135,8 +135,10 @@ impl Month {
                 costs: Costs::default(),
             },
             token_digest: None,
+            boot: None,
             idle_since: None,
             notice: None,
+            at_risk: None,
             backoff: Backoff::default(),
             offering,
         };
@@ -166,7 +168,7 @@ impl Month {
 
     fn register(&mut self, id: InstanceId, at: Timestamp) {
         self.charge(id, at);
-        self.then(Event::AgentRegistered { instance: id, at, token_digest: "d".to_owned() });
+        self.then(Event::AgentRegistered { instance: id, at, token_digest: "d".to_owned(), host: None });
     }
 
     fn start(

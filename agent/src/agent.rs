@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, mem::Discriminant, time::Duration};
 
 use bursar_model::{
-    AttemptId, Span, StopReason,
+    AttemptId, Host, StopReason,
     agent_api::{Action, LogReply, RegisterRequest, ReportedState, SyncReply, SyncRequest},
 };
 use rustix::process::{getpid, set_child_subreaper};
@@ -18,15 +18,16 @@ use crate::{
     AgentError,
     attempt::Attempt,
     deadline::{Deadline, LONGEST},
-    folder,
+    host,
     link::{Backoff, Link, LinkError},
-    processes,
-    settings::{AgentSettings, Notice},
+    notice::{self, News, Notice},
+    power, processes,
+    settings::AgentSettings,
     wall_clock,
 };
 
-/// How often the notice file is looked for. A cloud's shortest notice is 30 s.
-const NOTICE_TICK: Duration = Duration::from_millis(500);
+/// The longest sleep: a safety net under all that should wake the agent.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Between two requests at least: a daemon that never holds an answer back must not be asked without pause.
 const SYNC_SPACING: Duration = Duration::from_millis(10);
@@ -57,6 +58,9 @@ pub fn run(settings: AgentSettings) -> Result<(), AgentError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("watching SIGINT"))?;
         agent.work(&mut child_ended, &mut terminate, &mut interrupt).await;
         agent.end_everything().await;
+        if agent.settings.power_off {
+            power::off().await;
+        }
         Ok(())
     });
     // A large folder may still be on its way to be copied or removed: not worth waiting for.
@@ -69,10 +73,13 @@ enum Message {
     Prepared { attempt: AttemptId, result: Result<(), String> },
     Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
     LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
+    Looked(Box<Host>),
+    FromCloud(News),
 }
 
-/// What of a report cannot wait for the next heartbeat: which attempts there are, in which states, and the notice.
-type Urgent = (Vec<(AttemptId, Discriminant<ReportedState>)>, bool);
+/// What of a report cannot wait for the next heartbeat: which attempts there are, in which states, the notice, and
+/// whether the instance is at risk.
+type Urgent = (Vec<(AttemptId, Discriminant<ReportedState>)>, bool, bool);
 
 /// A request under way.
 struct Asking {
@@ -90,6 +97,9 @@ struct Agent {
     attempts: BTreeMap<AttemptId, Attempt>,
     lease: Deadline,
     notice: Option<(Notice, Deadline)>,
+    at_risk: Option<String>,
+    /// What the machine has: looked at before it is made known.
+    host: Option<Box<Host>>,
     registered: bool,
     /// Told to end by a signal.
     leaving: bool,
@@ -107,7 +117,7 @@ impl Agent {
     fn new(settings: AgentSettings) -> Result<Self, AgentError> {
         let now = Instant::now();
         let (sender, messages) = unbounded_channel();
-        let lease = settings.lease_until.since(wall_clock()).to_std();
+        let lease = settings.first_lease();
         Ok(Self {
             secret: settings.secret()?,
             link: Link::new(&settings.daemon_url)?,
@@ -117,6 +127,8 @@ impl Agent {
             attempts: BTreeMap::new(),
             lease: Deadline::after(now, lease),
             notice: None,
+            at_risk: None,
+            host: None,
             registered: false,
             leaving: false,
             power_off: false,
@@ -131,6 +143,7 @@ impl Agent {
 
     async fn work(&mut self, child_ended: &mut Signal, terminate: &mut Signal, interrupt: &mut Signal) {
         tracing::info!(instance = %self.settings.instance, daemon = self.settings.daemon_url, "agent started");
+        self.start_looking();
         loop {
             let now = Instant::now();
             let wake_at = self.turn(now);
@@ -154,7 +167,6 @@ impl Agent {
             // What is no attempt's shell is an adopted grandchild: reaping it is all that it needs.
             let _ = self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
         }
-        self.look_for_notice(now);
         self.land(now);
         let live = self.attempts.values().filter(|attempt| !attempt.is_over());
         let live: Vec<_> = live.map(|attempt| attempt.mark().clone()).collect();
@@ -180,15 +192,26 @@ impl Agent {
     fn wake_at(&self, now: Instant) -> Instant {
         let attempts = self.attempts.values().filter_map(|attempt| attempt.wake_at(now));
         let ask = self.asking.is_none().then_some(self.ask_not_before);
-        let soonest = attempts.chain(ask).chain([self.lease.at(), now + NOTICE_TICK]).min();
-        soonest.unwrap_or(now + NOTICE_TICK)
+        let soonest = attempts.chain(ask).chain([self.lease.at(), now + TICK]).min();
+        soonest.unwrap_or(now + TICK)
     }
 
-    fn look_for_notice(&mut self, now: Instant) {
-        if self.notice.is_some() {
-            return;
-        }
-        let Some(notice) = self.settings.notice() else { return };
+    /// Looks at the machine once, and from now on where the cloud speaks of its end; both aside, as either may hang.
+    fn start_looking(&self) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let _ = sender.send(Message::Looked(Box::new(host::look().await)));
+        });
+        let (source, sender) = (self.settings.notice.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let tell = |news| sender.send(Message::FromCloud(news)).is_ok();
+            if let Err(error) = notice::listen(source, tell).await {
+                tracing::error!(%error, "the cloud's notices cannot be heard");
+            }
+        });
+    }
+
+    fn take_notice(&mut self, notice: Notice, now: Instant) {
         let remaining = notice.gone_at.since(wall_clock());
         tracing::warn!(%remaining, "the cloud takes this instance back");
         self.notice = Some((notice, Deadline::after(now, remaining.to_std())));
@@ -245,7 +268,7 @@ impl Agent {
                 return;
             }
             asking.task.abort();
-        } else if now < self.ask_not_before {
+        } else if now < self.ask_not_before || self.host.is_none() {
             return;
         }
         self.requests += 1;
@@ -262,6 +285,7 @@ impl Agent {
                 instance: self.settings.instance,
                 secret: self.secret.clone(),
                 token: link.token().to_owned(),
+                host: self.host.clone(),
             };
             tokio::spawn(async move {
                 let result = link.register(&register).await;
@@ -274,7 +298,7 @@ impl Agent {
     fn urgent(&self, now: Instant) -> Urgent {
         let known = self.attempts.values().filter(|attempt| !attempt.forgotten);
         let states = known.map(|attempt| (attempt.id, std::mem::discriminant(&attempt.reported_state(now))));
-        (states.collect(), self.notice.is_some())
+        (states.collect(), self.notice.is_some(), self.at_risk.is_some())
     }
 
     fn report(&mut self, now: Instant) -> SyncRequest {
@@ -284,6 +308,7 @@ impl Agent {
             instance: Some(self.settings.instance),
             attempts: known.map(|attempt| attempt.report(now)).collect(),
             notice_remaining_ms: self.notice.map(remaining).map(millis),
+            at_risk: self.at_risk.clone(),
             wait_ms: millis(self.heartbeat),
             version: self.version,
         }
@@ -303,6 +328,12 @@ impl Agent {
                 if let Some(attempt) = self.attempts.get_mut(&attempt) {
                     attempt.log.sent(now, offset, result);
                 }
+            }
+            Message::Looked(host) => self.host = Some(host),
+            Message::FromCloud(News::Gone(notice)) => self.take_notice(notice, now),
+            Message::FromCloud(News::AtRisk(why)) => {
+                tracing::warn!(why, "the cloud may take this instance back");
+                self.at_risk = Some(why);
             }
             // An answer to a request that was given up counts no more: a newer one is under way.
             Message::Answered { request, sent, result } => {
@@ -333,7 +364,7 @@ impl Agent {
     fn obey(&mut self, sent: Instant, now: Instant, reply: SyncReply) {
         let SyncReply { lease_remaining_ms, heartbeat_ms, attempts: orders, power_off, version } = reply;
         if self.lease.extend(sent, Duration::from_millis(lease_remaining_ms)) {
-            self.write_lease(now);
+            self.settings.write_lease(self.lease.at().saturating_duration_since(now));
         }
         self.heartbeat = Duration::from_millis(heartbeat_ms);
         self.version = version;
@@ -376,16 +407,6 @@ impl Agent {
             let _ = sender.send(Message::Prepared { attempt: id, result });
         });
         self.attempts.insert(id, attempt);
-    }
-
-    fn write_lease(&self, now: Instant) {
-        let Some(path) = &self.settings.lease_file else { return };
-        let remaining = self.lease.at().saturating_duration_since(now);
-        let until =
-            wall_clock() + Span::from_millis(i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX));
-        if let Err(error) = folder::replace(path, &until.to_string()) {
-            tracing::warn!(path = %path.display(), %error, "the lease cannot be written down");
-        }
     }
 
     /// Kills all that is left, adopted processes without any mark among it.

@@ -21,9 +21,10 @@ use crate::{
     folder::Folder,
     log::Log,
     metrics::Metrics,
+    notice::Notice,
     prepare::Preparation,
     processes::{self, Mark, Which},
-    settings::{AgentSettings, Notice},
+    settings::AgentSettings,
     shim, wall_clock,
 };
 

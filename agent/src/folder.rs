@@ -8,7 +8,7 @@ use std::{
 
 use bursar_model::AttemptId;
 
-use crate::settings::Notice;
+use crate::notice::Notice;
 
 /// How deep a `workdir` may be. Deeper ones are loops of mounts, or no source trees.
 const DEPTH_MAX: u32 = 64;

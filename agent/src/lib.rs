@@ -14,9 +14,12 @@ mod attempt;
 mod checkpoints;
 mod deadline;
 mod folder;
+mod host;
 mod link;
 mod log;
 mod metrics;
+mod notice;
+mod power;
 mod prepare;
 pub mod processes;
 mod settings;
@@ -28,7 +31,8 @@ use bursar_model::Timestamp;
 
 pub use self::{
     agent::run,
-    settings::{AgentSettings, Notice},
+    notice::{Notice, NoticeSource},
+    settings::AgentSettings,
     shim::{EXEC_COMMAND, exec_shim, tied_to_this_thread},
 };
 

@@ -8,6 +8,13 @@ fn main() -> ExitCode {
         eprintln!("usage: bursar-agent SETTINGS.json");
         return ExitCode::from(2);
     };
+    if first == "--version" {
+        #[expect(clippy::print_stdout, reason = "what a program answers when asked for its version")]
+        {
+            println!("bursar-agent {}", env!("CARGO_PKG_VERSION"));
+        }
+        return ExitCode::SUCCESS;
+    }
     if first == bursar_agent::EXEC_COMMAND {
         return bursar_agent::exec_shim(args);
     }

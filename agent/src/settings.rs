@@ -1,12 +1,16 @@
 //! What an agent is told when its instance boots: one JSON file, so that a command line needs a single argument and a
 //! secret never stands in one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use bursar_model::{InstanceId, Timestamp};
+use bursar_model::{InstanceId, Span, Timestamp};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::AgentError;
+use crate::{AgentError, folder, notice::NoticeSource, wall_clock};
 
 /// All that an agent has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,20 +26,20 @@ pub struct AgentSettings {
     pub work_dir: PathBuf,
     /// Each experiment gets a folder for its checkpoints here. Survives the instance.
     pub checkpoint_root: PathBuf,
-    /// Comes to exist, holding a `Notice`, when the cloud takes the instance back.
-    pub notice_file: PathBuf,
+    /// Where the cloud says that it takes the instance back.
+    pub notice: NoticeSource,
     /// When the first lease ends.
     pub lease_until: Timestamp,
     /// Where to write the end of each renewed lease, for whoever ends an instance whose agent hangs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_file: Option<PathBuf>,
-}
-
-/// The content of a notice file: the cloud takes the instance back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    /// When it will be gone.
-    pub gone_at: Timestamp,
+    /// The machine's shutdown timer: holds the second since its boot at which the lease ends, and is written anew with each
+    /// renewal. It counts from the start as well, so that a machine whose clock is wrong runs no longer than it is paid for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer_file: Option<PathBuf>,
+    /// Whether the machine is the agent's to power off when it ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub power_off: bool,
 }
 
 impl AgentSettings {
@@ -53,10 +57,36 @@ impl AgentSettings {
         read_text(&self.secret_file).map(|text| text.trim().to_owned())
     }
 
-    /// The notice, once there is one. A file that is still being written is none yet.
-    pub(crate) fn notice(&self) -> Option<Notice> {
-        serde_json::from_str(&read_text(&self.notice_file).ok()?).ok()
+    /// How long the first lease lasts from now on: by the clock, or by the shutdown timer where that ends sooner.
+    pub(crate) fn first_lease(&self) -> Duration {
+        let by_clock = self.lease_until.since(wall_clock()).to_std();
+        let timer = self.timer_file.as_deref().and_then(|path| read_text(path).ok());
+        let ends_at = timer.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        ends_at.map_or(by_clock, |at| by_clock.min(at.saturating_sub(since_boot())))
     }
+
+    /// Writes down the end of a renewed lease for those who end the machine should this agent hang. Nothing is lost where
+    /// that fails: the machine then ends with the lease before.
+    pub(crate) fn write_lease(&self, remaining: Duration) {
+        let span = Span::from_millis(i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX));
+        let files = [
+            (&self.lease_file, (wall_clock() + span).to_string()),
+            (&self.timer_file, (since_boot() + remaining).as_secs().to_string()),
+        ];
+        for (path, text) in files {
+            if let Some(path) = path
+                && let Err(error) = folder::replace(path, &text)
+            {
+                tracing::warn!(path = %path.display(), %error, "the lease cannot be written down");
+            }
+        }
+    }
+}
+
+/// How long the machine has run, as `/proc/uptime` counts it: no step of its clock changes that.
+fn since_boot() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or_default())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge: these files are how an instance talks to its agent")]

@@ -519,6 +519,7 @@ fn log_decision(event: &Event) {
         Event::AttemptEnded { attempt, end, .. } => info!(%attempt, %end, "attempt ended"),
         Event::AgentRegistered { instance, .. } => info!(%instance, "ready"),
         Event::InstanceNoticed { instance, gone_at } => warn!(%instance, %gone_at, "the cloud takes it back"),
+        Event::InstanceAtRisk { instance, why } => warn!(%instance, why, "the cloud may take it back"),
         Event::InstanceGone { instance, end, .. } => info!(%instance, ?end, "gone"),
         Event::BudgetSet { key, terms, by, .. } => {
             info!(%key, limit = ?terms.as_ref().and_then(|terms| terms.limit), ?by, "budget set");

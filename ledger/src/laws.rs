@@ -106,8 +106,10 @@ impl Life {
                 costs: Costs::default(),
             },
             token_digest: Some("of its agent".to_owned()),
+            boot: None,
             idle_since: None,
             notice: None,
+            at_risk: None,
             backoff: Backoff::default(),
         };
         instance.shares = hold::with_holds(&instance, instance.shares.clone(), LEASE);

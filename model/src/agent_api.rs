@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     experiment::{AttemptEnd, StopReason},
+    host::Host,
     id::{AttemptId, ExperimentId, InstanceId},
 };
 
@@ -23,6 +24,9 @@ pub struct RegisterRequest {
     /// The token that the agent made up for itself (256 random bits in hex) and proves itself with from now on.
     /// Made by the agent, so that a lost answer and a second try end with the same token.
     pub token: String,
+    /// What the agent found on its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Box<Host>>,
 }
 
 /// The answer to both kinds of request.
@@ -51,6 +55,9 @@ pub struct SyncRequest {
     /// The cloud takes the instance back in so many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice_remaining_ms: Option<u64>,
+    /// Why the cloud may take the instance back soon, where it said so without a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_risk: Option<String>,
     /// How long the answer may be held back.
     pub wait_ms: u64,
     /// The `version` of the last answer, 0 at first.

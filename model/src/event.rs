@@ -8,6 +8,7 @@ use crate::{
     budget::{BudgetAlert, BudgetKey, BudgetTerms, Counted, SetBy},
     charge::Charge,
     experiment::{Attempt, AttemptEnd, Experiment, Outcome, StopReason, Sweep},
+    host::Host,
     id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, DrainReason, Instance, InstanceEnd, Meter, Share},
     money::Usd,
@@ -104,6 +105,9 @@ pub enum Event {
         at: Timestamp,
         /// SHA-256 of the token that it got, in hex.
         token_digest: String,
+        /// What it found there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<Box<Host>>,
     },
     /// The cloud said that it will take an instance back.
     InstanceNoticed {
@@ -111,6 +115,13 @@ pub enum Event {
         instance: InstanceId,
         /// When it will be gone.
         gone_at: Timestamp,
+    },
+    /// The cloud said that an instance is likely to be taken back, without saying when.
+    InstanceAtRisk {
+        /// Which instance.
+        instance: InstanceId,
+        /// What the cloud said.
+        why: String,
     },
     /// A call to the provider about an instance failed or was lost; it will be made again with the same token.
     CallFailed {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     budget::Account,
+    host::Boot,
     id::{ExperimentId, InstanceId},
     money::{Usd, UsdPerHour},
     name::CloudId,
@@ -49,12 +50,18 @@ pub struct Instance {
     /// SHA-256 of the agent's token, in hex, once it registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_digest: Option<String>,
+    /// How it came up, once its agent registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Arc<Boot>>,
     /// Since when nothing runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Timestamp>,
     /// When the cloud takes it back, once it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<Timestamp>,
+    /// Why the cloud may take it back soon, once it said so. A hint: nothing is decided by it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_risk: Option<String>,
     /// Calls to the provider that failed in a row, and when the next may be.
     #[serde(default)]
     pub backoff: Backoff,

@@ -9,6 +9,7 @@ pub mod charge;
 pub mod event;
 pub mod experiment;
 pub mod fleet;
+pub mod host;
 pub mod id;
 pub mod instance;
 pub mod invariant;
@@ -33,6 +34,7 @@ pub use self::{
         RunCharge, StopReason, Sweep,
     },
     fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},
+    host::{Boot, ContainerRuntime, Gpu, Host},
     id::{AttemptId, ExperimentId, IdGen, InstanceId, NotificationId, SweepId, TypedId},
     instance::{
         Backoff, CloudInstance, CloudState, DrainReason, Instance, InstanceEnd, InstanceState, Meter, Share,

@@ -157,7 +157,12 @@ impl Running {
             notice: None,
         };
         self.apply(&Event::InstanceLaunched { cloud, at: BEGAN });
-        self.apply(&Event::AgentRegistered { instance: id, at: BEGAN, token_digest: String::new() });
+        self.apply(&Event::AgentRegistered {
+            instance: id,
+            at: BEGAN,
+            token_digest: String::new(),
+            host: None,
+        });
         self.heard.insert(id, BEGAN);
     }
 

@@ -70,6 +70,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::InstanceLaunched { .. }
         | Event::AgentRegistered { .. }
         | Event::InstanceNoticed { .. }
+        | Event::InstanceAtRisk { .. }
         | Event::CallFailed { .. }
         | Event::PriceChanged { .. }
         | Event::InstanceGone { .. }

@@ -268,6 +268,7 @@ impl World {
                         instance: id,
                         at: self.now,
                         token_digest: String::new(),
+                        host: None,
                     });
                     self.heard.insert(id, self.now);
                 }

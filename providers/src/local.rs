@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bursar_agent::{AgentSettings, processes};
+use bursar_agent::{AgentSettings, NoticeSource, processes};
 use bursar_model::{
     CapacityType, Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering,
     ProviderName, Region, Scope, Span, UsdPerHour, Zone,
@@ -401,9 +401,11 @@ impl Provider for LocalProvider {
                 secret_file: folder.secret(),
                 work_dir: folder.work(),
                 checkpoint_root: self.settings.checkpoint_root.clone(),
-                notice_file: folder.notice_file(),
+                notice: NoticeSource::File { path: folder.notice_file() },
                 lease_until: request.lease_until,
                 lease_file: Some(folder.lease_file()),
+                timer_file: None,
+                power_off: false,
             };
             let making = self.settings.root.join("making");
             let (new, secret) = (folder.clone(), request.secret.clone());

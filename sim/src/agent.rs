@@ -174,6 +174,7 @@ impl Agent {
                 instance: Some(self.machine.instance),
                 attempts: self.attempts.iter().map(|(id, attempt)| attempt.report(*id, now)).collect(),
                 notice_remaining_ms: taken_at.map(|at| at.since(now).as_millis() as u64),
+                at_risk: None,
                 wait_ms: self.patience(now).as_millis() as u64,
                 version: self.version,
             };
@@ -183,6 +184,7 @@ impl Agent {
                 instance: self.machine.instance,
                 secret: self.machine.secret.clone(),
                 token: self.token.clone(),
+                host: None,
             };
             Message::Register { request, reply }
         };

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
-use bursar_agent::AgentSettings;
+use bursar_agent::{AgentSettings, NoticeSource};
 use bursar_model::{
     AttemptId, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp,
     agent_api::{
@@ -120,9 +120,11 @@ impl Daemon {
             secret_file: folder.join("secret"),
             work_dir: folder.join("work"),
             checkpoint_root: folder.join("checkpoints"),
-            notice_file: folder.join("notice.json"),
+            notice: NoticeSource::File { path: folder.join("notice.json") },
             lease_until: bursar_agent::wall_clock() + lease,
             lease_file: Some(folder.join("lease")),
+            timer_file: None,
+            power_off: false,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use bursar_daemon::views::{AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
 use bursar_model::{
-    BillingEnd, BillingRules, BillingStart, InstanceId, Rates, Span, SweepId, Terms, UsdPerHour,
+    BillingEnd, BillingRules, BillingStart, Boot, ContainerRuntime, Gpu, Host, InstanceId, Rates, Span,
+    SweepId, Terms, UsdPerHour,
 };
 
 use super::{Context, list::amount};
@@ -196,6 +197,18 @@ async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
     field("price", &prices(rates, *ceiling))?;
     field("billed", &billing(terms))?;
     field("lease", &format!("until {lease_until}"))?;
+    if let Some(boot) = &instance.boot {
+        let Boot { took, host } = boot.as_ref();
+        field("boot", &format!("took {took}"))?;
+        if let Some(host) = host {
+            field("machine", &machine(host))?;
+        }
+    }
+    if let Some(at) = instance.notice {
+        field("notice", &format!("the cloud takes it back at {at}"))?;
+    } else if let Some(why) = &instance.at_risk {
+        field("at risk", why)?;
+    }
     field("cost", &format!("{} charged, {} held", cost.rounded(), held.rounded()))?;
     line("")?;
     let rows = allocations
@@ -204,6 +217,22 @@ async fn instance(source: &Source, id: InstanceId, as_json: bool) -> Outcome {
         .collect();
     line(&render(&["payer", "category", "cost"], rows, &[2]))?;
     Ok(OK)
+}
+
+/// What the agent found, in a line.
+fn machine(host: &Host) -> String {
+    let Host { hostname, arch, kernel, cpus, memory_mib, gpus, runtimes } = host;
+    let mut text = format!("{hostname}, {arch}, Linux {kernel}, {cpus} CPUs, {memory_mib} MiB");
+    for Gpu { name, driver, .. } in gpus {
+        text += &format!(", {name}");
+        if let Some(driver) = driver {
+            text += &format!(" (driver {driver})");
+        }
+    }
+    for ContainerRuntime { name, version } in runtimes {
+        text += &format!(", {name} {version}");
+    }
+    text
 }
 
 /// What an hour costs, on every basis that finance asks for.

@@ -7,7 +7,7 @@ use bursar_ledger::{
     bill::{Month, OwnCost, OwnMonth},
 };
 use bursar_model::{
-    Asha, Attempt, AttemptState, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
+    Asha, Attempt, AttemptState, Boot, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
     ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params,
     Period, Rates, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
@@ -205,6 +205,15 @@ pub struct InstanceView {
     pub lease_until: Timestamp,
     /// When billing began.
     pub launched_at: Option<Timestamp>,
+    /// How it came up, once its agent registered.
+    #[serde(default)]
+    pub boot: Option<Arc<Boot>>,
+    /// When the cloud takes it back, once it said so.
+    #[serde(default)]
+    pub notice: Option<Timestamp>,
+    /// Why the cloud may take it back soon, once it said so.
+    #[serde(default)]
+    pub at_risk: Option<String>,
     /// Charged until then.
     pub charged_through: Timestamp,
     /// Charged so far.
@@ -437,11 +446,14 @@ pub(super) fn instance_view(instance: Instance) -> InstanceView {
         ceiling: instance.ceiling,
         lease_until: instance.lease_until,
         launched_at: instance.meter.from,
+        notice: instance.notice,
         charged_through: instance.meter.through,
         cost: instance.meter.costs.effective,
         held: instance.held(),
         payers: instance.shares.keys().copied().collect(),
         cloud_id: instance.cloud_id,
+        boot: instance.boot,
+        at_risk: instance.at_risk,
     }
 }
 

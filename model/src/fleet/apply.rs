@@ -1,6 +1,9 @@
 //! The transitions. Each event either changes the state completely or, where it is not allowed, not at all.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::{Fleet, IllegalTransition, LiveSpec, RefusedScope};
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
     charge::{Category, Charge, ChargeClass},
     event::Event,
     experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge, Sweep},
+    host::Boot,
     id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
     money::Usd,
@@ -80,8 +84,14 @@ impl Fleet {
             }
             Event::InstanceIntended { instance } => self.instance_intended(instance),
             Event::InstanceLaunched { cloud, at } => self.instance_launched(cloud, *at),
-            Event::AgentRegistered { instance, at, token_digest } => {
+            Event::AgentRegistered { instance, at, token_digest, host } => {
                 let found = self.instance_mut(*instance)?;
+                if let InstanceState::Intended { at: since } | InstanceState::Booting { at: since } =
+                    found.state
+                {
+                    let host = host.as_deref().cloned();
+                    found.boot = Some(Arc::new(Boot { took: at.since(since), host }));
+                }
                 match found.state {
                     // The agent may be quicker than the launch's answer.
                     InstanceState::Intended { .. } | InstanceState::Booting { .. } => {
@@ -98,6 +108,10 @@ impl Fleet {
             }
             Event::InstanceNoticed { instance, gone_at } => {
                 self.instance_mut(*instance)?.notice = Some(*gone_at);
+                Ok(())
+            }
+            Event::InstanceAtRisk { instance, why } => {
+                self.instance_mut(*instance)?.at_risk = Some(why.clone());
                 Ok(())
             }
             Event::CallFailed { instance, backoff } => {

@@ -120,8 +120,10 @@ impl Course {
                 costs: Costs::default(),
             },
             token_digest: None,
+            boot: None,
             idle_since: None,
             notice: None,
+            at_risk: None,
             backoff: Backoff::default(),
         };
         self.apply(Event::InstanceIntended { instance: Box::new(instance.clone()) });
@@ -218,7 +220,12 @@ fn an_experiment_has_one_live_attempt_at_most() {
     let instance = course.launch(experiment);
     let too_early = course.assign(experiment, &instance);
     assert!(course.fleet.apply(&too_early).is_err(), "the instance is not ready");
-    course.apply(Event::AgentRegistered { instance: instance.id, at: at(5), token_digest: "d".into() });
+    course.apply(Event::AgentRegistered {
+        instance: instance.id,
+        at: at(5),
+        token_digest: "d".into(),
+        host: None,
+    });
     let first = course.assign(experiment, &instance);
     course.apply(first);
     let second = course.assign(experiment, &instance);
@@ -232,7 +239,12 @@ fn what_is_over_leaves_the_live_state_once_it_was_taken_for_the_store() {
     let mut course = Course::new();
     let experiment = course.queue();
     let instance = course.launch(experiment);
-    course.apply(Event::AgentRegistered { instance: instance.id, at: at(5), token_digest: "d".into() });
+    course.apply(Event::AgentRegistered {
+        instance: instance.id,
+        at: at(5),
+        token_digest: "d".into(),
+        host: None,
+    });
     let assigned = course.assign(experiment, &instance);
     course.apply(assigned);
     let attempt = *course.fleet.attempts.keys().next().unwrap();

@@ -68,8 +68,10 @@ impl Launch<'_> {
                     costs: Costs::default(),
                 },
                 token_digest: None,
+                boot: None,
                 idle_since: None,
                 notice: None,
+                at_risk: None,
                 backoff: Backoff::default(),
             }),
         }

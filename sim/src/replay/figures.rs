@@ -236,6 +236,7 @@ impl Tally {
             | Event::BudgetAlerted { .. }
             | Event::AgentRegistered { .. }
             | Event::InstanceNoticed { .. }
+            | Event::InstanceAtRisk { .. }
             | Event::CallFailed { .. }
             | Event::LeaseExtended { .. }
             | Event::BillingBegan { .. }

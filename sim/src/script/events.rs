@@ -28,6 +28,7 @@ pub(super) fn is_bookkeeping(event: &Event) -> bool {
         | Event::InstanceIntended { .. }
         | Event::AgentRegistered { .. }
         | Event::InstanceNoticed { .. }
+        | Event::InstanceAtRisk { .. }
         | Event::CallFailed { .. }
         | Event::PriceChanged { .. }
         | Event::InstanceDraining { .. }
@@ -68,6 +69,7 @@ pub(super) fn line(event: &Event) -> String {
         Event::InstanceLaunched { cloud, .. } => format!("{} is launched", cloud.instance),
         Event::AgentRegistered { instance, .. } => format!("{instance} is ready"),
         Event::InstanceNoticed { instance, gone_at } => format!("{instance} will be taken back at {gone_at}"),
+        Event::InstanceAtRisk { instance, why } => format!("{instance} may be taken back: {why}"),
         Event::CallFailed { instance, backoff } => {
             format!("a call about {instance} fails, {} in a row", backoff.failures)
         }

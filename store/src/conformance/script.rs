@@ -160,7 +160,12 @@ impl Script {
     pub fn instance_at(&mut self, place: u8, payers: &[ExperimentId]) -> InstanceId {
         let id = self.intend(place, payers);
         self.launch(id);
-        self.then(Event::AgentRegistered { instance: id, at: self.now, token_digest: "b2".to_owned() });
+        self.then(Event::AgentRegistered {
+            instance: id,
+            at: self.now,
+            token_digest: "b2".to_owned(),
+            host: None,
+        });
         id
     }
 
@@ -435,8 +440,10 @@ impl Script {
                 costs: Costs::default(),
             },
             token_digest: None,
+            boot: None,
             idle_since: None,
             notice: None,
+            at_risk: None,
             backoff: Backoff::default(),
         };
         self.then(Event::InstanceIntended { instance: Box::new(instance) });

@@ -60,7 +60,8 @@ impl<S: Store> Reconciler<S> {
                     for event in metered.into_iter().flat_map(Metered::into_events) {
                         self.record(event, turn);
                     }
-                    self.record(Event::AgentRegistered { instance: id, at: now, token_digest }, turn);
+                    let host = request.host.clone();
+                    self.record(Event::AgentRegistered { instance: id, at: now, token_digest, host }, turn);
                 }
             }
             self.heard.insert(id, now);
@@ -105,6 +106,11 @@ impl<S: Store> Reconciler<S> {
         {
             let gone_at = now + Span::from_millis(i64::try_from(remaining).unwrap_or(i64::MAX));
             self.record(Event::InstanceNoticed { instance: id, gone_at }, turn);
+        }
+        if let Some(why) = request.at_risk
+            && self.fleet.instances.get(&id).is_some_and(|instance| instance.at_risk.is_none())
+        {
+            self.record(Event::InstanceAtRisk { instance: id, why }, turn);
         }
         for report in &request.attempts {
             self.report(id, report, now, turn);
