@@ -22,6 +22,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address and port of the API.
     pub listen: SocketAddr,
+    /// Where the agents for rented machines are; beside the program where it does not say.
+    pub agent_binaries: Option<PathBuf>,
     /// What the whole installation may spend.
     pub budget: Option<Arc<BudgetTerms>>,
     /// The projects that experiments may name. `default` is always among them.

@@ -25,6 +25,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         installation,
         data_dir,
         listen,
+        agent_binaries,
         budget,
         projects,
         users,
@@ -38,6 +39,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note(&mut needs_restart, "installation", installation != running.installation);
     note(&mut needs_restart, "data_dir", data_dir != running.data_dir);
     note(&mut needs_restart, "listen", listen != running.listen);
+    note(&mut needs_restart, "agent_binaries", agent_binaries != running.agent_binaries);
     note(&mut changed, "budget", budget != running.budget);
     note_entries(&mut changed, "projects", &running.projects, &projects);
     note_entries(&mut changed, "users", &running.users, &users);
@@ -46,11 +48,12 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note_policy(&mut changed, &running.policy, &policy);
     let providers = take_over_providers(&mut changed, &mut needs_restart, &running.providers, providers);
 
-    let Config { installation, data_dir, listen, .. } = running.clone();
+    let Config { installation, data_dir, listen, agent_binaries, .. } = running.clone();
     let config = Config {
         installation,
         data_dir,
         listen,
+        agent_binaries,
         budget,
         projects,
         users,

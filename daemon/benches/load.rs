@@ -176,6 +176,7 @@ impl Daemon {
                 clock: clock.clone(),
                 seed: 1,
                 surroundings: Surroundings {
+                    agents: Arc::default(),
                     installation: "bench".to_owned(),
                     daemon_url: "http://127.0.0.1:1".to_owned(),
                     key: InstallationKey::from_bytes([7; 32]),
@@ -196,7 +197,8 @@ impl Daemon {
             tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
             let started_with = ConfigFile { file: None, config };
             let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
-            let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock };
+            let agents = Arc::default();
+            let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock, agents };
             tokio::spawn(axum::serve(listener, router(api)).into_future());
             let (_never, stop) = tokio::sync::watch::channel(false);
             tokio::spawn(async move {

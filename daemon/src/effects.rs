@@ -12,6 +12,7 @@ use bursar_providers::{LaunchRequest, Provider};
 use tokio::time::Instant;
 
 use crate::{
+    agent_binaries::AgentBinaries,
     clock::elapsed,
     inbox::{Inbox, Message},
     rules::Rules,
@@ -39,6 +40,8 @@ pub struct Surroundings {
     pub installation: String,
     /// Where agents find the daemon.
     pub daemon_url: String,
+    /// The agents that it serves.
+    pub agents: Arc<AgentBinaries>,
     /// Makes the instances' secrets.
     pub key: InstallationKey,
 }
@@ -275,9 +278,23 @@ impl Effects {
             offering: instance.offering.clone(),
             disk_gib: instance.disk_gib,
             lease_until: instance.lease_until,
+            lease: first_lease(instance),
+            agents: self.surroundings.agents.digests(),
             daemon_url: self.surroundings.daemon_url.clone(),
             secret: self.surroundings.key.instance_secret(instance.id),
         }
+    }
+}
+
+/// How long the lease is that an instance is launched with. It is asked for while it is intended and never later.
+fn first_lease(instance: &Instance) -> Span {
+    match instance.state {
+        InstanceState::Intended { at } => instance.lease_until.since(at),
+        InstanceState::Booting { .. }
+        | InstanceState::Ready { .. }
+        | InstanceState::Draining { .. }
+        | InstanceState::Terminating { .. }
+        | InstanceState::Gone { .. } => Span::ZERO,
     }
 }
 

@@ -35,8 +35,8 @@ pub use self::{
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{
-    configuration::Configuration, inbox::Inbox, logs::Logs, notify::HttpCourier, reconciler::Snapshot,
-    views::Views,
+    agent_binaries::AgentBinaries, configuration::Configuration, inbox::Inbox, logs::Logs,
+    notify::HttpCourier, reconciler::Snapshot, views::Views,
 };
 
 /// The largest request: a batch of a few thousand specs. One spec is at most 1 MiB, checked where it is read.
@@ -59,6 +59,8 @@ pub struct Api {
     pub courier: Arc<HttpCourier>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// The agents that rented machines fetch.
+    pub agents: Arc<AgentBinaries>,
 }
 
 impl Api {
@@ -99,6 +101,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/config/reload", post(config::reload))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))
+        .route("/v1/agent/binary/{arch}", get(agents::binary))
         .route("/v1/agent/register", post(agents::register))
         .route("/v1/agent/sync", post(agents::sync))
         .route("/v1/agent/logs/{attempt}", post(logs::deliver))

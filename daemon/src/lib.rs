@@ -1,5 +1,6 @@
 //! The service: the reconciler, effects, intake, and the HTTP API.
 
+pub mod agent_binaries;
 pub mod clock;
 pub mod configuration;
 pub mod effects;

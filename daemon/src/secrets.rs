@@ -65,10 +65,10 @@ impl std::fmt::Debug for InstallationKey {
     }
 }
 
-/// SHA-256 in hex: what is kept of a token.
+/// SHA-256 in hex: what is kept of a token, and what a program is known by.
 #[must_use]
-pub fn digest(secret: &str) -> String {
-    hex(&Sha256::digest(secret.as_bytes()))
+pub fn digest(secret: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(secret.as_ref()))
 }
 
 /// Whether two secrets are the same, in a time that does not depend on where they differ.

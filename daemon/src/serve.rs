@@ -16,6 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    agent_binaries::{AgentBinaries, AgentBinariesError},
     clock::SystemClock,
     configuration::Configuration,
     effects::Surroundings,
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// No client for webhooks.
     #[error("the system has no certificates to verify webhooks by: install `ca-certificates`")]
     NoCertificates(#[source] reqwest::Error),
+    /// The agents for rented machines cannot be read.
+    #[error(transparent)]
+    AgentBinaries(#[from] AgentBinariesError),
     /// No seed for ids.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -79,6 +83,25 @@ pub async fn serve(
     reload: Arc<Notify>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
+    let config = &started_with.config;
+    let agents = AgentBinaries::read(&agent_folder(config, programs))?;
+    let providers = providers(config, programs, &(Arc::new(SystemClock) as Arc<dyn Clock>));
+    serve_with(started_with, providers, agents, stop, reload, ready).await
+}
+
+/// The same with providers that no configuration knows: how tests bring clouds of their own.
+///
+/// # Errors
+/// When it cannot start. Nothing is left behind then.
+pub async fn serve_with(
+    started_with: ConfigFile,
+    providers: Vec<Arc<dyn Provider>>,
+    agents: AgentBinaries,
+    stop: watch::Receiver<bool>,
+    reload: Arc<Notify>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let agents = Arc::new(agents);
     let config = &started_with.config;
     let data_dir = config.data_dir.clone();
     let unusable = |path: PathBuf| move |source| ServeError::DataDir { path, source };
@@ -102,12 +125,13 @@ pub async fn serve(
     let (sender, messages) = inbox();
     let parts = Parts {
         store,
-        providers: providers(config, programs, &clock),
+        providers,
         clock,
         seed: random_seed()?,
         surroundings: Surroundings {
             installation: config.installation.clone(),
             daemon_url: daemon_url(address),
+            agents: agents.clone(),
             key,
         },
         rules: Rules::of(config),
@@ -122,7 +146,7 @@ pub async fn serve(
 
     let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
     tokio::spawn(reload_when_told(configuration.clone(), reload, stop.clone()));
-    let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock };
+    let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock, agents };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
         // An error means that nobody can say stop any more: that is a stop as well.
@@ -171,6 +195,13 @@ async fn reload_when_told(
             }
         }
     }
+}
+
+/// Where the agents for rented machines are: where the configuration says, else beside the program that runs.
+#[must_use]
+pub fn agent_folder(config: &Config, programs: &Programs) -> PathBuf {
+    let beside = || programs.agent.path.with_file_name("");
+    config.agent_binaries.clone().unwrap_or_else(beside)
 }
 
 /// Where the store of a configuration is.

@@ -5,7 +5,7 @@ pub mod faulty;
 pub mod local;
 pub mod memory;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, Scope, Span, Timestamp};
 
@@ -57,6 +57,11 @@ pub struct LaunchRequest {
     pub disk_gib: u32,
     /// When the first lease ends: the instance ends itself by then if it hears nothing.
     pub lease_until: Timestamp,
+    /// How long it is: what a machine may run at most whose clock is wrong.
+    pub lease: Span,
+    /// The SHA-256, in hex, of the agent for each kind of machine, as `uname -m` names it. The daemon serves the agent below
+    /// `/v1/agent/binary/`.
+    pub agents: BTreeMap<String, String>,
     /// Where its agent finds the daemon, such as `http://127.0.0.1:7733`.
     pub daemon_url: String,
     /// The one-time secret that its agent registers with.

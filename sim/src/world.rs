@@ -270,6 +270,7 @@ impl World {
             clock: Arc::new(MachineClock { true_time: self.clock, ground: self.ground.clone() }),
             seed: Chance::new(self.seed).child(life.number()).below(u64::MAX),
             surroundings: Surroundings {
+                agents: Arc::default(),
                 installation: INSTALLATION.to_owned(),
                 daemon_url: "http://daemon".to_owned(),
                 key: InstallationKey::from_bytes([7; 32]),

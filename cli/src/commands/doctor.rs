@@ -2,14 +2,21 @@
 
 use std::path::Path;
 
-use bursar_config::{ConfigFile, read_config};
-use bursar_daemon::{clock::SystemClock, http::Health, serve::store_path, views::failing_webhooks};
+use bursar_config::{Config, ConfigFile, ProviderKind, read_config};
+use bursar_daemon::{
+    agent_binaries::AgentBinaries,
+    clock::SystemClock,
+    http::Health,
+    serve::{agent_folder, store_path},
+    views::failing_webhooks,
+};
 use bursar_model::{Budget, BudgetKey, Clock, Usd};
 use bursar_store::{Integrity, Reader};
 
 use crate::{
     args::Global,
     client::Client,
+    commands::programs,
     exit::{FAILED, Failure, OK, Outcome},
     output::{json, line},
 };
@@ -48,6 +55,7 @@ pub(super) async fn run(global: &Global) -> Outcome {
             let mut findings = vec![Finding::well("configuration", named)];
             let url = global.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
             findings.extend(of_daemon(&url).await?);
+            findings.push(of_agents(&config)?);
             let path = store_path(&config);
             if global.url.is_none() && path.is_file() {
                 findings.extend(of_store(&path));
@@ -106,6 +114,29 @@ async fn of_daemon(url: &str) -> Result<Vec<Finding>, Failure> {
             "B1 can come of a machine that hung where nothing could end it; all else is a fault of bursar: report it with the daemon's log and the events of that time (`bursar events`)",
         ),
     ])
+}
+
+/// The agents that rented machines fetch: a machine that finds none powers itself off, and was paid for in vain.
+fn of_agents(config: &Config) -> Result<Finding, Failure> {
+    let fix = "run deploy/agent/build, name its folder as `agent_binaries`, and restart the daemon";
+    let folder = agent_folder(config, &programs()?);
+    let digests = match AgentBinaries::read(&folder) {
+        Ok(agents) => agents.digests(),
+        Err(error) => return Ok(Finding::of("agents", false, error.to_string(), fix)),
+    };
+    let needed = config.providers.values().any(|provider| match provider.kind {
+        ProviderKind::Local(_) => false,
+    });
+    let named = config.agent_binaries.is_some();
+    let detail = match (digests.is_empty(), needed || named) {
+        (false, _) => {
+            let kinds: Vec<&str> = digests.keys().map(String::as_str).collect();
+            format!("{} in {}", kinds.join(", "), folder.display())
+        }
+        (true, true) => format!("none in {}", folder.display()),
+        (true, false) => "none, and local instances need none".to_owned(),
+    };
+    Ok(Finding::of("agents", !digests.is_empty() || !(needed || named), detail, fix))
 }
 
 /// What the daemon found broken in itself.

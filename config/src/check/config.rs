@@ -71,6 +71,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         installation,
         data_dir,
         listen,
+        agent_binaries,
         budget,
         projects,
         users,
@@ -86,6 +87,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         installation,
         data_dir: check_data_dir(report, data_dir.as_deref(), around),
         listen: check_listen(report, listen.as_deref()),
+        agent_binaries: agent_binaries.map(|written| path(&written, around)),
         budget: budget.and_then(|budget| check_budget(report, "budget", budget)),
         projects: check_projects(report, projects),
         users: check_users(report, users),
@@ -96,15 +98,22 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
     }
 }
 
+/// What a path means that somebody wrote.
+fn path(written: &str, around: Surroundings<'_>) -> PathBuf {
+    let below_home = written.strip_prefix("~/").and_then(|rest| below_home(rest, around));
+    below_home.unwrap_or_else(|| around.folder.map_or_else(|| written.into(), |folder| folder.join(written)))
+}
+
+fn below_home(rest: &str, around: Surroundings<'_>) -> Option<PathBuf> {
+    around.env.get("HOME").map(|home| Path::new(home).join(rest))
+}
+
 fn check_data_dir(report: &mut Report, written: Option<&str>, around: Surroundings<'_>) -> PathBuf {
-    let home = |rest: &str| around.env.get("HOME").map(|home| Path::new(home).join(rest));
     if let Some(written) = written {
-        let below_home = written.strip_prefix("~/").and_then(home);
-        return below_home
-            .unwrap_or_else(|| around.folder.map_or_else(|| written.into(), |folder| folder.join(written)));
+        return path(written, around);
     }
     let state = around.env.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let Some(state) = state.or_else(|| home(".local/state")) else {
+    let Some(state) = state.or_else(|| below_home(".local/state", around)) else {
         let problem = Problem::new("data_dir", "is missing, and neither XDG_STATE_HOME nor HOME says where");
         report.error(problem.hint("name a folder, such as `data_dir: /var/lib/bursar`"));
         return PathBuf::new();

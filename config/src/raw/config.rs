@@ -24,6 +24,11 @@ pub struct RawConfig {
     /// The address and port of the API. Default `127.0.0.1:7733`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// Where the agents are that rented machines fetch at their boot: `bursar-agent-x86_64` and `bursar-agent-aarch64`, as
+    /// `deploy/agent/build` makes them. A relative path counts from the folder of this file. Default the folder of the
+    /// `bursar` program. `local` instances need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_binaries: Option<String>,
     /// What the whole installation may spend: a number is the limit in USD, a map says more. Default no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<LimitOr<RawBudget>>,

@@ -173,6 +173,7 @@ fn full_config() -> RawConfig {
         installation: text(),
         data_dir: text(),
         listen: text(),
+        agent_binaries: text(),
         budget: Some(LimitOr(budget.clone())),
         projects: map(Some(RawProject { budget: Some(LimitOr(budget.clone())) })),
         users: map(Some(RawUser { budget: Some(LimitOr(budget)) })),

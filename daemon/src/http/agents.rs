@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use bursar_model::{
     AttemptId, SecretRef,
@@ -14,9 +15,28 @@ use bursar_model::{
 
 use super::{Api, ApiError};
 use crate::{
+    agent_binaries::AgentBinary,
     inbox::{AgentAnswer, Message},
     secrets,
 };
+
+/// The agent for a kind of machine: no secret, so that a machine which has proved nothing yet can fetch it.
+pub(super) async fn binary(
+    State(api): State<Api>,
+    Path(arch): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Some(AgentBinary { bytes, sha256 }) = api.agents.of(&arch) else {
+        let detail = format!("there is no agent for `{arch}`: build one with deploy/agent/build");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "no-agent", detail));
+    };
+    let etag = format!("\"{sha256}\"");
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::ETAG, etag)];
+    Ok((headers, bytes.clone()).into_response())
+}
 
 pub(super) async fn register(
     State(api): State<Api>,

@@ -70,6 +70,8 @@ pub(crate) fn request(offering: Offering) -> LaunchRequest {
         offering,
         disk_gib: 10,
         lease_until: bursar_agent::wall_clock() + Span::from_secs(600),
+        lease: Span::from_secs(600),
+        agents: Default::default(),
         // Nobody listens there: the agent tries until its lease ends.
         daemon_url: "http://127.0.0.1:9".to_owned(),
         secret: "one-time".to_owned(),

@@ -44,6 +44,8 @@ impl SimHarness {
             offering,
             disk_gib: 10,
             lease_until: now + Span::from_secs(600),
+            lease: Span::from_secs(600),
+            agents: Default::default(),
             daemon_url: "http://daemon".to_owned(),
             secret: "secret".to_owned(),
         }
