@@ -1,5 +1,6 @@
 //! Providers: where instances come from. The trait is the contract; each sentence of it is a test in `conformance`.
 
+pub mod bootstrap;
 pub mod conformance;
 pub mod faulty;
 pub mod local;

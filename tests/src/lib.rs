@@ -10,6 +10,7 @@
 )]
 
 pub mod installation;
+pub mod metadata;
 pub mod money;
 pub mod processes;
 pub mod program;
@@ -18,6 +19,7 @@ pub mod webhook;
 
 pub use self::{
     installation::Installation,
+    metadata::MetadataServer,
     money::nanos,
     program::Said,
     wait::{PATIENCE, until},

@@ -52,7 +52,16 @@ impl Said {
 #[must_use]
 pub fn path() -> &'static Path {
     static PATH: LazyLock<PathBuf> =
-        LazyLock::new(|| env::var_os("BURSAR_BIN").map_or_else(build, PathBuf::from));
+        LazyLock::new(|| env::var_os("BURSAR_BIN").map_or_else(|| build("bursar", "bursar"), PathBuf::from));
+    &PATH
+}
+
+/// The agent as a program of its own: the one that `BURSAR_AGENT_BIN` names, or that Cargo builds now.
+#[must_use]
+pub fn agent() -> &'static Path {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        env::var_os("BURSAR_AGENT_BIN").map_or_else(|| build("bursar-agent", "bursar-agent"), PathBuf::from)
+    });
     &PATH
 }
 
@@ -68,10 +77,10 @@ pub fn command(home: &Path) -> Command {
 }
 
 /// Cargo does not tell tests of one package where the program of another is, but does say so while it builds it.
-fn build() -> PathBuf {
+fn build(package: &str, name: &str) -> PathBuf {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--package", "bursar", "--manifest-path", manifest]);
+    cargo.args(["build", "--locked", "--package", package, "--manifest-path", manifest]);
     cargo.arg("--message-format=json");
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
@@ -79,7 +88,7 @@ fn build() -> PathBuf {
     let said = Said::of(cargo.output().unwrap()).with_code(0);
     let executable = said.stdout.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "bursar").then(|| message["executable"].as_str().map(PathBuf::from))?
+        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executable.expect("Cargo names what it built")
 }

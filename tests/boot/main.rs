@@ -1,0 +1,196 @@
+//! Machines that boot by the user data that clouds are given: real shells, the real agent, a real power-off.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail by panicking, and the world of real files and clocks is what they test in"
+)]
+
+mod cloud;
+mod machine;
+mod notices;
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use bursar_agent::NoticeSource;
+use bursar_model::{
+    CapacityType, InstanceId, InstanceType, Offering, ProviderName, Region, Span, TypeName, TypedId,
+    UsdPerHour, Zone,
+};
+use bursar_providers::{
+    LaunchRequest,
+    bootstrap::{USER_DATA_MAX, user_data},
+};
+use bursar_tests::{PATIENCE, program, until};
+
+use crate::{
+    cloud::{Daemon, SandboxCloud},
+    machine::{Machine, System},
+};
+
+/// Long enough for all that a test does.
+const LONG: &str = "{lease: 60s, drain_allowance: 30s, heartbeat: 500ms, observe_interval: 300ms}";
+
+/// So short that a test can wait for its end.
+const SHORT: &str =
+    "{lease: 6s, drain_allowance: 30s, heartbeat: 500ms, observe_interval: 300ms, idle_duration: 1h}";
+
+/// Where no metadata service answers.
+fn silent() -> NoticeSource {
+    NoticeSource::Aws { endpoint: "http://127.0.0.1:9".to_owned() }
+}
+
+/// A launch whose daemon is not there.
+fn request(lease: Span) -> LaunchRequest {
+    let price = Some(UsdPerHour::from_nanos(100_000_000));
+    let instance_type = InstanceType {
+        name: TypeName::new("sandbox"),
+        accelerators: None,
+        cpus_milli: 2000,
+        memory_mib: 4096,
+        disk_gib: 100,
+    };
+    LaunchRequest {
+        installation: "ours".to_owned(),
+        instance: InstanceId::from_u64(1),
+        offering: Offering {
+            provider: ProviderName::new("local"),
+            region: Region::new("here"),
+            zone: Zone::new("here-a"),
+            instance_type: instance_type.into(),
+            capacity_type: CapacityType::OnDemand,
+            price,
+            list_price: None,
+            on_demand_price: price,
+            price_since: None,
+            terms: Default::default(),
+        },
+        disk_gib: 10,
+        lease_until: bursar_agent::wall_clock() + lease,
+        lease,
+        agents: BTreeMap::from([
+            ("x86_64".to_owned(), "0".repeat(64)),
+            ("aarch64".to_owned(), "1".repeat(64)),
+        ]),
+        daemon_url: "http://127.0.0.1:9".to_owned(),
+        secret: "it's one-time".to_owned(),
+    }
+}
+
+#[test]
+fn cloud_init_takes_the_user_data_and_there_is_room_in_it() {
+    let text = user_data(&request(Span::from_secs(600)), silent());
+    assert!(text.len() < USER_DATA_MAX / 2, "{} bytes", text.len());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("user-data");
+    fs::write(&file, text).unwrap();
+    let mut check = std::process::Command::new("cloud-init");
+    let checked = check.args(["schema", "--config-file"]).arg(&file).output().unwrap();
+    let said = bursar_tests::Said::of(checked).with_code(0);
+    assert!(said.stdout.contains("Valid cloud-config"), "{said:?}");
+}
+
+#[test]
+fn a_machine_boots_runs_an_experiment_and_powers_itself_off_when_its_daemon_is_gone() {
+    for system in [System::Bare, System::Systemd] {
+        let cloud = SandboxCloud::new(system, silent());
+        let mut daemon = Daemon::start(&cloud, SHORT, program::agent());
+        daemon.submit("echo $((6 * 7)) from $(cat /proc/1/comm)");
+        until("the experiment has succeeded", PATIENCE, || {
+            let states = daemon.rows("ls");
+            (states.first()?["state"] == "succeeded").then_some(())
+        });
+        let said = daemon.said(&["logs", "boots"]).with_code(0);
+        assert_eq!(said.stdout, "42 from bwrap\n");
+        let instances = daemon.rows("instances");
+        let boot = &instances[0]["boot"];
+        assert_eq!(boot["host"]["arch"], std::env::consts::ARCH, "{instances:?}");
+        assert!(boot["took"].is_string(), "{boot}");
+        let calls = cloud.first(|record| Some(record.machine.calls())).unwrap();
+        let started: Vec<&String> = calls.iter().filter(|call| call.starts_with("systemd-run")).collect();
+        assert!(started[0].ends_with("sh watch-lease") && started[1].ends_with("sh run-agent"), "{calls:?}");
+        assert_eq!(calls.len(), 2, "{calls:?}");
+        daemon.stop();
+        // The lease, what the system may take to end in good order, and a slow machine.
+        cloud.first(|record| Some(record.machine.off(Duration::from_secs(6 + 5) + PATIENCE)));
+        let calls = cloud.first(|record| Some(record.machine.calls())).unwrap();
+        assert_eq!(calls[2], "systemctl --no-block poweroff", "{calls:?}");
+    }
+}
+
+#[test]
+fn the_timer_ends_a_machine_whose_daemon_never_answers() {
+    for system in [System::Bare, System::Systemd] {
+        let lease = Span::from_secs(3);
+        let mut machine = Machine::boot(&user_data(&request(lease), silent()), system);
+        until("the system is told to power off", PATIENCE, || {
+            machine.calls().iter().any(|call| call.starts_with("systemctl")).then_some(())
+        });
+        let calls = machine.calls();
+        assert!(calls[0].ends_with("sh watch-lease"), "armed first: {calls:?}");
+        assert!(!machine.disk().join("agent").exists());
+        if matches!(system, System::Systemd) {
+            machine.off(PATIENCE);
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_behind_makes_no_lease_longer() {
+    let lease = Span::from_secs(2);
+    let far =
+        LaunchRequest { lease_until: bursar_agent::wall_clock() + Span::from_hours(1000), ..request(lease) };
+    Machine::boot(&user_data(&far, silent()), System::Systemd).off(PATIENCE);
+}
+
+#[test]
+fn a_machine_that_boots_a_second_time_ends_at_once() {
+    let text = user_data(&request(Span::from_secs(600)), silent());
+    let rebooted =
+        text.replacen("umask 077", "mkdir -p /var/lib/bursar; : >/var/lib/bursar/booted; umask 077", 1);
+    assert_ne!(text, rebooted);
+    let mut machine = Machine::boot(&rebooted, System::Systemd);
+    machine.off(PATIENCE);
+    assert!(machine.calls().iter().all(|call| !call.ends_with("run-agent")), "{:?}", machine.calls());
+}
+
+#[test]
+fn another_program_than_the_one_that_was_promised_is_never_run() {
+    let cloud = SandboxCloud::new(System::Systemd, silent());
+    let daemon = Daemon::start(&cloud, LONG, program::agent());
+    let other = LaunchRequest { daemon_url: daemon.url(), ..request(Span::from_secs(5)) };
+    let mut machine = Machine::boot(&user_data(&other, silent()), System::Systemd);
+    until("it was fetched", PATIENCE, || machine.disk().join("agent.new").exists().then_some(()));
+    machine.off(PATIENCE);
+    assert!(!machine.disk().join("agent").exists());
+    assert!(machine.story().contains("no agent yet"), "{}", machine.story());
+}
+
+#[test]
+fn the_secret_is_in_no_list_of_processes_and_in_no_file_that_others_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let cloud = SandboxCloud::new(System::Bare, silent());
+    let daemon = Daemon::start(&cloud, LONG, program::agent());
+    daemon.submit("sleep 600");
+    let secret = until("it boots", PATIENCE, || cloud.first(|record| Some(record.secret.clone())));
+    let mut seen = 0;
+    until("the agent has registered", PATIENCE, || {
+        for process in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            seen += usize::from(line.contains("boot.sh") || line.contains("run-agent"));
+            assert!(!line.contains(&secret), "{line}");
+        }
+        (daemon.rows("instances").first()?["state"] == "ready").then_some(())
+    });
+    assert!(seen > 0, "the processes of the machine are not to be seen from here");
+    let disk = cloud.first(|record| Some(record.machine.disk())).unwrap();
+    assert_eq!(fs::metadata(&disk).unwrap().permissions().mode() & 0o777, 0o700);
+    for name in ["secret", "settings.json"] {
+        assert_eq!(fs::metadata(disk.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let calls = cloud.first(|record| Some(record.machine.calls().concat())).unwrap();
+    assert!(!calls.contains(&secret));
+    let user_data = cloud.first(|record| Some(record.user_data.clone())).unwrap();
+    assert_eq!(user_data.matches(&secret).count(), 1);
+}
