@@ -93,3 +93,34 @@ fn since_boot() -> Duration {
 fn read_text(path: &Path) -> Result<String, AgentError> {
     std::fs::read_to_string(path).map_err(|source| AgentError::Read { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test writes a real timer")]
+    fn the_first_lease_ends_by_the_clock_or_by_the_timer_whichever_is_sooner() {
+        let folder = tempfile::tempdir().unwrap();
+        let timer = folder.path().join("timer");
+        let settings = |lease: i64| AgentSettings {
+            daemon_url: String::new(),
+            instance: "ins_0000000000001".parse().unwrap(),
+            secret_file: PathBuf::new(),
+            work_dir: PathBuf::new(),
+            checkpoint_root: PathBuf::new(),
+            notice: NoticeSource::File { path: PathBuf::new() },
+            lease_until: wall_clock() + Span::from_secs(lease),
+            lease_file: None,
+            timer_file: Some(timer.clone()),
+            power_off: false,
+        };
+        let secs = |lease| settings(lease).first_lease().as_secs_f64().round();
+        assert_eq!(secs(1000), 1000.0, "there is no timer");
+        settings(0).write_lease(Duration::from_secs(50));
+        assert!((48.0..=50.0).contains(&secs(1000)));
+        assert_eq!(secs(20), 20.0);
+        std::fs::write(&timer, "0").unwrap();
+        assert_eq!(secs(20), 0.0);
+    }
+}

@@ -2,6 +2,7 @@
 use std::{fs, time::Duration};
 
 use crate::support::{COMMON, LocalCloud, offering, processes_of, request, runs};
+use bursar_agent::processes::Process;
 use bursar_model::{CapacityType, CloudInstance, CloudState, InstanceId, Span};
 use bursar_providers::{
     ErrorKind, LIST_KEEPS_ENDED, Provider,
@@ -103,7 +104,7 @@ async fn an_agent_that_hangs_is_ended_soon_after_its_lease() {
     let mut request = request(offering(COMMON, CapacityType::OnDemand));
     request.lease_until = bursar_agent::wall_clock() + Span::from_secs(1);
     provider.launch(&request).await.unwrap();
-    let agent = wait_for("the agent runs", async || processes_of(request.instance).pop()).await;
+    let agent = wait_for("the agent runs", async || agent_of(request.instance)).await;
     agent.signal(Signal::STOP);
     gone(&provider, request.instance).await;
     assert!(!runs(request.instance));
@@ -129,10 +130,15 @@ async fn an_instance_ends_when_its_agent_is_killed() {
     let provider = cloud.provider("ours");
     let request = request(offering(COMMON, CapacityType::OnDemand));
     provider.launch(&request).await.unwrap();
-    let agent = wait_for("the agent runs", async || processes_of(request.instance).pop()).await;
+    let agent = wait_for("the agent runs", async || agent_of(request.instance)).await;
     agent.signal(Signal::KILL);
     let ended = gone(&provider, request.instance).await;
     assert!(matches!(ended.state, CloudState::Gone { interrupted: false, .. }));
+}
+
+/// The first of an instance's processes: what its agent asks at its start, such as `docker --version`, comes after it.
+fn agent_of(instance: InstanceId) -> Option<Process> {
+    processes_of(instance).into_iter().next()
 }
 
 /// An agent that leaves a process without session and environment, writes its number down and works on.
