@@ -10,7 +10,7 @@ mod cloud;
 mod machine;
 mod notices;
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use bursar_agent::NoticeSource;
 use bursar_model::{
@@ -21,7 +21,8 @@ use bursar_providers::{
     LaunchRequest,
     bootstrap::{USER_DATA_MAX, user_data},
 };
-use bursar_tests::{PATIENCE, program, until};
+use bursar_tests::{PATIENCE, Said, processes, program, until};
+use rustix::process::Signal;
 
 use crate::{
     cloud::{Daemon, SandboxCloud},
@@ -77,6 +78,14 @@ fn request(lease: Span) -> LaunchRequest {
     }
 }
 
+/// The agent of this instance, as this machine numbers it.
+fn agent_of(id: &str) -> i32 {
+    let agents = processes::marked(&["./agent\nsettings.json".to_owned()]);
+    let settings = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/root/var/lib/bursar/settings.json"));
+    let its = |pid: &i32| settings(pid).is_ok_and(|settings| settings.contains(id));
+    agents.into_keys().find(its).expect("its agent runs")
+}
+
 #[test]
 fn cloud_init_takes_the_user_data_and_there_is_room_in_it() {
     let text = user_data(&request(Span::from_secs(600)), silent());
@@ -84,9 +93,9 @@ fn cloud_init_takes_the_user_data_and_there_is_room_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("user-data");
     fs::write(&file, text).unwrap();
-    let mut check = std::process::Command::new("cloud-init");
+    let mut check = Command::new("cloud-init");
     let checked = check.args(["schema", "--config-file"]).arg(&file).output().unwrap();
-    let said = bursar_tests::Said::of(checked).with_code(0);
+    let said = Said::of(checked).with_code(0);
     assert!(said.stdout.contains("Valid cloud-config"), "{said:?}");
 }
 
@@ -133,6 +142,49 @@ fn the_timer_ends_a_machine_whose_daemon_never_answers() {
             machine.off(PATIENCE);
         }
     }
+}
+
+#[test]
+fn a_machine_whose_agent_hangs_ends_with_the_lease_that_it_renewed_last() {
+    let cloud = SandboxCloud::new(System::Systemd, silent());
+    let daemon = Daemon::start(&cloud, SHORT, program::agent());
+    daemon.submit("sleep 600");
+    let timer = || cloud.first(|record| fs::read_to_string(record.machine.disk().join("timer")).ok());
+    let armed = until("the timer is armed", PATIENCE, timer);
+    let moved = |timer: String| {
+        (timer.trim().parse::<u64>().ok()? > armed.trim().parse::<u64>().ok()? + 6).then_some(())
+    };
+    // Longer than a lease and what comes on top: without the renewals the machine would be off.
+    until("the timer was moved on", PATIENCE, || timer().and_then(moved));
+    assert_eq!(cloud.first(|record| Some(record.machine.is_on())), Some(true));
+    let id = daemon.rows("instances")[0]["id"].as_str().unwrap().to_owned();
+    processes::signal(agent_of(&id), Signal::STOP);
+    cloud.first(|record| Some(record.machine.off(PATIENCE)));
+    let calls = cloud.first(|record| Some(record.machine.calls())).unwrap();
+    assert!(calls.last().unwrap().starts_with("systemctl"), "{calls:?}");
+}
+
+#[test]
+fn agents_are_served_under_the_digest_that_the_user_data_names() {
+    let cloud = SandboxCloud::new(System::Bare, silent());
+    let daemon = Daemon::start(&cloud, LONG, program::agent());
+    let file = daemon.folder.path().join("fetched");
+    let curl = |arch: &str, args: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--dump-header", "-", "--output"]).arg(&file).args(args);
+        Said::of(curl.arg(format!("{}/v1/agent/binary/{arch}", daemon.url())).output().unwrap()).stdout
+    };
+    let headers = curl(std::env::consts::ARCH, &[]);
+    let digest = Said::of(Command::new("sha256sum").arg(&file).output().unwrap()).with_code(0).stdout;
+    let etag = format!("\"{}\"", digest.split_whitespace().next().unwrap());
+    assert!(headers.contains(&format!("etag: {etag}\r\n")), "{headers}");
+    assert!(
+        headers.contains(&format!("content-length: {}\r\n", file.metadata().unwrap().len())),
+        "{headers}"
+    );
+    let again = curl(std::env::consts::ARCH, &["--header", &format!("If-None-Match: {etag}")]);
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    assert!(curl("riscv64", &[]).starts_with("HTTP/1.1 404"));
 }
 
 #[test]

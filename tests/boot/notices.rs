@@ -33,6 +33,11 @@ fn running(notice: NoticeSource) -> (SandboxCloud, Daemon) {
     (cloud, daemon)
 }
 
+/// When an instance will be gone, where one was given notice: soon there is another in its place.
+fn noticed(daemon: &Daemon) -> Option<String> {
+    daemon.rows("instances").iter().find_map(|instance| instance["notice"].as_str().map(str::to_owned))
+}
+
 #[test]
 fn clients_of_others_find_in_the_fake_what_they_know_of_both_clouds() {
     let check = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/metadata/check");
@@ -63,9 +68,7 @@ fn a_notice_of_ec2_stops_the_work_in_time_and_the_daemon_knows_when_the_machine_
     let gone_at = bursar_agent::wall_clock() + Span::from_secs(120);
     let time = gone_at.to_string();
     service.aws("spot/instance-action", &format!(r#"{{"action": "terminate", "time": "{time}"}}"#));
-    let notice = until("the daemon knows", PATIENCE, || {
-        daemon.rows("instances").first()?["notice"].as_str().map(str::to_owned)
-    });
+    let notice = until("the daemon knows", PATIENCE, || noticed(&daemon));
     let heard = notice.parse::<bursar_model::Timestamp>().unwrap();
     assert!(heard.since(gone_at).max(gone_at.since(heard)) < Span::from_secs(5), "{notice} for {time}");
     until("the work was saved", PATIENCE, || daemon.log().contains("saved").then_some(()));
@@ -95,7 +98,7 @@ fn a_preemption_on_compute_engine_is_heard_while_it_is_waited_for() {
     });
     service.gcp("instance/preempted", "TRUE");
     until("the work was saved", Duration::from_secs(20), || daemon.log().contains("saved").then_some(()));
-    assert!(daemon.rows("instances")[0]["notice"].is_string());
+    assert!(noticed(&daemon).is_some());
 }
 
 #[test]
