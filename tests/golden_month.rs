@@ -58,6 +58,9 @@ impl Month {
             project: project.into(),
             resources: Resources::default(),
             image: None,
+            registry_auth: None,
+            seed: None,
+            source: None,
             workdir: None,
             setup: None,
             run: "train".to_owned(),
@@ -189,6 +192,7 @@ impl Month {
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
+            ran_with: None,
             unsaved: Vec::new(),
         };
         let (attempt_id, shares) = (attempt.id, self.fleet.instances[&id].shares.clone());

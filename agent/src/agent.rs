@@ -17,13 +17,17 @@ use tokio::{
 use crate::{
     AgentError,
     attempt::Attempt,
+    containers::{Engine, REMOVAL_LIMIT, attempt_label, remove},
     deadline::{Deadline, LONGEST},
+    helpers::Helpers,
     host,
     link::{Backoff, Link, LinkError},
     notice::{self, News, Notice},
-    power, processes,
+    power,
+    prepare::Prepared,
+    processes,
     settings::AgentSettings,
-    wall_clock,
+    shim, wall_clock,
 };
 
 /// The longest sleep: a safety net under all that should wake the agent.
@@ -70,7 +74,8 @@ pub fn run(settings: AgentSettings) -> Result<(), AgentError> {
 
 /// What a background task brings back.
 enum Message {
-    Prepared { attempt: AttemptId, result: Result<(), String> },
+    Prepared { attempt: AttemptId, result: Result<Prepared, String> },
+    ContainersRemoved { attempt: AttemptId, result: Result<(), String> },
     Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
     LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
     Looked(Box<Host>),
@@ -95,6 +100,7 @@ struct Agent {
     messages: UnboundedReceiver<Message>,
     sender: UnboundedSender<Message>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    helpers: Helpers,
     lease: Deadline,
     notice: Option<(Notice, Deadline)>,
     at_risk: Option<String>,
@@ -125,6 +131,7 @@ impl Agent {
             messages,
             sender,
             attempts: BTreeMap::new(),
+            helpers: Helpers::default(),
             lease: Deadline::after(now, lease),
             notice: None,
             at_risk: None,
@@ -164,8 +171,9 @@ impl Agent {
     /// Looks at everything, does what is due, and says when to look again.
     fn turn(&mut self, now: Instant) -> Instant {
         for (pid, status) in processes::reap() {
-            // What is no attempt's shell is an adopted grandchild: reaping it is all that it needs.
-            let _ = self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
+            // What is neither a helper nor an attempt's shell is an adopted grandchild: reaping it is all that it needs.
+            let _ = self.helpers.exited(pid, status)
+                || self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
         }
         self.land(now);
         let live = self.attempts.values().filter(|attempt| !attempt.is_over());
@@ -173,6 +181,7 @@ impl Agent {
         for attempt in self.attempts.values_mut() {
             attempt.turn(now, &live);
         }
+        self.remove_containers();
         self.remove_forgotten();
         self.ship_logs(now);
         self.ask(now);
@@ -245,6 +254,18 @@ impl Agent {
         {
             let folder = attempt.folder().clone();
             tokio::task::spawn_blocking(move || folder.remove());
+        }
+    }
+
+    /// Has the engine remove what is left of attempts that have ended. Aside: it may hang.
+    fn remove_containers(&mut self) {
+        for attempt in self.attempts.values_mut() {
+            let Some(engine) = attempt.begin_removal() else { continue };
+            let (helpers, sender, attempt) = (self.helpers.clone(), self.sender.clone(), attempt.id);
+            tokio::spawn(async move {
+                let result = remove_containers(&helpers, engine, attempt).await;
+                let _ = sender.send(Message::ContainersRemoved { attempt, result });
+            });
         }
     }
 
@@ -324,6 +345,11 @@ impl Agent {
                     }
                 }
             }
+            Message::ContainersRemoved { attempt, result } => {
+                if let Some(attempt) = self.attempts.get_mut(&attempt) {
+                    attempt.containers_removed(result);
+                }
+            }
             Message::LogSent { attempt, offset, result } => {
                 if let Some(attempt) = self.attempts.get_mut(&attempt) {
                     attempt.log.sent(now, offset, result);
@@ -349,6 +375,7 @@ impl Agent {
         match result {
             Ok(reply) => {
                 self.registered = true;
+                self.attempts.values_mut().for_each(Attempt::answered);
                 self.backoff.reset();
                 self.ask_not_before = now + SYNC_SPACING;
                 self.obey(sent, now, reply);
@@ -401,7 +428,7 @@ impl Agent {
     }
 
     fn begin(&mut self, attempt: Attempt) {
-        let (id, preparation, sender) = (attempt.id, attempt.preparation(), self.sender.clone());
+        let (id, preparation, sender) = (attempt.id, attempt.preparation(&self.helpers), self.sender.clone());
         tokio::spawn(async move {
             let result = preparation.run().await;
             let _ = sender.send(Message::Prepared { attempt: id, result });
@@ -427,6 +454,15 @@ impl Agent {
         }
         tracing::error!("processes of this instance cannot be killed");
     }
+}
+
+async fn remove_containers(helpers: &Helpers, engine: Engine, attempt: AttemptId) -> Result<(), String> {
+    let ask = |arguments: Vec<String>| {
+        let mut command = shim::tied_to_this_thread(engine.program().as_ref());
+        command.args(arguments);
+        helpers.run(command, None, REMOVAL_LIMIT)
+    };
+    remove(engine, &attempt_label(attempt), ask).await
 }
 
 fn millis(duration: Duration) -> u64 {

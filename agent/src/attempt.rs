@@ -9,24 +9,31 @@ use std::{
 };
 
 use bursar_model::{
-    AttemptEnd, AttemptId, StopReason, Timestamp,
+    AttemptEnd, AttemptId, RanWith, StopReason, Timestamp,
     agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Work},
 };
-use rustix::process::{Pid, Signal, WaitStatus, getpid, kill_process, kill_process_group};
+use rustix::process::{Pid, WaitStatus, getpid};
 use tokio::time::Instant;
 
 use crate::{
     checkpoints::Checkpoints,
+    containers::Engine,
     deadline::LONGEST,
     folder::Folder,
+    helpers::Helpers,
     log::Log,
     metrics::Metrics,
     notice::Notice,
-    prepare::Preparation,
+    prepare::{Preparation, Prepared},
     processes::{self, Mark, Which},
+    provenance,
+    runtime::{Container, Pull, Runtime},
     settings::AgentSettings,
-    shim, wall_clock,
+    wall_clock,
 };
+
+/// The variable that every process of an attempt has in its environment.
+const MARK: &str = "BURSAR_ATTEMPT_ID";
 
 /// How often a running attempt's log is looked at.
 const LOG_TICK: Duration = Duration::from_millis(250);
@@ -36,6 +43,12 @@ const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
 
 /// How often is looked for what is left of an attempt whose shell has ended.
 const CLEARING_TICK: Duration = Duration::from_millis(50);
+
+/// What a client answers, and a shell, whose process was killed by the kernel: 128 and the number of SIGKILL.
+const KILLED: i32 = 137;
+
+/// What an engine's client answers where it could not run the container.
+const NOT_RUN: i32 = 125;
 
 /// An attempt that the daemon wants here.
 #[derive(Debug)]
@@ -50,6 +63,9 @@ pub(crate) struct Attempt {
     mark: Mark,
     env: BTreeMap<String, String>,
     work: Work,
+    runtime: Runtime,
+    removal: Removal,
+    record: Record,
     stage: Stage,
     stop: Option<Stop>,
     /// When `run` started.
@@ -71,6 +87,30 @@ enum Stage {
     Over { end: AttemptEnd, at: Instant },
 }
 
+/// What has to be done about its containers before it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// There are none.
+    NotNeeded,
+    /// There are, or may be: once nothing of it runs they are removed.
+    Needed,
+    /// Nothing of it runs.
+    Due,
+    /// The engine was told.
+    UnderWay,
+}
+
+/// What it runs with, and whether the daemon knows.
+#[derive(Debug)]
+enum Record {
+    /// Not known yet.
+    Open,
+    /// To be told; `sent` with the report whose answer is waited for.
+    Made { ran_with: RanWith, sent: bool },
+    /// The daemon has it.
+    Told,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Started {
     at: Instant,
@@ -89,19 +129,19 @@ impl Attempt {
     pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings) -> Self {
         let folder = Folder::new(&settings.work_dir, order.attempt);
         let checkpoints = settings.checkpoint_root.join(order.experiment.to_string());
-        let mut env = shim::base_environment(&folder);
+        let runtime = runtime(order, &work, settings, &checkpoints);
+        let mut env = runtime.base_environment(&folder);
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let devices: Vec<String> = work.devices.iter().map(u32::to_string).collect();
         for (name, value) in [
             ("BURSAR_EXPERIMENT_ID", order.experiment.to_string()),
-            ("BURSAR_ATTEMPT_ID", order.attempt.to_string()),
+            (MARK, order.attempt.to_string()),
             ("BURSAR_ATTEMPT", order.number.to_string()),
             ("BURSAR_INSTANCE_ID", settings.instance.to_string()),
             ("BURSAR_CHECKPOINT_DIR", checkpoints.display().to_string()),
             ("BURSAR_METRICS", folder.metrics().display().to_string()),
             ("BURSAR_NOTICE_FILE", folder.notice().display().to_string()),
             // Set even when empty: without the variable, CUDA would show every device.
-            ("CUDA_VISIBLE_DEVICES", devices.join(",")),
+            ("CUDA_VISIBLE_DEVICES", runtime.visible_devices(&work.devices)),
         ] {
             env.insert(name.to_owned(), value);
         }
@@ -109,11 +149,14 @@ impl Attempt {
             id: order.attempt,
             log: Log::new(folder.log(), LOG_BYTES_KEPT),
             forgotten: false,
-            mark: Mark { variable: format!("BURSAR_ATTEMPT_ID={}", order.attempt), session: None },
+            mark: Mark { variable: format!("{MARK}={}", order.attempt), session: None, container: None },
             folder,
             checkpoints: Checkpoints::new(checkpoints),
             env,
             work,
+            runtime,
+            removal: Removal::NotNeeded,
+            record: Record::Open,
             stage: Stage::Preparing,
             stop: None,
             started: None,
@@ -135,23 +178,43 @@ impl Attempt {
     }
 
     /// All that has to be there before its first script: to be done aside, as it may take long.
-    pub(crate) fn preparation(&self) -> Preparation {
+    pub(crate) fn preparation(&self, helpers: &Helpers) -> Preparation {
+        let pull = match (&self.runtime, &self.work.container) {
+            (Runtime::Container(container), Some(work)) => Some(Pull {
+                engine: container.engine(),
+                work: work.clone(),
+                mark: (MARK, self.id.to_string()),
+                helpers: helpers.clone(),
+            }),
+            (Runtime::Process | Runtime::Container(_), _) => None,
+        };
         Preparation {
             folder: self.folder.clone(),
             workdir: self.work.workdir.clone().map(PathBuf::from),
             checkpoints: self.checkpoints.folder().to_owned(),
+            pull,
         }
     }
 
     /// All is there for its first script, or cannot be.
-    pub(crate) fn prepared(&mut self, result: Result<(), String>, now: Instant) {
+    pub(crate) fn prepared(&mut self, result: Result<Prepared, String>, now: Instant) {
         if let Some(stop) = self.stop {
             return self.clear(AttemptEnd::Stopped { why: stop.why });
         }
-        match (result, self.work.setup.take()) {
-            (Err(error), _) => self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now },
-            (Ok(()), Some(setup)) => self.start(&setup, now, |shell| Stage::Setup { shell }),
-            (Ok(()), None) => self.start_run(now),
+        let Prepared { image } = match result {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
+                return;
+            }
+        };
+        self.record = Record::Made { ran_with: provenance::ran_with(image.as_ref()), sent: false };
+        if let (Runtime::Container(container), Some(image)) = (&mut self.runtime, image) {
+            container.set_image(image);
+        }
+        match self.work.setup.take() {
+            Some(setup) => self.start(&setup, now, |shell| Stage::Setup { shell }),
+            None => self.start_run(now),
         }
     }
 
@@ -174,6 +237,7 @@ impl Attempt {
         if in_setup && end == (AttemptEnd::Exited { code: 0 }) {
             self.start_run(now);
         } else {
+            self.explain(&end);
             if in_setup {
                 self.note(&format!("setup: {end}; run is not started"));
             }
@@ -195,16 +259,13 @@ impl Attempt {
             }
             return;
         }
+        self.look_for_container();
         match self.stage {
             // Without time to save, a signal to save would leave half of a checkpoint: it is killed at the next look.
             Stage::Setup { .. } | Stage::Running { .. } if !may_save => {}
-            Stage::Setup { shell } | Stage::Running { shell } => {
-                // Until the shim has made its own session there is no such group, only the process.
-                if kill_process_group(shell, Signal::TERM).is_err() {
-                    let _ = kill_process(shell, Signal::TERM);
-                }
-            }
-            Stage::Preparing => {}
+            Stage::Setup { shell } | Stage::Running { shell } => self.runtime.ask_to_end(shell, &self.mark),
+            // Nothing is to be saved of what is still on its way.
+            Stage::Preparing => self.kill(),
             // It ended of itself: what it left behind is being killed already.
             Stage::Clearing { .. } | Stage::Over { .. } => return,
         }
@@ -217,6 +278,7 @@ impl Attempt {
     pub(crate) fn turn(&mut self, now: Instant, live: &[Mark]) {
         if !self.is_over() {
             self.log.cut();
+            self.look_for_container();
         }
         let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
         match &self.stage {
@@ -231,8 +293,15 @@ impl Attempt {
                     true => processes::kill(which),
                     false => processes::find(which).is_empty(),
                 };
-                let nothing_left =
-                    || none_of(Which::Marked(&self.mark)) & (!others.is_empty() || none_of(strays));
+                let nothing_marked = || none_of(Which::Marked(&self.mark));
+                let no_strays = || !others.is_empty() || none_of(strays);
+                match self.removal {
+                    Removal::Needed if nothing_marked() && nothing_marked() => self.removal = Removal::Due,
+                    // The engine's own processes are strays too: they are let do what they were told.
+                    Removal::Needed | Removal::Due | Removal::UnderWay => return,
+                    Removal::NotNeeded => {}
+                }
+                let nothing_left = || nothing_marked() & no_strays();
                 if nothing_left() && nothing_left() {
                     tracing::info!(attempt = %self.id, %end, "ended");
                     self.stage = Stage::Over { end: end.clone(), at: now };
@@ -244,6 +313,32 @@ impl Attempt {
     /// Kills all its processes, without a grace. Says whether there were none.
     pub(crate) fn kill_all(&self) -> bool {
         processes::kill(Which::Marked(&self.mark))
+    }
+
+    /// The engine whose containers of this attempt are to be removed now, if so. `containers_removed` must follow.
+    pub(crate) fn begin_removal(&mut self) -> Option<Engine> {
+        let Runtime::Container(container) = &self.runtime else { return None };
+        let due = self.removal == Removal::Due;
+        due.then(|| {
+            self.removal = Removal::UnderWay;
+            container.engine()
+        })
+    }
+
+    /// Its containers are gone, or the engine does not do what it is told. What is left then is dead, and the end of the
+    /// instance removes it.
+    pub(crate) fn containers_removed(&mut self, result: Result<(), String>) {
+        if let Err(error) = result {
+            tracing::error!(attempt = %self.id, error, "an attempt's containers cannot be removed");
+        }
+        self.removal = Removal::NotNeeded;
+    }
+
+    /// The daemon has answered the newest report.
+    pub(crate) fn answered(&mut self) {
+        if let Record::Made { sent: true, .. } = self.record {
+            self.record = Record::Told;
+        }
     }
 
     /// What its processes are known by.
@@ -295,6 +390,13 @@ impl Attempt {
             state: self.reported_state(now),
             checkpoint_age_ms: self.checkpoint_age_ms(),
             metrics: self.metrics.read(&self.folder.metrics()).clone(),
+            ran_with: match &mut self.record {
+                Record::Made { ran_with, sent } => {
+                    *sent = true;
+                    Some(ran_with.clone())
+                }
+                Record::Open | Record::Told => None,
+            },
         }
     }
 
@@ -328,14 +430,18 @@ impl Attempt {
     }
 
     fn start(&mut self, script: &str, now: Instant, stage: fn(Pid) -> Stage) {
-        match shim::start(script, &self.folder, &self.env) {
+        self.mark.container = None;
+        if let Runtime::Container(_) = self.runtime {
+            self.removal = Removal::Needed;
+        }
+        match self.runtime.start(script, &self.folder, &self.env) {
             Ok(shell) => {
                 tracing::info!(attempt = %self.id, name = self.work.name, pid = shell.as_raw_pid(), "started");
                 self.mark.session = Some(shell);
                 self.stage = stage(shell);
             }
             Err(error) => {
-                let error = format!("cannot start a shell in {}: {error}", self.folder.work().display());
+                let error = format!("cannot start a script in {}: {error}", self.folder.work().display());
                 self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
             }
         }
@@ -343,6 +449,33 @@ impl Attempt {
 
     fn clear(&mut self, end: AttemptEnd) {
         self.stage = Stage::Clearing { end };
+    }
+
+    /// A container is known only once its engine has made it.
+    fn look_for_container(&mut self) {
+        if self.mark.container.is_none() {
+            self.mark.container = self.runtime.container_id(&self.folder);
+        }
+    }
+
+    /// Says in the log what an exit code means where only we know.
+    fn explain(&self, end: &AttemptEnd) {
+        let Runtime::Container(container) = &self.runtime else { return };
+        match end {
+            AttemptEnd::Exited { code: KILLED } => self.note(&format!(
+                "a process of the container was killed: most likely all together took more than the {} MiB of \
+                 memory that the experiment asks for (resources.memory)",
+                container.memory_mib()
+            )),
+            AttemptEnd::Exited { code: NOT_RUN } => {
+                self.note("exit code 125 is that of the container engine where it cannot run a container");
+            }
+            AttemptEnd::Exited { .. }
+            | AttemptEnd::Killed { .. }
+            | AttemptEnd::NotStarted { .. }
+            | AttemptEnd::InstanceLost { .. }
+            | AttemptEnd::Stopped { .. } => {}
+        }
     }
 
     fn kill(&self) {
@@ -363,6 +496,21 @@ impl Attempt {
             let _ = writeln!(log, "bursar: {line}");
         }
     }
+}
+
+/// What the work asks for.
+fn runtime(order: &AttemptOrder, work: &Work, settings: &AgentSettings, checkpoints: &Path) -> Runtime {
+    let Some(container) = &work.container else { return Runtime::Process };
+    // Where there is neither, the pull says so.
+    let engine = settings.container_engine.or_else(Engine::detect).unwrap_or(Engine::Podman);
+    Runtime::Container(Box::new(Container::new(
+        engine,
+        settings.instance,
+        order.attempt,
+        container.clone(),
+        work.devices.clone(),
+        checkpoints.to_owned(),
+    )))
 }
 
 fn open_to_append(path: &Path) -> std::io::Result<std::fs::File> {

@@ -46,6 +46,26 @@ impl Folder {
         self.0.join("metrics.jsonl")
     }
 
+    /// Where everything of the attempt lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the container engine writes the id of the container that was started as so many-th.
+    pub(crate) fn container_id(&self, number: u32) -> PathBuf {
+        self.0.join(format!("container-{number}"))
+    }
+
+    /// Variables for a container.
+    pub(crate) fn container_env(&self) -> PathBuf {
+        self.0.join("container.env")
+    }
+
+    /// The credentials of an image's registry, while it is pulled.
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.0.join("registry")
+    }
+
     /// `BURSAR_NOTICE_FILE`.
     pub(crate) fn notice(&self) -> PathBuf {
         self.0.join("notice.json")

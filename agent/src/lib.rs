@@ -12,8 +12,10 @@
 mod agent;
 mod attempt;
 mod checkpoints;
+pub mod containers;
 mod deadline;
 mod folder;
+mod helpers;
 mod host;
 mod link;
 mod log;
@@ -22,6 +24,8 @@ mod notice;
 mod power;
 mod prepare;
 pub mod processes;
+mod provenance;
+mod runtime;
 mod settings;
 mod shim;
 

@@ -8,7 +8,8 @@
 use std::{fs::File, io::Read, os::fd::OwnedFd};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, pidfd_open, pidfd_send_signal, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
+    pidfd_send_signal, wait,
 };
 
 /// The largest environment that is looked through. The kernel's own bound on arguments and environment together is a
@@ -20,8 +21,11 @@ const ENVIRONMENT_BYTES_MAX: u64 = 4 << 20;
 pub struct Mark {
     /// They were started with this variable in their environment (`NAME=value`), or
     pub variable: String,
-    /// are of this session, if one is known: a program may have cleared or written over its environment.
+    /// are of this session, if one is known: a program may have cleared or written over its environment, or
     pub session: Option<Pid>,
+    /// are of the container with this id, if one is known: the name of its control group holds it, which nothing within
+    /// can leave.
+    pub container: Option<String>,
 }
 
 /// Which processes are meant.
@@ -94,6 +98,14 @@ pub fn kill(which: Which<'_>) -> bool {
     found.is_empty()
 }
 
+/// Sends SIGTERM to the process group of a container's first process, which is that of its script. Says whether there was
+/// one.
+pub(crate) fn terminate_container(mark: &Mark) -> bool {
+    let Some(container) = &mark.container else { return false };
+    let is_first = |pid: &Pid| is_in_container(*pid, container) && is_first_of_its_namespace(*pid);
+    numbers().find(is_first).is_some_and(|first| kill_process_group(first, Signal::TERM).is_ok())
+}
+
 /// All children that ended since, adopted ones too. As many as there are; each is given once.
 #[must_use]
 pub fn reap() -> Vec<(Pid, WaitStatus)> {
@@ -110,6 +122,7 @@ impl Seen {
     fn has(&self, mark: &Mark) -> bool {
         mark.session.is_some_and(|session| session.as_raw_pid() == self.stat.session)
             || has_variable(self.pid, mark.variable.as_bytes())
+            || mark.container.as_ref().is_some_and(|container| is_in_container(self.pid, container))
     }
 
     /// The same process, held; `None` where it is gone.
@@ -170,6 +183,20 @@ fn has_variable(pid: Pid, variable: &[u8]) -> bool {
         .is_some_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == variable))
 }
 
+fn is_in_container(pid: Pid, container: &str) -> bool {
+    read_limited(pid, "cgroup", 1 << 16)
+        .is_some_and(|groups| String::from_utf8_lossy(&groups).contains(container))
+}
+
+/// Whether it is process 1 of a namespace that is not ours.
+fn is_first_of_its_namespace(pid: Pid) -> bool {
+    let Some(status) = read_limited(pid, "status", 1 << 16) else { return false };
+    let status = String::from_utf8_lossy(&status);
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    // The first is its number here.
+    numbers.unwrap_or_default().split_ascii_whitespace().skip(1).last() == Some("1")
+}
+
 /// A process that is gone, or another user's, is read as nothing.
 fn read_limited(pid: Pid, name: &str, bytes_max: u64) -> Option<Vec<u8>> {
     let file = File::open(format!("/proc/{}/{name}", pid.as_raw_pid())).ok()?;
@@ -196,7 +223,7 @@ mod tests {
     fn a_process_is_found_by_its_environment_and_by_its_ancestor() {
         let mut child = Command::new("sleep").arg("60").env("BURSAR_TEST_MARK", "a b").spawn().unwrap();
         let pid = Pid::from_child(&child);
-        let mark = |variable: &str| Mark { variable: variable.to_owned(), session: None };
+        let mark = |variable: &str| Mark { variable: variable.to_owned(), session: None, container: None };
         let (whole, part) = ([mark("BURSAR_TEST_MARK=a b")], [mark("BURSAR_TEST_MARK=a")]);
         let numbers = |which| find(which).iter().map(Process::pid).collect::<Vec<_>>();
         // `spawn` returns while the kernel still sets up the new program: for a moment it shows no environment.
@@ -222,7 +249,7 @@ mod tests {
         };
         // No such variable is in any environment, so that sessions alone decide.
         let session = Pid::from_raw(20_000_002);
-        let mark = Mark { variable: "BURSAR_TEST_MARK=none".to_owned(), session };
+        let mark = Mark { variable: "BURSAR_TEST_MARK=none".to_owned(), session, container: None };
         let (root, child, other) = (20_000_001, 20_000_002, 20_000_004);
         let all =
             || vec![seen(child, root, child), seen(20_000_003, child, 20_000_003), seen(other, root, other)];

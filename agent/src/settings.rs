@@ -10,7 +10,7 @@ use bursar_model::{InstanceId, Span, Timestamp};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentError, folder, notice::NoticeSource, wall_clock};
+use crate::{AgentError, containers::Engine, folder, notice::NoticeSource, wall_clock};
 
 /// All that an agent has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct AgentSettings {
     /// Whether the machine is the agent's to power off when it ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub power_off: bool,
+    /// What runs containers here; none takes Podman, or else Docker, whichever is on the `PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_engine: Option<Engine>,
 }
 
 impl AgentSettings {

@@ -62,18 +62,18 @@ pub fn tied_to_this_thread(program: &OsStr) -> Command {
     command
 }
 
-/// Starts a script. Its id is also that of its session and of its process group.
-pub(crate) fn start(script: &str, folder: &Folder, env: &BTreeMap<String, String>) -> io::Result<Pid> {
+/// A script as a process of this machine, with this environment and nothing else in it.
+pub(crate) fn script(script: &str, folder: &Folder, env: &BTreeMap<String, String>) -> Command {
+    let mut command = tied_to_this_thread(shell().as_ref());
+    command.args(["-c", script]).current_dir(folder.work()).env_clear().envs(env);
+    command
+}
+
+/// Starts what one attempt is, with its output in the attempt's log. Its id is also that of its session and of its process
+/// group.
+pub(crate) fn start(mut command: Command, folder: &Folder) -> io::Result<Pid> {
     let log = append(&folder.log())?;
-    let child = tied_to_this_thread(shell().as_ref())
-        .args(["-c", script])
-        .current_dir(folder.work())
-        .env_clear()
-        .envs(env)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     // The agent reaps all children in one place, adopted ones too, so the handle is not needed.
     Ok(Pid::from_child(&child))
 }

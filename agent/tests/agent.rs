@@ -1,6 +1,7 @@
 //! The agent as a real process with real children, against a daemon that is no more than the wire protocol.
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, and they look at real files")]
 
+mod containers;
 mod harness;
 
 use std::{collections::BTreeMap, fs, time::Duration};
@@ -82,9 +83,10 @@ async fn an_attempt_knows_who_it_is_and_which_devices_are_its_own() {
     });
     daemon.ended(order.attempt).await;
     let expected = format!(
-        "made\n0.1\n{} {} 1 ins_0000000000001\n2,5\n{}\n0\n",
+        "made\n0.1\n{} {} 1 {}\n2,5\n{}\n0\n",
         order.experiment,
         order.attempt,
+        daemon.instance,
         agent.attempt_folder(order.attempt).join("work").display(),
     );
     assert_eq!(daemon.log(order.attempt), expected);
@@ -242,7 +244,7 @@ async fn at_the_end_of_the_lease_everything_is_killed_and_the_agent_exits() {
     let log = fs::read_to_string(agent.attempt_folder(attempt).join("log")).unwrap();
     assert!(log.contains("told"));
     let marked = format!("BURSAR_ATTEMPT_ID={attempt}");
-    let mark = Mark { variable: marked, session: None };
+    let mark = Mark { variable: marked, session: None, container: None };
     assert!(processes::find(Which::Marked(&mark)).is_empty());
 }
 

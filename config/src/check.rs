@@ -9,6 +9,7 @@ mod config;
 mod expand;
 mod notifications;
 mod pricing;
+mod provenance;
 mod quantities;
 mod spec;
 mod sweep;

@@ -17,7 +17,9 @@ pub use self::{
     config::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
     notifications::{RawNotifications, RawReport, RawWebhook},
     pricing::{RawBilling, RawDiscount, RawPricing},
-    spec::{RawCheckpoint, RawEstimate, RawResources, RawRetry, RawSecret, RawSpec},
+    spec::{
+        RawCheckpoint, RawEstimate, RawRegistryAuth, RawResources, RawRetry, RawSecret, RawSource, RawSpec,
+    },
     sweep::{RawAsha, RawDimension, RawSpace, RawSweep},
     values::{LimitOr, OneOrMany, Written},
 };

@@ -545,6 +545,7 @@ fn log_decision(event: &Event) {
         | Event::LeaseExtended { .. }
         | Event::PriceChanged { .. }
         | Event::AttemptStarted { .. }
+        | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
         | Event::Charged { .. }

@@ -6,13 +6,17 @@ use std::{
 };
 
 use bursar_model::{
-    AttemptId, AttemptState, Fleet, InstanceId, InstanceState, Span, Timestamp,
-    agent_api::{Action, AttemptOrder, SyncReply, Work},
+    Attempt, AttemptId, AttemptState, ExperimentSpec, Fleet, InstanceId, InstanceState, Span, Timestamp,
+    agent_api::{Action, AttemptOrder, ContainerWork, RegistryLogin, SyncReply, Work},
+    seed_of,
 };
 use rustc_hash::FxHasher;
 use tokio::sync::oneshot;
 
 use crate::inbox::{AgentAnswer, CommitFailed};
+
+/// What the password for an image's registry is called among an attempt's secrets. No variable has such a name.
+pub(crate) const REGISTRY_PASSWORD: &str = "registry_auth.password";
 
 /// The agents whose answers are held back.
 #[derive(Debug, Default)]
@@ -139,8 +143,14 @@ pub(crate) fn orders(
                     envs.extend(
                         experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string())),
                     );
-                    if !spec.secrets.is_empty() {
-                        secrets.insert(attempt.id, spec.secrets.clone());
+                    let seed = spec.seed.unwrap_or_else(|| seed_of(experiment.id));
+                    envs.insert("BURSAR_SEED".to_owned(), seed.to_string());
+                    let mut wanted = spec.secrets.clone();
+                    if let Some(auth) = &spec.registry_auth {
+                        wanted.insert(REGISTRY_PASSWORD.to_owned(), auth.password.clone());
+                    }
+                    if !wanted.is_empty() {
+                        secrets.insert(attempt.id, wanted);
                     }
                     Action::Run {
                         work: Some(Box::new(Work {
@@ -151,6 +161,7 @@ pub(crate) fn orders(
                             workdir: spec.workdir.clone(),
                             devices: attempt.devices.clone(),
                             grace_ms,
+                            container: container(spec, attempt),
                         })),
                     }
                 }
@@ -169,6 +180,18 @@ pub(crate) fn orders(
     }
     reply.version = version_of(&reply, lease_until);
     AgentAnswer::Orders { reply: Box::new(reply), secrets }
+}
+
+/// The container that an attempt's scripts run in. The password for its registry is filled in when it is sent.
+fn container(spec: &ExperimentSpec, attempt: &Attempt) -> Option<ContainerWork> {
+    let registry = spec.registry_auth.as_ref();
+    Some(ContainerWork {
+        image: spec.image.clone()?,
+        registry: registry
+            .map(|auth| RegistryLogin { username: auth.username.clone(), password: String::new() }),
+        memory_mib: attempt.amounts.memory_mib,
+        cpus_milli: attempt.amounts.cpus_milli,
+    })
 }
 
 /// Differs when the orders do, or the lease. The work of an attempt never changes, so its id stands for it. A longer lease

@@ -197,6 +197,7 @@ impl Life {
                     state: AttemptState::Running,
                     started_at: Some(self.now),
                     checkpoint_at: None,
+                    ran_with: None,
                     unsaved: Vec::new(),
                 });
             }

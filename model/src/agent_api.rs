@@ -12,6 +12,7 @@ use crate::{
     experiment::{AttemptEnd, StopReason},
     host::Host,
     id::{AttemptId, ExperimentId, InstanceId},
+    provenance::RanWith,
 };
 
 /// `POST /v1/agent/register`: sent once the agent is up, again until answered.
@@ -77,6 +78,9 @@ pub struct AttemptReport {
     /// The newest value of each metric. One that is no number, as of a run that diverged, travels as null.
     #[serde(default, deserialize_with = "nulls_as_nan", skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
+    /// What it runs with, once that is known and until the daemon has answered a report that said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_with: Option<RanWith>,
 }
 
 /// JSON has no way to write what is no number, and `serde_json` writes null, but does not read it back.
@@ -160,6 +164,32 @@ pub struct Work {
     pub devices: Vec<u32>,
     /// From SIGTERM to SIGKILL where the agent stops it of itself (lease, notice).
     pub grace_ms: u64,
+    /// Each script runs in a container of this; none runs them as plain processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerWork>,
+}
+
+/// What a container is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerWork {
+    /// The image, by tag or digest.
+    pub image: String,
+    /// Who may pull it, where not everybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryLogin>,
+    /// What it gets of the instance's memory, in MiB; what takes more is killed.
+    pub memory_mib: u64,
+    /// Its weight when CPUs are short, in thousandths of a CPU.
+    pub cpus_milli: u32,
+}
+
+/// Who may pull an image from its registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryLogin {
+    /// The name.
+    pub username: String,
+    /// The password or token, resolved.
+    pub password: String,
 }
 
 /// The most that is kept of one attempt's log: more than anybody reads, and a hundred such fit on a disk.
@@ -188,6 +218,7 @@ mod tests {
             state: ReportedState::Preparing,
             checkpoint_age_ms: None,
             metrics: BTreeMap::from([("loss".to_owned(), f64::NAN), ("step".to_owned(), 3.0)]),
+            ran_with: None,
         };
         let read: AttemptReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert!(read.metrics["loss"].is_nan());

@@ -15,6 +15,7 @@ use crate::{
     notification::{DropReason, Notification},
     offering::Scope,
     pricing::Price,
+    provenance::RanWith,
     spec::{ExperimentSpec, SpecId},
     time::{Period, Timestamp},
 };
@@ -201,6 +202,13 @@ pub enum Event {
         attempt: AttemptId,
         /// When.
         at: Timestamp,
+    },
+    /// An agent said what an attempt runs with.
+    AttemptRecorded {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What.
+        ran_with: Box<RanWith>,
     },
     /// An attempt saved its work.
     AttemptCheckpointed {

@@ -11,6 +11,7 @@ use crate::{
     money::Usd,
     name::{ProjectName, UserName},
     pricing::Costs,
+    provenance::RanWith,
     resources::Amounts,
     spec::{Params, SpecId},
     time::{Period, Timestamp},
@@ -191,6 +192,9 @@ pub struct Attempt {
     /// Its newest checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_at: Option<Timestamp>,
+    /// What it runs with, once its agent said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_with: Option<Box<RanWith>>,
     /// What was charged as `run` for work that no checkpoint covers yet: what an interruption would lose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsaved: Vec<RunCharge>,

@@ -18,6 +18,7 @@ pub mod name;
 pub mod notification;
 pub mod offering;
 pub mod pricing;
+pub mod provenance;
 pub mod reason;
 pub mod resources;
 pub mod schedule;
@@ -48,12 +49,13 @@ pub use self::{
         BillingEnd, BillingRules, BillingStart, ByBasis, Costs, Discount, EarlierPrice, Price, Rates,
         Remainders, Segment, Terms,
     },
+    provenance::{Dirty, RanWith, Source, seed_of},
     reason::{NoRoom, WaitingOn},
     resources::{Accelerators, Amounts, InstanceType, Resources},
     schedule::{InvalidSchedule, Schedule},
     spec::{
-        CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, Retry, SecretRef, SpecId,
-        SpotPolicy, SweepSpec,
+        CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, RegistryAuth, Retry,
+        SecretRef, SpecId, SpotPolicy, SweepSpec,
     },
     time::{Clock, Period, Span, Timestamp},
 };

@@ -9,6 +9,7 @@ use crate::{
     budget::BudgetTerms,
     money::UsdPerHour,
     name::{AcceleratorName, ProjectName},
+    provenance::Source,
     resources::Resources,
     time::{Span, Timestamp},
 };
@@ -66,6 +67,15 @@ pub struct ExperimentSpec {
     /// A container image; none runs as plain processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Who may pull the image, where not everybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_auth: Option<RegistryAuth>,
+    /// `BURSAR_SEED` of every attempt; none makes it `seed_of` the experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// The state of the git repository that `workdir` is in, as of the submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// A folder whose content each attempt starts with: an absolute path on the machine that submits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -111,6 +121,15 @@ pub struct ExperimentSpec {
     /// For filters and reports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Who may pull an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryAuth {
+    /// The name.
+    pub username: String,
+    /// Where the password or token is looked up, never stored.
+    pub password: SecretRef,
 }
 
 /// Where a secret's value comes from.

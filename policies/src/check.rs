@@ -75,6 +75,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::PriceChanged { .. }
         | Event::InstanceGone { .. }
         | Event::AttemptStarted { .. }
+        | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
         | Event::RungReached { .. }

@@ -67,6 +67,7 @@ fn settings(request: &LaunchRequest, notice: NoticeSource) -> AgentSettings {
         lease_file: None,
         timer_file: Some(below("timer")),
         power_off: true,
+        container_engine: None,
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bursar_agent::{AgentSettings, NoticeSource, processes};
+use bursar_agent::{AgentSettings, NoticeSource, containers, processes};
 use bursar_model::{
     CapacityType, Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering,
     ProviderName, Region, Scope, Span, UsdPerHour, Zone,
@@ -252,7 +252,7 @@ impl LocalProvider {
                     self.start_host(folder)?;
                 }
                 HostLock::Died(lock) => {
-                    if !folder.has_ended() && sweep(machine.instance).await {
+                    if !folder.has_ended() && sweep(machine.instance, folder).await {
                         // Not when somebody looks: nobody may have looked for days.
                         let died = folder::last_beat(&lock)? + host::HEARTBEAT;
                         let at = died.min(hard_end).min(now).max(machine.launched_at);
@@ -286,7 +286,7 @@ impl LocalProvider {
         match folder.try_lock_host()? {
             HostLock::Alive => self.switch_off(folder),
             HostLock::NeverStarted(lock) | HostLock::Died(lock) => {
-                if sweep(instance).await {
+                if sweep(instance, folder).await {
                     folder.move_to(&self.aside(instance))?;
                 }
                 drop(lock);
@@ -406,6 +406,7 @@ impl Provider for LocalProvider {
                 lease_file: Some(folder.lease_file()),
                 timer_file: None,
                 power_off: false,
+                container_engine: None,
             };
             let making = self.settings.root.join("making");
             let (new, secret) = (folder.clone(), request.secret.clone());
@@ -495,7 +496,12 @@ fn cloud_instance(
 }
 
 /// Kills what is left of an instance whose host is dead. Says whether nothing is left.
-async fn sweep(instance: InstanceId) -> bool {
+async fn sweep(instance: InstanceId, folder: &MachineFolder) -> bool {
+    // Containers first: a process in one may have cleared its environment, by which alone the rest is found here.
+    if let Err(error) = containers::remove_all(&folder.work(), instance).await {
+        tracing::error!(%instance, error, "containers of an instance are left");
+        return false;
+    }
     let mark = host::mark(instance);
     let which = processes::Which::Marked(&mark);
     for _ in 0..SWEEPS_MAX {

@@ -426,6 +426,7 @@ impl Attempt {
             state,
             checkpoint_age_ms: self.saved_at.map(age),
             metrics: self.job.metrics(self.done),
+            ran_with: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use axum::{
 };
 use bursar_agent::{AgentSettings, NoticeSource};
 use bursar_model::{
-    AttemptId, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp,
+    AttemptId, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp, TypedId,
     agent_api::{
         Action, AttemptOrder, AttemptReport, LogReply, RegisterRequest, ReportedState, SyncReply,
         SyncRequest, Work,
@@ -58,6 +58,7 @@ pub(crate) struct Daemon {
     shared: Shared,
     port: u16,
     server: Option<Runtime>,
+    pub(crate) instance: InstanceId,
     ids: IdGen,
 }
 
@@ -75,7 +76,9 @@ impl Daemon {
         let book = Book { lease_ms, version: 1, log_bytes_max: usize::MAX, ..Book::default() };
         let shared = Shared { book: Arc::new(Mutex::new(book)), changed: Arc::new(Notify::new()) };
         let server = Some(serve(listener, shared.clone()));
-        Self { shared, port, server, ids: IdGen::new(u64::from(port)) }
+        // Containers are the machine's: those of other tests must not have the same ids.
+        let unique = u64::from(port) << 32 | u64::from(std::process::id());
+        Self { shared, port, server, instance: InstanceId::from_u64(unique), ids: IdGen::new(unique) }
     }
 
     /// As after `kill -9`: connections break, nobody listens.
@@ -96,19 +99,21 @@ impl Daemon {
     }
 
     pub(crate) fn agent(&self) -> Agent {
+        self.agent_with(|_| {})
+    }
+
+    /// An agent whose process is started in another way than usual.
+    pub(crate) fn agent_with(&self, prepare: impl FnOnce(&mut Command)) -> Agent {
         let folder = tempfile::tempdir().unwrap();
         let settings = self.settings(folder.path().to_owned());
         let path = folder.path().join("agent.json");
         fs::write(&path, serde_json::to_string(&settings).unwrap()).unwrap();
         fs::write(&settings.secret_file, SECRET).unwrap();
         let log = fs::File::create(folder.path().join("agent.log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_bursar-agent"))
-            .arg(path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar-agent"));
+        prepare(&mut command);
+        let process =
+            command.arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Agent { process, folder }
     }
 
@@ -116,7 +121,7 @@ impl Daemon {
         let lease = Span::from_millis(self.book(|book| book.lease_ms) as i64);
         AgentSettings {
             daemon_url: format!("http://127.0.0.1:{}", self.port),
-            instance: "ins_0000000000001".parse::<InstanceId>().unwrap(),
+            instance: self.instance,
             secret_file: folder.join("secret"),
             work_dir: folder.join("work"),
             checkpoint_root: folder.join("checkpoints"),
@@ -125,6 +130,7 @@ impl Daemon {
             lease_file: Some(folder.join("lease")),
             timer_file: None,
             power_off: false,
+            container_engine: None,
         }
     }
 

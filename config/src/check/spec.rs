@@ -10,6 +10,7 @@ use bursar_model::{
 use super::{
     accelerators::{accelerator_name, accelerators},
     budget::check_work_budget,
+    provenance::{check_image, check_registry_auth, check_source},
     quantities,
     sweep::check_sweep,
     words,
@@ -96,6 +97,9 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         project,
         resources,
         image,
+        registry_auth,
+        seed,
+        source,
         workdir,
         setup,
         run,
@@ -114,8 +118,11 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         labels,
         sweep: _,
     } = raw;
-    if image.is_some() {
-        report.error(not_available("image", "containers are"));
+    if let Some(image) = &image {
+        check_image(report, image);
+    } else if registry_auth.is_some() {
+        let problem = Problem::new("registry_auth", "there is no image to pull");
+        report.error(problem.hint("name it with `image`, or leave `registry_auth` out"));
     }
     if let Some(workdir) = &workdir {
         check_workdir(report, workdir);
@@ -151,6 +158,9 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         project: check_project(report, project.as_deref().unwrap_or(Config::DEFAULT_PROJECT), config),
         resources: check_resources(report, resources.unwrap_or_default()),
         image,
+        registry_auth: registry_auth.and_then(|auth| check_registry_auth(report, auth)),
+        seed: seed.and_then(|seed| words::count(report, "seed", seed, 0, u32::MAX)),
+        source: source.and_then(|source| check_source(report, source)),
         workdir,
         setup: setup.filter(|setup| !setup.trim().is_empty()),
         run,

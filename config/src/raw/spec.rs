@@ -25,9 +25,20 @@ pub struct RawSpec {
     /// What it needs while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<RawResources>,
-    /// A container image to run in. Not available in this version.
+    /// A container image that `setup` and `run` run in, each in a container of its own, such as
+    /// `pytorch/pytorch@sha256:…` or `ghcr.io/team/image:tag`. It must have `/bin/sh`. Default none: plain processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Who may pull the image, where not everybody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_auth: Option<RawRegistryAuth>,
+    /// `BURSAR_SEED` in the environment of every attempt, from 0 to 4294967295. Default a number below 2147483648 that
+    /// follows from the experiment's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// The state of the git repository that `workdir` is in. `bursar submit` writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<RawSource>,
     /// A folder whose content each attempt starts with. A relative path counts from the folder of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -115,6 +126,35 @@ pub struct RawSecret {
     /// A file that the daemon can read, as an absolute path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+}
+
+/// Who may pull an image from its registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["username", "password"]))]
+pub struct RawRegistryAuth {
+    /// The name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Where the daemon finds the password or token: `{env: NAME}` or `{file: /path}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<RawSecret>,
+}
+
+/// The state of the git repository that a working folder is in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["commit"]))]
+pub struct RawSource {
+    /// The commit that is checked out, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// SHA-256, in hex, of what `git diff HEAD --binary` says, where anything differs from the commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff_sha256: Option<String>,
+    /// How many files git does not know, without those that it is told to ignore. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untracked: Option<i64>,
 }
 
 /// How often an attempt that failed of itself is tried again.

@@ -87,6 +87,12 @@ pub(super) fn full_spec() -> RawSpec {
             disk_size: number(),
         }),
         image: text(),
+        registry_auth: Some(RawRegistryAuth {
+            username: text(),
+            password: Some(RawSecret { env: text(), file: text() }),
+        }),
+        seed: Some(1),
+        source: Some(RawSource { commit: text(), diff_sha256: text(), untracked: Some(1) }),
         workdir: text(),
         setup: text(),
         run: text(),

@@ -18,6 +18,7 @@ use crate::{
     agent_binaries::AgentBinary,
     inbox::{AgentAnswer, Message},
     secrets,
+    waiters::REGISTRY_PASSWORD,
 };
 
 /// The agent for a kind of machine: no secret, so that a machine which has proved nothing yet can fetch it.
@@ -91,7 +92,11 @@ async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTree
     for (name, secret) in wanted {
         match secrets::read(secret).await {
             Ok(value) => {
-                work.envs.insert(name.clone(), value);
+                let login = work.container.as_mut().and_then(|container| container.registry.as_mut());
+                match login {
+                    Some(login) if name == REGISTRY_PASSWORD => login.password = value,
+                    _ => drop(work.envs.insert(name.clone(), value)),
+                }
             }
             Err(why) => {
                 let error = format!("secret {name}: {why}");

@@ -9,7 +9,7 @@ use bursar_ledger::{
 use bursar_model::{
     Asha, Attempt, AttemptState, Boot, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
     ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params,
-    Period, Rates, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
+    Period, RanWith, Rates, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,9 @@ pub struct AttemptView {
     pub ended_at: Option<Timestamp>,
     /// Its newest checkpoint.
     pub checkpoint_at: Option<Timestamp>,
+    /// What it ran with, once its agent said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_with: Option<RanWith>,
 }
 
 /// A sweep in a list.
@@ -375,6 +378,7 @@ pub(super) fn attempt_view(attempt: Attempt, offering: Option<String>) -> Attemp
         started_at: attempt.started_at,
         ended_at,
         checkpoint_at: attempt.checkpoint_at,
+        ran_with: attempt.ran_with.map(|ran_with| *ran_with),
     }
 }
 

@@ -183,6 +183,10 @@ impl Fleet {
                 found.started_at = Some(*at);
                 Ok(())
             }
+            Event::AttemptRecorded { attempt, ran_with } => {
+                self.attempt_mut(*attempt)?.ran_with = Some(ran_with.clone());
+                Ok(())
+            }
             Event::AttemptCheckpointed { attempt, at } => {
                 let found = self.attempt_mut(*attempt)?;
                 found.saved(*at);

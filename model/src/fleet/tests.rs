@@ -39,6 +39,9 @@ impl Course {
             project: "p".into(),
             resources: Default::default(),
             image: None,
+            registry_auth: None,
+            seed: None,
+            source: None,
             workdir: None,
             setup: None,
             run: "true".into(),
@@ -142,6 +145,7 @@ impl Course {
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
+            ran_with: None,
             unsaved: Vec::new(),
         };
         Event::AttemptAssigned { attempt, shares: instance.shares.clone(), funded_until: None }

@@ -276,6 +276,7 @@ impl<'a> Placement<'a, '_> {
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
+            ran_with: None,
             unsaved: Vec::new(),
         };
         let shares = after.clone();

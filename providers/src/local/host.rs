@@ -14,7 +14,7 @@ use std::{
 };
 
 use bursar_agent::{
-    Notice,
+    Notice, containers,
     processes::{self, Mark, Which},
     tied_to_this_thread, wall_clock,
 };
@@ -44,7 +44,7 @@ const MARK: &str = "BURSAR_INSTANCE_ID";
 
 /// What every process of an instance is known by, unless it cleared its environment.
 pub(crate) fn mark(instance: InstanceId) -> Mark {
-    Mark { variable: format!("{MARK}={instance}"), session: None }
+    Mark { variable: format!("{MARK}={instance}"), session: None, container: None }
 }
 
 /// When a machine with such a lease ends at the latest.
@@ -220,6 +220,10 @@ async fn end(folder: &MachineFolder, machine: &Machine, interrupted: bool) -> io
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+    // Whatever ran in them is dead: an engine that hangs keeps disk space, but no machine from being over.
+    if let Err(error) = containers::remove_all(&folder.work(), machine.instance).await {
+        tracing::error!(instance = %machine.instance, error, "containers of an instance are left");
     }
     folder.write_ended(Ended { at: wall_clock(), interrupted })?;
     folder.remove_work()

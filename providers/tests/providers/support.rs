@@ -143,6 +143,6 @@ pub(crate) fn runs(instance: InstanceId) -> bool {
 
 /// What runs that carries an instance's mark.
 pub(crate) fn processes_of(instance: InstanceId) -> Vec<Process> {
-    let mark = Mark { variable: format!("BURSAR_INSTANCE_ID={instance}"), session: None };
+    let mark = Mark { variable: format!("BURSAR_INSTANCE_ID={instance}"), session: None, container: None };
     processes::find(Which::Marked(&mark))
 }

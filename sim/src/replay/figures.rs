@@ -243,6 +243,7 @@ impl Tally {
             | Event::PriceChanged { .. }
             | Event::InstanceDraining { .. }
             | Event::InstanceTerminating { .. }
+            | Event::AttemptRecorded { .. }
             | Event::MetricsReported { .. }
             | Event::RungReached { .. }
             | Event::TrialPromoted { .. }

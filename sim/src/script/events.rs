@@ -12,6 +12,7 @@ pub(super) fn is_bookkeeping(event: &Event) -> bool {
         | Event::InstanceLaunched { .. }
         | Event::BillingBegan { .. }
         | Event::LeaseExtended { .. }
+        | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
         | Event::NotificationQueued { .. }
@@ -83,6 +84,7 @@ pub(super) fn line(event: &Event) -> String {
         Event::InstanceGone { instance, end, .. } => format!("{instance} is gone: {}", ending(end)),
         Event::AttemptAssigned { attempt, .. } => format!("{} is given to {}", attempt.id, attempt.instance),
         Event::AttemptStarted { attempt, .. } => format!("{attempt} starts"),
+        Event::AttemptRecorded { attempt, ran_with } => format!("{attempt} runs with {}", ran_with.runtime),
         Event::AttemptCheckpointed { attempt, at } => format!("{attempt} has saved as of {at}"),
         Event::MetricsReported { attempt, .. } => format!("{attempt} reports metrics"),
         Event::RungReached { experiment, rung, score, .. } => {

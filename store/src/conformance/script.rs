@@ -8,8 +8,9 @@ use bursar_model::{
     CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, DrainReason, DropReason, Event,
     Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
     InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId,
-    NotificationState, Offering, Outcome, ParamValue, Period, Price, Refusal, Remainders, Resources, Retry,
-    Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    NotificationState, Offering, Outcome, ParamValue, Period, Price, RanWith, Refusal, Remainders, Resources,
+    Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd,
+    UsdPerHour,
 };
 
 use crate::{Commit, Loaded};
@@ -340,6 +341,14 @@ impl Script {
             11 => {
                 let metrics = BTreeMap::from([("loss".to_owned(), awkward(pick))]);
                 self.then(Event::MetricsReported { attempt: attempt.id, metrics });
+                let ran_with = Box::new(RanWith {
+                    bursar: "0.1.0".to_owned(),
+                    runtime: "podman 5.0".to_owned(),
+                    image: pick.is_multiple_of(2).then(|| format!("image@sha256:{pick:064x}")),
+                    system: "Linux".to_owned(),
+                    driver: None,
+                });
+                self.then(Event::AttemptRecorded { attempt: attempt.id, ran_with });
             }
             12 if !is_stopping => {
                 self.then(Event::AttemptStopping {
@@ -476,6 +485,7 @@ impl Script {
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
+            ran_with: None,
             unsaved: Vec::new(),
         };
         let account = self.fleet.experiments[&experiment].account.clone();
@@ -502,6 +512,9 @@ fn a_spec(number: u8) -> ExperimentSpec {
         project: "vision".into(),
         resources: Resources { cpus_milli: 4000, memory_mib: 16_384, ..Resources::default() },
         image: None,
+        registry_auth: None,
+        seed: None,
+        source: None,
         workdir: Some("/home/ada/resnet".to_owned()),
         setup: Some("pip install -r requirements.txt".to_owned()),
         run: format!("python train.py --fold {number} --out \"$OUT\"\n"),

@@ -129,9 +129,14 @@ impl<S: Store> Reconciler<S> {
             return;
         }
         let (id, started, known_checkpoint) = (attempt.id, attempt.started_at, attempt.checkpoint_at);
+        let news = report.ran_with.as_ref().filter(|_| attempt.ran_with.is_none());
         let assigned_at = attempt.assigned_at;
         let ago = |age_ms: u64| now - Span::from_millis(i64::try_from(age_ms).unwrap_or(0));
 
+        if let Some(ran_with) = news {
+            let ran_with = Box::new(ran_with.clone());
+            self.record(Event::AttemptRecorded { attempt: id, ran_with }, turn);
+        }
         match &report.state {
             ReportedState::Preparing => {}
             ReportedState::Running { age_ms } => {
