@@ -67,12 +67,17 @@ pub(crate) enum Command {
     /// List sweeps, the newest first
     Sweeps(Limit),
     /// Show everything about an experiment, a sweep or an instance
-    Show(Named),
+    Show(Show),
     /// Print an experiment's log
     #[command(
         after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs --attempt 2 exp_0123456789abc"
     )]
     Logs(Logs),
+    /// Queue an experiment once more: the same spec, image, seed and variables; says what can differ all the same
+    #[command(
+        after_help = "Examples:\n  bursar rerun my-experiment\n  bursar rerun --wait --set LR=0.01 exp_0123456789abc"
+    )]
+    Rerun(Rerun),
     /// End experiments or whole sweeps, with their checkpoints kept
     #[command(after_help = "Of a name that several live ones share none is ended: say which by its id")]
     Cancel(Cancel),
@@ -223,6 +228,30 @@ pub(crate) struct Logs {
     /// Only the last so many bytes of each attempt
     #[arg(long, value_name = "BYTES")]
     pub(crate) tail: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// An id, or a name (of several the newest)
+    pub(crate) name: String,
+    /// What this attempt of an experiment ran with
+    #[arg(long, value_name = "N")]
+    pub(crate) attempt: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rerun {
+    /// An id, or a name (of several the newest)
+    pub(crate) name: String,
+    /// Another value for an environment variable or parameter; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Wait for the end, and exit with its outcome
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+    /// Makes it safe to repeat: the same key is accepted once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Args)]

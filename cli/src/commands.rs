@@ -11,6 +11,7 @@ mod notifications;
 mod plan;
 mod reconcile;
 mod report;
+mod rerun;
 mod serve;
 mod show;
 mod simulate;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Sweeps(limit) => block_on(list::sweeps(context()?, limit)),
         Command::Show(named) => block_on(show::run(context()?, named)),
         Command::Logs(wanted) => block_on(logs::run(context()?, wanted)),
+        Command::Rerun(rerun) => block_on(rerun::run(context()?, rerun)),
         Command::Cancel(wanted) => block_on(submit::cancel(context()?, wanted)),
         Command::Explain(named) => block_on(plan::explain(context()?, named)),
         Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod demo;
 mod exit;
+mod git;
 mod output;
 mod source;
 mod terminal;

@@ -29,7 +29,7 @@ pub use self::{
     },
     load::{SpecFile, load_config, load_spec},
     problem::{Checked, Place, Problem, Problems},
-    raw::RawSpec,
+    raw::{RawSource, RawSpec},
     read::{ConfigFile, ReadError, read_config, read_spec},
     schema::{schema_config, schema_experiment},
     takeover::{Takeover, take_over},

@@ -11,6 +11,7 @@ mod logs;
 mod notifications;
 mod read;
 mod reconcile;
+mod rerun;
 mod submit;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use self::{
     notifications::TestRequest,
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
+    rerun::{RerunAnswer, RerunRequest},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{
@@ -75,6 +77,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/experiments", get(read::experiments).post(submit::experiments))
         .route("/v1/experiments/{id}", get(read::experiment))
         .route("/v1/experiments/{id}/explain", get(submit::explain))
+        .route("/v1/experiments/{id}/rerun", post(rerun::rerun))
         .route("/v1/experiments/{id}/logs", get(logs::read))
         .route("/v1/sweeps", get(read::sweeps))
         .route("/v1/sweeps/{id}", get(read::sweep))

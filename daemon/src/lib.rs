@@ -10,6 +10,7 @@ pub mod logs;
 pub mod notify;
 pub mod reconciler;
 pub mod reports;
+pub mod rerun;
 pub mod rules;
 pub mod secrets;
 pub mod serve;

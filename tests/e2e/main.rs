@@ -11,6 +11,7 @@ mod asha;
 mod books;
 mod budgets;
 mod commands;
+mod containers;
 mod dead_man;
 mod demo;
 mod estimates;

@@ -2,13 +2,13 @@
 
 use bursar_daemon::views::{AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
 use bursar_model::{
-    BillingEnd, BillingRules, BillingStart, Boot, ContainerRuntime, Gpu, Host, InstanceId, Rates, Span,
-    SweepId, Terms, UsdPerHour,
+    BillingEnd, BillingRules, BillingStart, Boot, ContainerRuntime, Dirty, Gpu, Host, InstanceId, RanWith,
+    Rates, Source as CodeSource, Span, SweepId, Terms, UsdPerHour, seed_of,
 };
 
 use super::{Context, list::amount};
 use crate::{
-    args::Named,
+    args::Show,
     exit::{Failure, NOT_FOUND, OK, Outcome},
     output::{json, line, note, render},
     source::{Rows, Source},
@@ -17,9 +17,12 @@ use crate::{
 /// Trials shown of a sweep.
 const TRIALS_SHOWN: usize = 200;
 
-pub(super) async fn run(context: Context, named: Named) -> Outcome {
+pub(super) async fn run(context: Context, show: Show) -> Outcome {
     let source = context.source().await?;
-    let name = named.name.as_str();
+    let name = show.name.as_str();
+    if let Some(number) = show.attempt {
+        return attempt(&source.experiment(name).await?, number, context.json);
+    }
     if let Ok(id) = name.parse::<InstanceId>() {
         return instance(&source, id, context.json).await;
     }
@@ -97,6 +100,77 @@ fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
         line(&attempt_table(attempts))?;
     }
     Ok(())
+}
+
+/// Everything that has to be known to tell where one attempt's result comes from.
+fn attempt(detail: &ExperimentDetail, number: u32, as_json: bool) -> Outcome {
+    let ExperimentDetail { experiment, spec, attempts, .. } = detail;
+    let Some(attempt) = attempts.iter().find(|attempt| attempt.number == number) else {
+        let message = format!("{} has no attempt {number}", experiment.name);
+        return Err(Failure::new(NOT_FOUND, message).hint(format!("it had {} so far", attempts.len())));
+    };
+    let seed = spec.seed.unwrap_or_else(|| seed_of(experiment.id));
+    if as_json {
+        json(&serde_json::json!({
+            "experiment": experiment.id, "attempt": attempt, "seed": seed, "params": experiment.params, "spec": spec,
+        }))?;
+        return Ok(OK);
+    }
+    field("experiment", &format!("{}  {}", experiment.id, experiment.name))?;
+    field("attempt", &format!("{number} of {}  {}", attempts.len(), attempt.id))?;
+    field(
+        "state",
+        &[Some(attempt.state.as_str()), attempt.reason.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", "),
+    )?;
+    let devices: Vec<String> = attempt.devices.iter().map(u32::to_string).collect();
+    let devices =
+        if devices.is_empty() { String::new() } else { format!(", accelerators {}", devices.join(" ")) };
+    field(
+        "ran on",
+        &format!(
+            "{}{devices}",
+            attempt.offering.as_deref().unwrap_or("an instance of which nothing is kept")
+        ),
+    )?;
+    match &attempt.ran_with {
+        Some(RanWith { bursar, runtime, image, system, driver }) => {
+            field("runtime", runtime)?;
+            if let Some(image) = image {
+                field("image", image)?;
+            }
+            field("system", system)?;
+            if let Some(driver) = driver {
+                field("driver", &format!("NVIDIA {driver}"))?;
+            }
+            field("bursar", bursar)?;
+        }
+        None => field("runtime", "not told by its agent")?,
+    }
+    if let Some(CodeSource { commit, dirty }) = &spec.source {
+        let dirty = dirty.as_ref().map(|Dirty { diff_sha256, untracked }| {
+            format!(", changed (diff {diff_sha256}, {untracked} files unknown to git)")
+        });
+        field("commit", &format!("{commit}{}", dirty.unwrap_or_default()))?;
+    }
+    field("seed", &seed.to_string())?;
+    for (name, value) in &spec.envs {
+        field("env", &format!("{name}={value}"))?;
+    }
+    for (name, value) in &experiment.params {
+        field("param", &format!("{name}={value}"))?;
+    }
+    for name in spec.secrets.keys() {
+        field("secret", name)?;
+    }
+    if let Some(setup) = &spec.setup {
+        field("setup", setup.trim())?;
+    }
+    field("run", spec.run.trim())?;
+    Ok(OK)
 }
 
 fn attempt_table(attempts: &[AttemptView]) -> String {

@@ -17,6 +17,7 @@ use crate::{
     args::{Cancel, Submit},
     client::Client,
     exit::{FAILED, Failure, OK, Outcome, REFUSED, UNREACHABLE, USAGE},
+    git,
     output::{json, line, note},
     source::{Rows, Source, segment},
 };
@@ -109,14 +110,21 @@ pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool)
     raw.name = submit.name.clone().or(raw.name);
     raw.project = submit.project.clone().or(raw.project);
     for pair in &submit.env {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| Failure::new(USAGE, format!("--env {pair}: not of the form NAME=VALUE")))?;
+        let (name, value) = variable("--env", pair)?;
         raw.envs.insert(name.to_owned(), value.into());
+    }
+    if raw.source.is_none() {
+        raw.source = raw.workdir.as_deref().and_then(|folder| git::source(Path::new(folder)));
     }
     // What the options made of it is checked as well, before it travels.
     raw.clone().check(context.known()).map_err(|problems| Failure::new(USAGE, problems.to_string()))?;
     Ok(raw)
+}
+
+/// What an option says of a variable.
+pub(super) fn variable<'a>(option: &str, pair: &'a str) -> Result<(&'a str, &'a str), Failure> {
+    let wrong = || Failure::new(USAGE, format!("{option} {pair}: not of the form NAME=VALUE"));
+    pair.split_once('=').ok_or_else(wrong)
 }
 
 /// Who submits: the login name.
@@ -142,7 +150,10 @@ fn accepted_line(answer: &SubmitAnswer, name: &str) -> String {
     }
 }
 
-async fn wait_for_experiment(client: &Client, id: ExperimentId) -> Result<(u8, serde_json::Value), Failure> {
+pub(super) async fn wait_for_experiment(
+    client: &Client,
+    id: ExperimentId,
+) -> Result<(u8, serde_json::Value), Failure> {
     let bar = spinner();
     let mut shown = String::new();
     let mut watched = Watched::new(client);

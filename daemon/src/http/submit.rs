@@ -101,15 +101,7 @@ pub(super) async fn experiments(
     body: Bytes,
 ) -> Result<(StatusCode, Json<SubmitAnswer>), ApiError> {
     let batch: SubmitBatch = parse(&body)?;
-    let key = match headers.get("idempotency-key") {
-        Some(key) => {
-            let key = key.to_str().ok().filter(|key| (1..=200).contains(&key.len()));
-            let key = key
-                .ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
-            Some((key.to_owned(), Sha256::digest(&body).into()))
-        }
-        None => None,
-    };
+    let key = idempotency(&headers, &body)?;
     let user = user_name(&batch.user)?;
     let (content, warnings) = check_batch(&api, batch.specs)?;
     let request = Box::new(SubmitRequest { key, user, content });
@@ -262,8 +254,17 @@ fn check_batch(
     Ok((SubmitContent::Experiments(experiments), warnings))
 }
 
+/// The key that makes a request safe to repeat, with the digest of what it was sent with.
+pub(super) fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(String, [u8; 32])>, ApiError> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=200).contains(&key.len()));
+    let key =
+        key.ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
+    Ok(Some((key.to_owned(), Sha256::digest(body).into())))
+}
+
 /// The content address of a spec. One that would be refused in a file is refused here: every trial's attempt carries it.
-fn spec_id(spec: &ExperimentSpec) -> Result<SpecId, ApiError> {
+pub(super) fn spec_id(spec: &ExperimentSpec) -> Result<SpecId, ApiError> {
     let json = serde_json::to_vec(spec).expect("a spec is plain data");
     if json.len() as u64 > FILE_BYTES_MAX {
         let detail = format!(
