@@ -117,6 +117,7 @@ mod tests {
             lease_file: None,
             timer_file: Some(timer.clone()),
             power_off: false,
+            container_engine: None,
         };
         let secs = |lease| settings(lease).first_lease().as_secs_f64().round();
         assert_eq!(secs(1000), 1000.0, "there is no timer");
