@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     AgentError,
     attempt::Attempt,
+    cache::{Cache, Held},
     containers::{Engine, REMOVAL_LIMIT, attempt_label, remove},
     deadline::{Deadline, LONGEST},
     helpers::Helpers,
@@ -28,6 +29,7 @@ use crate::{
     processes,
     settings::AgentSettings,
     shim, wall_clock,
+    workdir::Carrier,
 };
 
 /// The longest sleep: a safety net under all that should wake the agent.
@@ -76,6 +78,7 @@ pub fn run(settings: AgentSettings) -> Result<(), AgentError> {
 enum Message {
     Prepared { attempt: AttemptId, result: Result<Prepared, String> },
     ContainersRemoved { attempt: AttemptId, result: Result<(), String> },
+    Kept { attempt: AttemptId, result: Result<Held, String> },
     Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
     LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
     Looked(Box<Host>),
@@ -97,10 +100,10 @@ struct Agent {
     settings: AgentSettings,
     secret: String,
     link: Link,
+    carrier: Carrier,
     messages: UnboundedReceiver<Message>,
     sender: UnboundedSender<Message>,
     attempts: BTreeMap<AttemptId, Attempt>,
-    helpers: Helpers,
     lease: Deadline,
     notice: Option<(Notice, Deadline)>,
     at_risk: Option<String>,
@@ -124,14 +127,17 @@ impl Agent {
         let now = Instant::now();
         let (sender, messages) = unbounded_channel();
         let lease = settings.first_lease();
+        let link = Link::new(&settings.daemon_url)?;
+        let cache = Cache::new(&settings.work_dir);
+        let cache = cache.map_err(|source| AgentError::System { what: "a folder for its cache", source })?;
         Ok(Self {
             secret: settings.secret()?,
-            link: Link::new(&settings.daemon_url)?,
+            carrier: Carrier { link: link.clone(), cache, helpers: Helpers::default() },
+            link,
             settings,
             messages,
             sender,
             attempts: BTreeMap::new(),
-            helpers: Helpers::default(),
             lease: Deadline::after(now, lease),
             notice: None,
             at_risk: None,
@@ -172,7 +178,7 @@ impl Agent {
     fn turn(&mut self, now: Instant) -> Instant {
         for (pid, status) in processes::reap() {
             // What is neither a helper nor an attempt's shell is an adopted grandchild: reaping it is all that it needs.
-            let _ = self.helpers.exited(pid, status)
+            let _ = self.carrier.helpers.exited(pid, status)
                 || self.attempts.values_mut().any(|attempt| attempt.exited(pid, status, now));
         }
         self.land(now);
@@ -181,6 +187,7 @@ impl Agent {
         for attempt in self.attempts.values_mut() {
             attempt.turn(now, &live);
         }
+        self.keep_setups();
         self.remove_containers();
         self.remove_forgotten();
         self.ship_logs(now);
@@ -250,8 +257,9 @@ impl Agent {
     }
 
     fn remove_forgotten(&mut self) {
-        for (_, attempt) in self.attempts.extract_if(.., |_, attempt| attempt.forgotten && attempt.is_over())
-        {
+        let is_done =
+            |attempt: &mut Attempt| attempt.forgotten && attempt.is_over() && !attempt.folder().is_in_use();
+        for (_, attempt) in self.attempts.extract_if(.., |_, attempt| is_done(attempt)) {
             let folder = attempt.folder().clone();
             tokio::task::spawn_blocking(move || folder.remove());
         }
@@ -261,7 +269,7 @@ impl Agent {
     fn remove_containers(&mut self) {
         for attempt in self.attempts.values_mut() {
             let Some(engine) = attempt.begin_removal() else { continue };
-            let (helpers, sender, attempt) = (self.helpers.clone(), self.sender.clone(), attempt.id);
+            let (helpers, sender, attempt) = (self.carrier.helpers.clone(), self.sender.clone(), attempt.id);
             tokio::spawn(async move {
                 let result = remove_containers(&helpers, engine, attempt).await;
                 let _ = sender.send(Message::ContainersRemoved { attempt, result });
@@ -343,6 +351,11 @@ impl Agent {
                     if let Some((notice, _)) = self.notice {
                         attempt.show_notice(notice);
                     }
+                }
+            }
+            Message::Kept { attempt, result } => {
+                if let Some(attempt) = self.attempts.get_mut(&attempt) {
+                    attempt.kept(result, now);
                 }
             }
             Message::ContainersRemoved { attempt, result } => {
@@ -427,13 +440,26 @@ impl Agent {
         }
     }
 
-    fn begin(&mut self, attempt: Attempt) {
-        let (id, preparation, sender) = (attempt.id, attempt.preparation(&self.helpers), self.sender.clone());
-        tokio::spawn(async move {
+    fn begin(&mut self, mut attempt: Attempt) {
+        let (id, sender) = (attempt.id, self.sender.clone());
+        let preparation = attempt.preparation(self.carrier.clone());
+        let task = tokio::spawn(async move {
             let result = preparation.run().await;
             let _ = sender.send(Message::Prepared { attempt: id, result });
         });
+        attempt.waits_for(task.abort_handle());
         self.attempts.insert(id, attempt);
+    }
+
+    fn keep_setups(&mut self) {
+        for attempt in self.attempts.values_mut() {
+            let Some(keeping) = attempt.keeping() else { continue };
+            let (id, sender) = (attempt.id, self.sender.clone());
+            let task = tokio::spawn(async move {
+                let _ = sender.send(Message::Kept { attempt: id, result: keeping.run().await });
+            });
+            attempt.waits_for(task.abort_handle());
+        }
     }
 
     /// Kills all that is left, adopted processes without any mark among it.

@@ -1,35 +1,30 @@
 //! One attempt on this instance: from its order to the moment at which nothing of it runs and its log is delivered.
 
-use std::{
-    collections::BTreeMap,
-    fs::OpenOptions,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bursar_model::{
     AttemptEnd, AttemptId, RanWith, StopReason, Timestamp,
     agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Work},
 };
 use rustix::process::{Pid, WaitStatus, getpid};
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 
 use crate::{
+    cache::Held,
     checkpoints::Checkpoints,
     containers::Engine,
     deadline::LONGEST,
     folder::Folder,
-    helpers::Helpers,
     log::Log,
     metrics::Metrics,
     notice::Notice,
-    prepare::{Preparation, Prepared},
+    prepare::{Keeping, Preparation, Prepared, Setup, note},
     processes::{self, Mark, Which},
     provenance,
     runtime::{Container, Pull, Runtime},
     settings::AgentSettings,
     wall_clock,
+    workdir::{Carrier, WantedBy},
 };
 
 /// The variable that every process of an attempt has in its environment.
@@ -40,6 +35,9 @@ const LOG_TICK: Duration = Duration::from_millis(250);
 
 /// How much of its log an attempt may keep on the instance: what the daemon takes, and a byte more that tells it so.
 const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
+
+/// Variables that say who an attempt is: no parameter of a trial stands for them.
+const OURS: [&str; 2] = ["BURSAR_", "CUDA_VISIBLE_DEVICES"];
 
 /// How often is looked for what is left of an attempt whose shell has ended.
 const CLEARING_TICK: Duration = Duration::from_millis(50);
@@ -66,6 +64,10 @@ pub(crate) struct Attempt {
     runtime: Runtime,
     removal: Removal,
     record: Record,
+    /// What `setup` made, or is to make: held so that it stays.
+    setup: Setup,
+    /// What is done aside for it.
+    aside: Option<AbortHandle>,
     stage: Stage,
     stop: Option<Stop>,
     /// When `run` started.
@@ -79,6 +81,8 @@ enum Stage {
     Preparing,
     /// `setup` runs.
     Setup { shell: Pid },
+    /// What `setup` made becomes the working folder.
+    Keeping,
     /// `run` runs.
     Running { shell: Pid },
     /// The shell has ended; whatever it left behind is waited for or killed.
@@ -131,6 +135,7 @@ impl Attempt {
         let checkpoints = settings.checkpoint_root.join(order.experiment.to_string());
         let runtime = runtime(order, &work, settings, &checkpoints);
         let mut env = runtime.base_environment(&folder);
+        // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
         for (name, value) in [
             ("BURSAR_EXPERIMENT_ID", order.experiment.to_string()),
@@ -157,6 +162,8 @@ impl Attempt {
             runtime,
             removal: Removal::NotNeeded,
             record: Record::Open,
+            setup: Setup::Here,
+            aside: None,
             stage: Stage::Preparing,
             stop: None,
             started: None,
@@ -178,19 +185,22 @@ impl Attempt {
     }
 
     /// All that has to be there before its first script: to be done aside, as it may take long.
-    pub(crate) fn preparation(&self, helpers: &Helpers) -> Preparation {
+    pub(crate) fn preparation(&self, carrier: Carrier) -> Preparation {
         let pull = match (&self.runtime, &self.work.container) {
             (Runtime::Container(container), Some(work)) => Some(Pull {
                 engine: container.engine(),
                 work: work.clone(),
                 mark: (MARK, self.id.to_string()),
-                helpers: helpers.clone(),
+                helpers: carrier.helpers.clone(),
             }),
             (Runtime::Process | Runtime::Container(_), _) => None,
         };
         Preparation {
             folder: self.folder.clone(),
-            workdir: self.work.workdir.clone().map(PathBuf::from),
+            carrier,
+            workdir: self.work.workdir.clone(),
+            wanted_by: WantedBy { attempt: self.id, envs: self.work.envs.clone() },
+            setup_key: self.work.setup_key.filter(|_| self.work.setup.is_some()),
             checkpoints: self.checkpoints.folder().to_owned(),
             pull,
         }
@@ -198,10 +208,11 @@ impl Attempt {
 
     /// All is there for its first script, or cannot be.
     pub(crate) fn prepared(&mut self, result: Result<Prepared, String>, now: Instant) {
-        if let Some(stop) = self.stop {
-            return self.clear(AttemptEnd::Stopped { why: stop.why });
+        // It came while the attempt was stopped.
+        if !matches!(self.stage, Stage::Preparing) {
+            return;
         }
-        let Prepared { image } = match result {
+        let Prepared { image, setup } = match result {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
@@ -212,9 +223,36 @@ impl Attempt {
         if let (Runtime::Container(container), Some(image)) = (&mut self.runtime, image) {
             container.set_image(image);
         }
-        match self.work.setup.take() {
-            Some(setup) => self.start(&setup, now, |shell| Stage::Setup { shell }),
-            None => self.start_run(now),
+        self.setup = setup;
+        self.start_setup(now);
+    }
+
+    /// Something is done aside for it from now on, which is given up when it is stopped.
+    pub(crate) fn waits_for(&mut self, task: AbortHandle) {
+        self.aside = Some(task);
+    }
+
+    /// What `setup` made is to be kept, once: to be done aside, as it may take long.
+    pub(crate) fn keeping(&mut self) -> Option<Keeping> {
+        if !matches!(self.stage, Stage::Keeping) {
+            return None;
+        }
+        match std::mem::replace(&mut self.setup, Setup::Here) {
+            Setup::ToDo(turn) => Some(Keeping { folder: self.folder.clone(), turn }),
+            Setup::Here | Setup::Done(_) => None,
+        }
+    }
+
+    /// The working folder is as `setup` made it, or cannot be.
+    pub(crate) fn kept(&mut self, result: Result<Held, String>, now: Instant) {
+        match result {
+            // It came while the attempt was stopped.
+            _ if !matches!(self.stage, Stage::Keeping) => {}
+            Ok(held) => {
+                self.setup = Setup::Done(held);
+                self.start_run(now);
+            }
+            Err(error) => self.clear(AttemptEnd::NotStarted { error }),
         }
     }
 
@@ -226,6 +264,7 @@ impl Attempt {
             Stage::Setup { .. }
             | Stage::Running { .. }
             | Stage::Preparing
+            | Stage::Keeping
             | Stage::Clearing { .. }
             | Stage::Over { .. } => return false,
         };
@@ -235,7 +274,10 @@ impl Attempt {
             (None, None) => AttemptEnd::Killed { signal: status.terminating_signal().unwrap_or_default() },
         };
         if in_setup && end == (AttemptEnd::Exited { code: 0 }) {
-            self.start_run(now);
+            match self.setup {
+                Setup::ToDo(_) => self.stage = Stage::Keeping,
+                Setup::Here | Setup::Done(_) => self.start_run(now),
+            }
         } else {
             self.explain(&end);
             if in_setup {
@@ -264,8 +306,12 @@ impl Attempt {
             // Without time to save, a signal to save would leave half of a checkpoint: it is killed at the next look.
             Stage::Setup { .. } | Stage::Running { .. } if !may_save => {}
             Stage::Setup { shell } | Stage::Running { shell } => self.runtime.ask_to_end(shell, &self.mark),
-            // Nothing is to be saved of what is still on its way.
-            Stage::Preparing => self.kill(),
+            // Nothing is to be saved: what is on its way is given up.
+            Stage::Preparing | Stage::Keeping => {
+                self.aside.take().iter().for_each(AbortHandle::abort);
+                self.kill();
+                self.clear(AttemptEnd::Stopped { why });
+            }
             // It ended of itself: what it left behind is being killed already.
             Stage::Clearing { .. } | Stage::Over { .. } => return,
         }
@@ -283,7 +329,11 @@ impl Attempt {
         let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
         match &self.stage {
             Stage::Setup { .. } | Stage::Running { .. } if self.stop.is_some() && grace_over => self.kill(),
-            Stage::Preparing | Stage::Setup { .. } | Stage::Running { .. } | Stage::Over { .. } => {}
+            Stage::Preparing
+            | Stage::Setup { .. }
+            | Stage::Keeping
+            | Stage::Running { .. }
+            | Stage::Over { .. } => {}
             Stage::Clearing { end } => {
                 // What came back to the agent may be this attempt's too: a process may have left its session and cleared
                 // its environment. Whose it is cannot be told then, so such are left to the last attempt that clears.
@@ -349,7 +399,7 @@ impl Attempt {
     /// When to look at it again if nothing happens.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         match self.stage {
-            Stage::Preparing => None,
+            Stage::Preparing | Stage::Keeping => None,
             Stage::Setup { .. } | Stage::Running { .. } => {
                 let tick = now + LOG_TICK;
                 Some(self.stop.map_or(tick, |stop| tick.min(stop.kill_at.max(now + CLEARING_TICK))))
@@ -404,7 +454,7 @@ impl Attempt {
     pub(crate) fn show_notice(&self, notice: Notice) {
         let shown = match self.stage {
             Stage::Preparing | Stage::Over { .. } => Ok(()),
-            Stage::Setup { .. } | Stage::Running { .. } | Stage::Clearing { .. } => {
+            Stage::Setup { .. } | Stage::Keeping | Stage::Running { .. } | Stage::Clearing { .. } => {
                 self.folder.write_notice(notice)
             }
         };
@@ -418,30 +468,62 @@ impl Attempt {
         &self.folder
     }
 
+    fn start_setup(&mut self, now: Instant) {
+        let Some(script) = self.work.setup.take() else { return self.start_run(now) };
+        let place = match &self.setup {
+            Setup::Done(made) => {
+                self.folder.comes_with(made.path().to_owned());
+                self.note("setup: done on this instance before, with the same workdir, image, envs and secrets; not run again");
+                return self.start_run(now);
+            }
+            Setup::ToDo(turn) => {
+                self.folder.comes_with(turn.path());
+                turn.path()
+            }
+            Setup::Here => self.folder.work(),
+        };
+        // Where it ran is where it stays: what it made, such as a virtual environment, may name itself by its path.
+        let mut env = self.env.clone();
+        env.insert("HOME".to_owned(), place.display().to_string());
+        self.start(&script, &self.folder.working_in(place), &env, now, |shell| Stage::Setup { shell });
+    }
+
     fn start_run(&mut self, now: Instant) {
         let run = std::mem::take(&mut self.work.run);
         // What lies there already is no work of this attempt, whatever its time says.
         let wall = wall_clock();
         let _ = self.checkpoints.newest(wall);
-        self.start(&run, now, |shell| Stage::Running { shell });
+        let mut env = std::mem::take(&mut self.work.params);
+        env.retain(|name, _| !OURS.iter().any(|ours| name.starts_with(ours)));
+        for (name, value) in &self.env {
+            env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self.start(&run, &self.folder.clone(), &env, now, |shell| Stage::Running { shell });
         if matches!(self.stage, Stage::Running { .. }) {
             self.started = Some(Started { at: now, wall });
         }
     }
 
-    fn start(&mut self, script: &str, now: Instant, stage: fn(Pid) -> Stage) {
+    fn start(
+        &mut self,
+        script: &str,
+        folder: &Folder,
+        env: &BTreeMap<String, String>,
+        now: Instant,
+        stage: fn(Pid) -> Stage,
+    ) {
         self.mark.container = None;
         if let Runtime::Container(_) = self.runtime {
             self.removal = Removal::Needed;
         }
-        match self.runtime.start(script, &self.folder, &self.env) {
+        match self.runtime.start(script, folder, env) {
             Ok(shell) => {
                 tracing::info!(attempt = %self.id, name = self.work.name, pid = shell.as_raw_pid(), "started");
                 self.mark.session = Some(shell);
                 self.stage = stage(shell);
             }
             Err(error) => {
-                let error = format!("cannot start a script in {}: {error}", self.folder.work().display());
+                let error = format!("cannot start a script in {}: {error}", folder.work().display());
                 self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
             }
         }
@@ -490,11 +572,8 @@ impl Attempt {
         (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())
     }
 
-    /// A line of ours in its log. Where it cannot be written, the experiment could not write either.
     fn note(&self, line: &str) {
-        if let Ok(mut log) = open_to_append(&self.folder.log()) {
-            let _ = writeln!(log, "bursar: {line}");
-        }
+        note(&self.folder, line);
     }
 }
 
@@ -511,10 +590,6 @@ fn runtime(order: &AttemptOrder, work: &Work, settings: &AgentSettings, checkpoi
         work.devices.clone(),
         checkpoints.to_owned(),
     )))
-}
-
-fn open_to_append(path: &Path) -> std::io::Result<std::fs::File> {
-    OpenOptions::new().append(true).open(path)
 }
 
 fn millis(duration: Duration) -> u64 {

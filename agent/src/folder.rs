@@ -4,84 +4,111 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use bursar_model::AttemptId;
+use bursar_model::{
+    AttemptId,
+    workdir::{DEPTH_MAX, ENTRIES_MAX},
+};
 
 use crate::notice::Notice;
 
-/// How deep a `workdir` may be. Deeper ones are loops of mounts, or no source trees.
-const DEPTH_MAX: u32 = 64;
-
-/// How many files and folders a `workdir` may hold: enough for a source tree with its packages, too few to fill a disk
-/// with inodes because somebody named `/`.
-const ENTRIES_MAX: u32 = 500_000;
-
 /// Where everything of one attempt lies.
 #[derive(Debug, Clone)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    root: PathBuf,
+    work: PathBuf,
+    /// Where `setup` ran, which what it made may name.
+    setup: Option<PathBuf>,
+    /// Shared by all copies of this value: whoever works in the folder has one.
+    users: Arc<()>,
+}
 
 impl Folder {
     pub(crate) fn new(work_dir: &Path, attempt: AttemptId) -> Self {
-        Self(work_dir.join(attempt.to_string()))
+        let root = work_dir.join(attempt.to_string());
+        Self { work: root.join("work"), root, setup: None, users: Arc::default() }
+    }
+
+    /// The same with another working folder.
+    pub(crate) fn working_in(&self, work: PathBuf) -> Self {
+        Self { work, ..self.clone() }
+    }
+
+    /// What `setup` made is in this folder of the cache: its processes need that one too.
+    pub(crate) fn comes_with(&mut self, setup: PathBuf) {
+        self.setup = Some(setup);
+    }
+
+    /// The folders that its processes need, beside that for checkpoints.
+    pub(crate) fn needed(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.root), self.setup.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Whether something aside still works in it, such as a copy that nobody waits for any more.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
     }
 
     /// The working folder of its processes.
     pub(crate) fn work(&self) -> PathBuf {
-        self.0.join("work")
+        self.work.clone()
     }
 
     /// `TMPDIR`.
     pub(crate) fn tmp(&self) -> PathBuf {
-        self.0.join("tmp")
+        self.root.join("tmp")
     }
 
     /// What it wrote to stdout and stderr.
     pub(crate) fn log(&self) -> PathBuf {
-        self.0.join("log")
+        self.root.join("log")
     }
 
     /// `BURSAR_METRICS`.
     pub(crate) fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
+        self.root.join("metrics.jsonl")
     }
 
     /// Where everything of the attempt lies.
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.root
     }
 
     /// Where the container engine writes the id of the container that was started as so many-th.
     pub(crate) fn container_id(&self, number: u32) -> PathBuf {
-        self.0.join(format!("container-{number}"))
+        self.root.join(format!("container-{number}"))
     }
 
     /// Variables for a container.
     pub(crate) fn container_env(&self) -> PathBuf {
-        self.0.join("container.env")
+        self.root.join("container.env")
     }
 
     /// The credentials of an image's registry, while it is pulled.
     pub(crate) fn registry(&self) -> PathBuf {
-        self.0.join("registry")
+        self.root.join("registry")
     }
 
     /// `BURSAR_NOTICE_FILE`.
     pub(crate) fn notice(&self) -> PathBuf {
-        self.0.join("notice.json")
+        self.root.join("notice.json")
     }
 
-    /// Makes the folder, with a copy of `workdir` as its working folder, and the folder for checkpoints. Slow where
-    /// `workdir` is large: not for the agent's own thread.
+    /// Makes the folder, and the one for checkpoints.
     #[expect(clippy::disallowed_methods, reason = "the edge: an attempt's folder is made here")]
-    pub(crate) fn make(&self, workdir: Option<&Path>, checkpoints: &Path) -> Result<(), String> {
-        let made = |path: &Path| fs::create_dir_all(path).map_err(|error| cannot("make", path, &error));
-        made(&self.work())?;
-        made(&self.tmp())?;
-        made(checkpoints)?;
-        let Some(workdir) = workdir else { return Ok(()) };
-        let mut entries = 0;
-        copy_tree(workdir, &self.work(), DEPTH_MAX, &mut entries)
+    pub(crate) fn make(&self, checkpoints: &Path) -> Result<(), String> {
+        for path in [&self.work, &self.tmp(), checkpoints] {
+            fs::create_dir_all(path).map_err(|error| cannot("make", path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Fills the working folder with a copy of another. Slow where that is large: not for the agent's own thread. Where the
+    /// file system can, the copies of files share their content with the originals until one is written to.
+    pub(crate) fn fill(&self, from: &Path) -> Result<(), String> {
+        copy_tree(from, &self.work, DEPTH_MAX, &mut 0)
     }
 
     /// Lets the experiment see that the cloud takes the instance back.
@@ -92,10 +119,10 @@ impl Folder {
     /// Removes everything. Slow where there is much.
     #[expect(clippy::disallowed_methods, reason = "the edge: an attempt's folder is removed here")]
     pub(crate) fn remove(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.0)
+        if let Err(error) = fs::remove_dir_all(&self.root)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(folder = %self.0.display(), %error, "an attempt's folder cannot be removed");
+            tracing::warn!(folder = %self.root.display(), %error, "an attempt's folder cannot be removed");
         }
     }
 }
@@ -109,7 +136,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Copies what a folder holds. Links stay links; sockets, pipes and devices are left out.
-fn copy_tree(from: &Path, to: &Path, depth: u32, entries: &mut u32) -> Result<(), String> {
+fn copy_tree(from: &Path, to: &Path, depth: usize, entries: &mut usize) -> Result<(), String> {
     if depth == 0 {
         return Err(format!("{} is more than {DEPTH_MAX} folders deep", from.display()));
     }
@@ -117,7 +144,7 @@ fn copy_tree(from: &Path, to: &Path, depth: u32, entries: &mut u32) -> Result<()
         let entry = entry.map_err(|error| cannot("read", from, &error))?;
         *entries += 1;
         if *entries > ENTRIES_MAX {
-            return Err(format!("the workdir holds more than {ENTRIES_MAX} files and folders"));
+            return Err(format!("what setup left holds more than {ENTRIES_MAX} files and folders"));
         }
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type().map_err(|error| cannot("read", &source, &error))?;
@@ -141,6 +168,8 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bursar_model::TypedId;
+
     use super::*;
 
     #[test]
@@ -151,19 +180,12 @@ mod tests {
         fs::create_dir_all(source.join("deep/er")).unwrap();
         fs::write(source.join("deep/er/file"), "text").unwrap();
         std::os::unix::fs::symlink("/nowhere", source.join("link")).unwrap();
-        let folder = Folder(root.path().join("attempt"));
-        folder.make(Some(&source), &root.path().join("checkpoints")).unwrap();
+        let folder = Folder::new(root.path(), AttemptId::from_u64(1));
+        folder.make(&root.path().join("checkpoints")).unwrap();
+        folder.fill(&source).unwrap();
         assert_eq!(fs::read_to_string(folder.work().join("deep/er/file")).unwrap(), "text");
         assert_eq!(fs::read_link(folder.work().join("link")).unwrap(), Path::new("/nowhere"));
         folder.remove();
-        assert!(!folder.0.exists());
-    }
-
-    #[test]
-    fn a_workdir_that_is_not_there_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = Folder(root.path().join("attempt"));
-        let error = folder.make(Some(Path::new("/no/such/folder")), &root.path().join("c")).unwrap_err();
-        assert!(error.starts_with("cannot read /no/such/folder: "), "{error}");
+        assert!(!folder.root.exists());
     }
 }

@@ -11,10 +11,12 @@
 
 mod agent;
 mod attempt;
+mod cache;
 mod checkpoints;
 pub mod containers;
 mod deadline;
 mod folder;
+mod git;
 mod helpers;
 mod host;
 mod link;
@@ -28,6 +30,8 @@ mod provenance;
 mod runtime;
 mod settings;
 mod shim;
+mod unpack;
+mod workdir;
 
 use std::{io, path::PathBuf};
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bursar_model::{
-    AttemptId,
+    AttemptId, Digest,
     agent_api::{LogReply, RegisterRequest, SyncReply, SyncRequest},
 };
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::AgentError;
 
@@ -73,6 +74,16 @@ impl Link {
         answer(post.timeout(Duration::from_millis(request.wait_ms) + ANSWER_TIMEOUT)).await
     }
 
+    /// Fetches a packed working folder from an offset on.
+    pub(crate) async fn blob(&self, digest: Digest, offset: u64) -> Result<Response, LinkError> {
+        let get = self.client.get(format!("{}/blobs/{digest}", self.url)).bearer_auth(&self.token);
+        let range = format!("bytes={offset}-");
+        // Only for the head of the answer: how long the body takes depends on its size.
+        let sent = timeout(ANSWER_TIMEOUT, get.header(header::RANGE, range).send()).await;
+        let response = sent.map_err(|_| LinkError::Failed { status: StatusCode::REQUEST_TIMEOUT })?;
+        checked(response.map_err(LinkError::Unreachable)?)
+    }
+
     /// Delivers a part of an attempt's log.
     pub(crate) async fn ship_log(
         &self,
@@ -107,16 +118,8 @@ impl Backoff {
 }
 
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, LinkError> {
-    let mut response = request.send().await.map_err(LinkError::Unreachable)?;
+    let mut response = checked(request.send().await.map_err(LinkError::Unreachable)?)?;
     let status = response.status();
-    if !status.is_success() {
-        // Of the client errors, these two speak of the moment and not of the request.
-        let for_now = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        return Err(match status.is_client_error() && !for_now {
-            true => LinkError::Refused { status },
-            false => LinkError::Failed { status },
-        });
-    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(LinkError::Unreachable)? {
         body.extend_from_slice(&chunk);
@@ -127,6 +130,19 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, LinkE
     serde_json::from_slice(&body).map_err(|error| {
         tracing::warn!(%error, "the daemon's answer cannot be read");
         LinkError::Failed { status }
+    })
+}
+
+fn checked(response: Response) -> Result<Response, LinkError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    // Of the client errors, these two speak of the moment and not of the request.
+    let for_now = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    Err(match status.is_client_error() && !for_now {
+        true => LinkError::Refused { status },
+        false => LinkError::Failed { status },
     })
 }
 

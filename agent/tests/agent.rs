@@ -47,16 +47,6 @@ async fn a_missing_command_ends_with_127_and_the_shells_word() {
 }
 
 #[tokio::test]
-async fn a_workdir_that_is_not_there_is_told_as_not_started() {
-    let mut daemon = Daemon::start(LONG);
-    let _agent = daemon.agent();
-    let order = daemon.order(Work { workdir: Some("/no/such/folder".to_owned()), ..work("true") });
-    let report = daemon.ended(order.attempt).await;
-    assert!(matches!(report.state, ReportedState::Ended { ran_ms: None, .. }));
-    assert!(matches!(end(report), AttemptEnd::NotStarted { error } if error.contains("/no/such/folder")));
-}
-
-#[tokio::test]
 async fn a_setup_that_fails_keeps_run_from_starting() {
     let mut daemon = Daemon::start(LONG);
     let _agent = daemon.agent();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bursar_daemon::http::ApiError;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::exit::{FAILED, Failure, NOT_FOUND, REFUSED, UNREACHABLE, USAGE};
@@ -78,6 +78,22 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         self.answer(self.http.put(format!("{}{path}", self.url)).json(body).timeout(PATIENCE)).await
+    }
+
+    /// Whether something is there.
+    pub(crate) async fn is_there(&self, path: &str) -> Result<bool, Failure> {
+        let sent = self.http.head(format!("{}{path}", self.url)).timeout(PATIENCE).send().await;
+        match sent {
+            Ok(response) if response.status() == StatusCode::NOT_FOUND => Ok(false),
+            sent => self.checked(sent).await.map(|_| true),
+        }
+    }
+
+    /// Sends bytes, for as long as it takes.
+    pub(crate) async fn upload(&self, path: &str, body: reqwest::Body, bytes: u64) -> Result<(), Failure> {
+        let put = self.http.put(format!("{}{path}", self.url)).header(header::CONTENT_LENGTH, bytes);
+        let kind = (header::CONTENT_TYPE, "application/octet-stream");
+        self.checked(put.header(kind.0, kind.1).body(body).send().await).await.map(drop)
     }
 
     /// Takes something away.

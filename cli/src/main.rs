@@ -9,6 +9,7 @@ mod git;
 mod output;
 mod source;
 mod terminal;
+mod workdir;
 
 use std::process::ExitCode;
 

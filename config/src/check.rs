@@ -14,6 +14,10 @@ mod quantities;
 mod spec;
 mod sweep;
 mod words;
+mod workdir;
 
-pub(crate) use self::config::{Surroundings, check_config};
-pub use self::{config::Machine, spec::Submission, sweep::TRIALS_MAX};
+pub use self::{config::Machine, spec::Submission, sweep::TRIALS_MAX, workdir::WorkdirSource};
+pub(crate) use self::{
+    config::{Surroundings, check_config},
+    workdir::take_source,
+};

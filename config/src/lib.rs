@@ -22,7 +22,7 @@ mod takeover;
 mod tests;
 
 pub use self::{
-    check::{Machine, Submission, TRIALS_MAX},
+    check::{Machine, Submission, TRIALS_MAX, WorkdirSource},
     config::{
         Config, LocalProvider, LocalType, NotificationKind, Notifications, Policy, Project, Provider,
         ProviderKind, ScheduledReport, User, Webhook, WebhookFormat,

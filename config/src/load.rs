@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    check::{Machine, Submission, Surroundings, check_config},
+    check::{Machine, Submission, Surroundings, WorkdirSource, check_config, take_source},
     config::Config,
     conform::conform,
     env,
@@ -20,8 +20,10 @@ use crate::{
 /// A spec that was read from a file: to be sent on, and checked as far as can be told here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecFile {
-    /// What to send to the daemon, with an absolute `workdir`.
+    /// What to send to the daemon, but for the `workdir` that `source` is to become.
     pub raw: RawSpec,
+    /// What has to become of its `workdir` before it travels.
+    pub source: Option<WorkdirSource>,
     /// What it means.
     pub submission: Submission,
 }
@@ -48,7 +50,7 @@ pub fn load_config(
     document.finish(report.finish(config))
 }
 
-/// Reads an experiment or a sweep. `file` names the text in problems; a relative `workdir` counts from `folder`.
+/// Reads an experiment or a sweep. `file` names the text in problems; a `workdir` that is a path counts from `folder`.
 ///
 /// # Errors
 /// Returns all problems at once, in the order of their lines.
@@ -60,10 +62,12 @@ pub fn load_spec(
 ) -> Result<Checked<SpecFile>, Problems> {
     let mut document = Document::parse(text, Some(file.to_owned()))?;
     let mut raw: RawSpec = document.read(&schema_experiment());
-    raw.resolve_workdir(folder);
+    let mut report = Report::default();
+    let source = take_source(&mut report, &mut raw.workdir, &raw.secrets, folder);
+    document.problems.append(&mut report.errors);
     let checked = raw.clone().check(config);
     let Checked { value: submission, warnings } = document.finish(checked)?;
-    Ok(Checked { value: SpecFile { raw, submission }, warnings })
+    Ok(Checked { value: SpecFile { raw, source, submission }, warnings })
 }
 
 impl RawSpec {

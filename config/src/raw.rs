@@ -11,6 +11,7 @@ mod pricing;
 mod spec;
 mod sweep;
 mod values;
+mod workdir;
 
 pub use self::{
     budget::{RawBudget, RawWorkBudget},
@@ -22,4 +23,5 @@ pub use self::{
     },
     sweep::{RawAsha, RawDimension, RawSpace, RawSweep},
     values::{LimitOr, OneOrMany, Written},
+    workdir::{RawWorkdir, RawWorkdirMap},
 };

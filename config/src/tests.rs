@@ -188,9 +188,11 @@ fn a_deadline_is_a_time_or_a_duration() {
 
 #[test]
 fn a_relative_workdir_counts_from_the_folder_of_the_file() {
-    assert_eq!(experiment("run: x\nworkdir: ./code").workdir.as_deref(), Some("/home/me/code"));
-    assert_eq!(experiment("run: x\nworkdir: .").workdir.as_deref(), Some("/home/me"));
-    assert_eq!(experiment("run: x\nworkdir: /data").workdir.as_deref(), Some("/data"));
+    let source = |text: &str| spec_of(text).unwrap().value.source.unwrap();
+    let folder = |path: &str| WorkdirSource::Folder(path.into());
+    assert_eq!(source("run: x\nworkdir: ./code"), folder("/home/me/code"));
+    assert_eq!(source("run: x\nworkdir: ."), folder("/home/me"));
+    assert_eq!(source("run: x\nworkdir: /data"), folder("/data"));
     assert!(spec_of("run: x\nworkdir: ~/code").is_err());
 }
 
@@ -374,8 +376,8 @@ fn files_that_are_no_documents_say_so() {
     assert!(error(&folder.path().join("none.yaml")).starts_with("there is no file"));
     assert!(error(folder.path()).starts_with("cannot read"));
     let good = path("good.yaml", b"run: x\nworkdir: code");
-    let workdir = read_spec(&good, None).unwrap().value.raw.workdir.unwrap();
-    assert_eq!(Path::new(&workdir), folder.path().join("code"));
+    let source = read_spec(&good, None).unwrap().value.source.unwrap();
+    assert_eq!(source, WorkdirSource::Folder(folder.path().join("code")));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use std::{
 
 use bursar_config::{ConfigFile, Machine, load_config};
 use bursar_daemon::{
+    blobs::Blobs,
     clock::SystemClock,
     configuration::Configuration,
     effects::Surroundings,
@@ -191,6 +192,7 @@ impl Daemon {
             };
             let (reconciler, snapshot) = Reconciler::start(parts, sender.clone()).await.unwrap();
             let logs = Logs::new(&folder.path().join("logs")).unwrap();
+            let blobs = Blobs::new(&folder.path().join("blobs")).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let mut offered = snapshot.clone();
@@ -198,7 +200,8 @@ impl Daemon {
             let started_with = ConfigFile { file: None, config };
             let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
             let agents = Arc::default();
-            let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock, agents };
+            let api =
+                Api { inbox: sender, snapshot, reader, logs, blobs, configuration, courier, clock, agents };
             tokio::spawn(axum::serve(listener, router(api)).into_future());
             let (_never, stop) = tokio::sync::watch::channel(false);
             tokio::spawn(async move {

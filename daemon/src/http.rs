@@ -1,6 +1,7 @@
 //! The HTTP API, version 1. Handlers check and translate; they decide nothing and hold no state of their own.
 
 mod agents;
+mod blobs;
 mod budgets;
 mod config;
 mod errors;
@@ -20,7 +21,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::from_fn,
-    routing::{get, post, put},
+    routing::{get, head, post, put},
 };
 use bursar_model::Clock;
 use bursar_store::Reader;
@@ -37,7 +38,7 @@ pub use self::{
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{
-    agent_binaries::AgentBinaries, configuration::Configuration, inbox::Inbox, logs::Logs,
+    agent_binaries::AgentBinaries, blobs::Blobs, configuration::Configuration, inbox::Inbox, logs::Logs,
     notify::HttpCourier, reconciler::Snapshot, views::Views,
 };
 
@@ -55,6 +56,8 @@ pub struct Api {
     pub reader: Reader,
     /// The logs of attempts.
     pub logs: Logs,
+    /// Packed working folders.
+    pub blobs: Blobs,
     /// What the daemon goes by.
     pub configuration: Configuration,
     /// To webhooks, for tests of them.
@@ -108,6 +111,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/agent/register", post(agents::register))
         .route("/v1/agent/sync", post(agents::sync))
         .route("/v1/agent/logs/{attempt}", post(logs::deliver))
+        .route("/v1/agent/blobs/{digest}", get(blobs::fetch))
+        .route("/v1/blobs/{digest}", head(blobs::is_there).put(blobs::put))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn(guard::keep_pages_out))
         .with_state(api)

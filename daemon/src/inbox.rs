@@ -1,11 +1,14 @@
 //! What the reconciler is told. Nobody else touches the live state; whoever wants something sends one of these.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bursar_model::{
     Account, AshaRules, AttemptId, BudgetAlert, BudgetKey, BudgetTerms, Charge, CloudInstance, CostEstimate,
-    ExperimentId, ExperimentSpec, InstanceId, NotificationId, Offering, Params, ProviderName, SecretRef,
-    SetBy, SpecId, SweepId, Timestamp, UserName, WaitingOn,
+    Digest, ExperimentId, ExperimentSpec, InstanceId, NotificationId, Offering, Params, ProviderName,
+    SecretRef, SetBy, SpecId, SweepId, Timestamp, UserName, WaitingOn,
     agent_api::{RegisterRequest, SyncReply, SyncRequest},
 };
 use bursar_policies::Candidate;
@@ -124,6 +127,20 @@ pub enum Message {
         attempt: AttemptId,
         /// Yes or no.
         reply: oneshot::Sender<bool>,
+    },
+    /// An agent wants to fetch a packed working folder: does an attempt that it has need it?
+    AuthorizeBlob {
+        /// SHA-256 of the token that it showed, in hex.
+        token_digest: String,
+        /// Which.
+        digest: Digest,
+        /// Yes or no.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Which packed working folders do experiments need that are not over?
+    WorkdirsInUse {
+        /// Those.
+        reply: oneshot::Sender<BTreeSet<Digest>>,
     },
     /// A secret that an attempt needs could not be read.
     SecretMissing {

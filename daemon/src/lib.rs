@@ -1,6 +1,7 @@
 //! The service: the reconciler, effects, intake, and the HTTP API.
 
 pub mod agent_binaries;
+pub mod blobs;
 pub mod clock;
 pub mod configuration;
 pub mod effects;
@@ -14,5 +15,6 @@ pub mod rerun;
 pub mod rules;
 pub mod secrets;
 pub mod serve;
+mod setup;
 pub mod views;
 mod waiters;

@@ -48,9 +48,6 @@ pub fn again(
         let names: Vec<&str> = spec.secrets.keys().map(String::as_str).collect();
         differs.push(format!("secrets are looked up again and may have changed: {}", names.join(", ")));
     }
-    if let Some(workdir) = &spec.workdir {
-        differs.push(format!("{workdir} is copied as it is when the attempt starts"));
-    }
     if let Some(Deadline::At(at)) = spec.deadline
         && at <= now
     {

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent_binaries::{AgentBinaries, AgentBinariesError},
+    blobs::{Blobs, keep_few},
     clock::SystemClock,
     configuration::Configuration,
     effects::Surroundings,
@@ -113,6 +114,7 @@ pub async fn serve_with(
     let key_path = data_dir.join("installation.key");
     let key = InstallationKey::load_or_create(&key_path).map_err(unusable(key_path))?;
     let logs = Logs::new(&data_dir.join("logs")).map_err(unusable(data_dir.join("logs")))?;
+    let blobs = Blobs::new(&data_dir.join("blobs")).map_err(unusable(data_dir.join("blobs")))?;
 
     let listen = config.listen;
     let listen_error = |source| ServeError::Listen { address: listen, source };
@@ -143,10 +145,11 @@ pub async fn serve_with(
     let clock = reconciler.clock();
 
     tokio::spawn(keep_log_short(checkpointer, snapshot.clone()));
+    tokio::spawn(keep_few(blobs.clone(), sender.clone(), clock.clone()));
 
     let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
     tokio::spawn(reload_when_told(configuration.clone(), reload, stop.clone()));
-    let api = Api { inbox: sender, snapshot, reader, logs, configuration, courier, clock, agents };
+    let api = Api { inbox: sender, snapshot, reader, logs, blobs, configuration, courier, clock, agents };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {
         // An error means that nobody can say stop any more: that is a stop as well.

@@ -13,7 +13,10 @@ use bursar_model::{
 use rustc_hash::FxHasher;
 use tokio::sync::oneshot;
 
-use crate::inbox::{AgentAnswer, CommitFailed};
+use crate::{
+    inbox::{AgentAnswer, CommitFailed},
+    setup::setup_key,
+};
 
 /// What the password for an image's registry is called among an attempt's secrets. No variable has such a name.
 pub(crate) const REGISTRY_PASSWORD: &str = "registry_auth.password";
@@ -139,10 +142,9 @@ pub(crate) fn orders(
                     Action::Run { work: None }
                 }
                 AttemptState::Assigned | AttemptState::Running => {
+                    let params =
+                        experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string()));
                     let mut envs = spec.envs.clone();
-                    envs.extend(
-                        experiment.params.iter().map(|(name, value)| (name.clone(), value.to_string())),
-                    );
                     let seed = spec.seed.unwrap_or_else(|| seed_of(experiment.id));
                     envs.insert("BURSAR_SEED".to_owned(), seed.to_string());
                     let mut wanted = spec.secrets.clone();
@@ -158,7 +160,9 @@ pub(crate) fn orders(
                             setup: spec.setup.clone(),
                             run: spec.run.clone(),
                             envs,
+                            params: params.collect(),
                             workdir: spec.workdir.clone(),
+                            setup_key: setup_key(spec),
                             devices: attempt.devices.clone(),
                             grace_ms,
                             container: container(spec, attempt),

@@ -13,6 +13,7 @@ use crate::{
     host::Host,
     id::{AttemptId, ExperimentId, InstanceId},
     provenance::RanWith,
+    workdir::{Digest, Workdir},
 };
 
 /// `POST /v1/agent/register`: sent once the agent is up, again until answered.
@@ -93,7 +94,7 @@ fn nulls_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<S
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub enum ReportedState {
-    /// The working folder is being made, or `setup` runs.
+    /// The working folder is being made, or `setup` runs, or waits for another attempt's that does the same.
     Preparing,
     /// `run` runs.
     Running {
@@ -153,12 +154,18 @@ pub struct Work {
     pub setup: Option<String>,
     /// The shell script that is the experiment.
     pub run: String,
-    /// Environment variables, parameters and resolved secrets among them.
+    /// Environment variables of both scripts, resolved secrets among them.
     #[serde(default)]
     pub envs: BTreeMap<String, String>,
-    /// A folder on this machine whose content the working folder starts with.
+    /// The parameters of a trial: variables of `run` alone, because what `setup` made serves other trials too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// What the working folder starts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
+    pub workdir: Option<Workdir>,
+    /// Stands for all that `setup` depends on: where it succeeded on this instance under the same key, it is not run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_key: Option<Digest>,
     /// The accelerators that it may use, by number; becomes `CUDA_VISIBLE_DEVICES`.
     #[serde(default)]
     pub devices: Vec<u32>,

@@ -24,6 +24,7 @@ pub mod resources;
 pub mod schedule;
 pub mod spec;
 pub mod time;
+pub mod workdir;
 
 pub use self::{
     asha::{Asha, AshaMode, AshaRules, Rung, Standing},
@@ -58,4 +59,5 @@ pub use self::{
         SecretRef, SpecId, SpotPolicy, SweepSpec,
     },
     time::{Clock, Period, Span, Timestamp},
+    workdir::{Digest, Workdir},
 };

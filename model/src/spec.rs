@@ -12,6 +12,7 @@ use crate::{
     provenance::Source,
     resources::Resources,
     time::{Span, Timestamp},
+    workdir::Workdir,
 };
 
 /// The content address of a spec: the first 128 bits of the SHA-256 of its JSON. Equal specs are kept once.
@@ -76,9 +77,9 @@ pub struct ExperimentSpec {
     /// The state of the git repository that `workdir` is in, as of the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// A folder whose content each attempt starts with: an absolute path on the machine that submits.
+    /// What the working folder of each attempt starts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
+    pub workdir: Option<Workdir>,
     /// A shell script to prepare the working folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,

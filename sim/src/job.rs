@@ -90,7 +90,9 @@ impl Job {
     }
 
     pub(crate) fn of(work: &Work) -> Self {
-        Self::of_envs(&work.envs)
+        let mut envs = work.envs.clone();
+        envs.extend(work.params.clone());
+        Self::of_envs(&envs)
     }
 
     pub(crate) fn of_envs(envs: &BTreeMap<String, String>) -> Self {

@@ -27,3 +27,4 @@ mod reload;
 mod reports;
 mod restarts;
 mod simulate;
+mod workdirs;

@@ -106,12 +106,12 @@ fn a_command_that_does_not_exist_fails_with_the_shells_words_in_the_log() {
 }
 
 #[test]
-fn a_workdir_that_does_not_exist_fails_the_experiment_with_its_name() {
+fn a_workdir_that_does_not_exist_is_not_submitted() {
     let installation = Installation::started(QUICK);
-    let id = installation.submit("name: lost\nworkdir: /no/such/folder\nrun: echo never\n");
-    let detail = installation.until_state(&id, "failed");
-    let reason = text(&detail["experiment"]["reason"]);
-    assert!(reason.contains("could not be started: cannot read /no/such/folder"), "{reason}");
+    installation.write("lost.yaml", "name: lost\nworkdir: /no/such/folder\nrun: echo never\n");
+    let said = installation.bursar(&["submit", "lost.yaml"]).with_code(4);
+    assert!(said.stderr.contains("workdir: cannot pack /no/such/folder"), "{}", said.stderr);
+    assert_eq!(installation.json(&["ls"]).as_array().map(Vec::len), Some(0));
 }
 
 #[test]

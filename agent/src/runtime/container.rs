@@ -163,7 +163,7 @@ impl Container {
         for folder in ["/tmp", "/run", "/var/tmp"] {
             add(&["--tmpfs", folder]);
         }
-        for path in [folder.path(), checkpoints] {
+        for path in folder.needed().chain([checkpoints.as_path()]) {
             add(&["--volume", &format!("{0}:{0}", text(path))]);
         }
         match engine.is_rootless() {

@@ -11,7 +11,7 @@ use std::{
 
 use bursar_agent::containers;
 use bursar_model::{
-    AttemptEnd, StopReason,
+    AttemptEnd, Digest, StopReason,
     agent_api::{ContainerWork, RegistryLogin, ReportedState, Work},
 };
 
@@ -98,8 +98,7 @@ fn containers_of(attempt: bursar_model::AttemptId) -> String {
 async fn the_same_experiment_gives_the_same_result_in_a_container_and_as_a_process() {
     let mut daemon = Daemon::start(LONG);
     let agent = start_agent(&daemon);
-    let source = tempfile::tempdir().unwrap();
-    fs::write(source.path().join("data.txt"), "3\n1\n2\n").unwrap();
+    let workdir = daemon.pack(&[("data.txt", "3\n1\n2\n")]);
     let script = "sort data.txt; cat made; echo \"$LR and $TEXT\"; echo $BURSAR_ATTEMPT; \
                   echo [$CUDA_VISIBLE_DEVICES]; echo err >&2; \
                   test \"$HOME\" = \"$(pwd)\" && test -d \"$TMPDIR\" && echo at home; \
@@ -108,7 +107,7 @@ async fn the_same_experiment_gives_the_same_result_in_a_container_and_as_a_proce
                   exit 3";
     let plain = Work {
         setup: Some("echo made by setup > made".to_owned()),
-        workdir: Some(source.path().display().to_string()),
+        workdir: Some(workdir),
         envs: [("LR", "0.1"), ("TEXT", "two\nlines and \"quotes\" $HOME")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
@@ -129,6 +128,26 @@ async fn the_same_experiment_gives_the_same_result_in_a_container_and_as_a_proce
         "1\n2\n3\nmade by setup\n0.1 and two\nlines and \"quotes\" $HOME\n1\n[]\nerr\nat home\n[]\n";
     assert_eq!(results[0].0, expected);
     assert_eq!(containers_of(boxed.attempt), "", "its containers are removed when it is over");
+}
+
+#[tokio::test]
+async fn what_setup_made_in_one_container_serves_the_next_and_may_name_itself_by_where_it_was_made() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = start_agent(&daemon);
+    // As the scripts of a virtual environment do.
+    let setup = "mkdir bin; printf '#!%s/bin/sh\\necho from the tool\\n' $PWD > bin/tool; ln -s /bin/sh bin/sh; \
+                 chmod +x bin/tool; echo in setup";
+    let (setup, setup_key) = (Some(setup.to_owned()), Some(Digest::from_bytes([1; 32])));
+    let mut logs = Vec::new();
+    for _ in 0..2 {
+        let order = daemon.order(Work { setup: setup.clone(), setup_key, ..contained("bin/tool") });
+        assert_eq!(end(daemon.ended(order.attempt).await), AttemptEnd::Exited { code: 0 });
+        logs.push(daemon.log(order.attempt));
+        daemon.forget(order.attempt);
+    }
+    assert_eq!(logs[0], "in setup\nfrom the tool\n");
+    assert!(logs[1].starts_with("bursar: setup: done on this instance before"), "{}", logs[1]);
+    assert!(logs[1].ends_with("\nfrom the tool\n"), "{}", logs[1]);
 }
 
 #[tokio::test]

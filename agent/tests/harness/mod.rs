@@ -15,16 +15,18 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderMap, StatusCode},
-    routing::post,
+    routing::{get, post},
 };
 use bursar_agent::{AgentSettings, NoticeSource};
 use bursar_model::{
-    AttemptId, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp, TypedId,
+    AttemptId, Digest, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp, TypedId, Workdir,
     agent_api::{
         Action, AttemptOrder, AttemptReport, LogReply, RegisterRequest, ReportedState, SyncReply,
         SyncRequest, Work,
     },
 };
+use flate2::{Compression, write::GzEncoder};
+use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Notify, time::timeout};
 
 /// Far more than anything here takes: only a failure waits that long.
@@ -45,6 +47,10 @@ pub(crate) struct Book {
     pub(crate) logs: BTreeMap<AttemptId, Vec<u8>>,
     /// A log that is longer is full.
     pub(crate) log_bytes_max: usize,
+    pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
+    /// How often an agent asked for a blob, and how much it gets at once.
+    pub(crate) fetches: u32,
+    pub(crate) fetch_bytes_max: usize,
 }
 
 #[derive(Clone)]
@@ -73,7 +79,13 @@ impl Daemon {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let lease_ms = lease.as_millis() as u64;
-        let book = Book { lease_ms, version: 1, log_bytes_max: usize::MAX, ..Book::default() };
+        let book = Book {
+            lease_ms,
+            version: 1,
+            log_bytes_max: usize::MAX,
+            fetch_bytes_max: usize::MAX,
+            ..Book::default()
+        };
         let shared = Shared { book: Arc::new(Mutex::new(book)), changed: Arc::new(Notify::new()) };
         let server = Some(serve(listener, shared.clone()));
         // Containers are the machine's: those of other tests must not have the same ids.
@@ -159,6 +171,22 @@ impl Daemon {
             book.orders.insert(order.attempt, order.clone());
         });
         order
+    }
+
+    /// Has these files as a packed working folder.
+    pub(crate) fn pack(&self, files: &[(&str, &str)]) -> Workdir {
+        let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        let blob = builder.into_inner().unwrap().finish().unwrap();
+        let digest = Digest::from_bytes(Sha256::digest(&blob).into());
+        let bytes = blob.len() as u64;
+        self.book(|book| book.blobs.insert(digest, blob));
+        Workdir::Archive { digest, bytes }
     }
 
     pub(crate) fn run(&mut self, script: &str) -> AttemptId {
@@ -275,6 +303,7 @@ fn serve(listener: StdListener, shared: Shared) -> Runtime {
         .route("/v1/agent/register", post(register))
         .route("/v1/agent/sync", post(sync))
         .route("/v1/agent/logs/{attempt}", post(logs))
+        .route("/v1/agent/blobs/{digest}", get(blob))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(shared);
     runtime.spawn(async move {
@@ -336,6 +365,22 @@ async fn logs(
         log.extend_from_slice(&body[new..]);
     }
     Ok(Json(LogReply { next_offset: log.len() as u64, full: log.len() > bytes_max }))
+}
+
+/// Gives no more than so much at once, so that larger ones have to be fetched in parts.
+async fn blob(
+    State(shared): State<Shared>,
+    Path(digest): Path<Digest>,
+    headers: HeaderMap,
+) -> Result<Vec<u8>, StatusCode> {
+    check_token(&shared, &headers)?;
+    let mut book = shared.book.lock().unwrap();
+    book.fetches += 1;
+    let bytes_max = book.fetch_bytes_max;
+    let blob = book.blobs.get(&digest).ok_or(StatusCode::NOT_FOUND)?;
+    let range = headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap();
+    let from: usize = range.parse().unwrap();
+    Ok(blob[from..blob.len().min(from + bytes_max)].to_vec())
 }
 
 fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), StatusCode> {

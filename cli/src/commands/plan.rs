@@ -24,7 +24,7 @@ pub(super) async fn run(context: Context, wanted: Plan) -> Outcome {
         key: None,
         dry_run: true,
     };
-    let spec = submit::read(&context, &options, &wanted.file, false)?;
+    let (spec, _) = submit::read(&context, &options, &wanted.file, false)?;
     show(&context, spec, wanted.all).await
 }
 

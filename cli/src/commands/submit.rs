@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, path::Path, time::Duration};
 
-use bursar_config::{Checked, RawSpec, Submission, read::environment, read_spec};
+use bursar_config::{Checked, RawSpec, Submission, WorkdirSource, read::environment, read_spec};
 use bursar_daemon::{
     http::{CancelAnswer, SubmitAnswer, SubmitBatch},
     views::{ExperimentDetail, ListWanted, SweepView},
@@ -20,6 +20,7 @@ use crate::{
     git,
     output::{json, line, note},
     source::{Rows, Source, segment},
+    workdir::{self, Workdirs},
 };
 
 /// How often a wait looks. The daemon answers from its store, so this costs next to nothing.
@@ -31,7 +32,9 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> Outcome {
     if submit.dry_run {
         for file in &submit.files {
-            super::plan::show(&context, read(&context, &submit, file, sweeps_only)?, false).await?;
+            let (raw, source) = read(&context, &submit, file, sweeps_only)?;
+            source.map(workdir::show).transpose()?;
+            super::plan::show(&context, raw, false).await?;
         }
         return Ok(OK);
     }
@@ -42,8 +45,16 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
         .map(|file| read(&context, &submit, file, sweeps_only))
         .collect::<Result<Vec<_>, _>>()?;
     let several = specs.len() > 1;
+    let mut workdirs = Workdirs::default();
+    let mut ready = Vec::new();
+    for (mut spec, source) in specs {
+        if let Some(source) = source {
+            spec.workdir = Some(workdirs.send(&context.client, source).await?.into());
+        }
+        ready.push(spec);
+    }
     let mut answers = Vec::new();
-    for (index, spec) in specs.into_iter().enumerate() {
+    for (index, spec) in ready.into_iter().enumerate() {
         let unnamed = if spec.sweep.is_some() { "sweep" } else { "experiment" };
         let name = spec.name.clone().unwrap_or_else(|| unnamed.to_owned());
         let key = submit.key.as_ref().map(|key| if several { format!("{key}/{index}") } else { key.clone() });
@@ -98,8 +109,13 @@ pub(super) async fn cancel(context: Context, wanted: Cancel) -> Outcome {
     Ok(OK)
 }
 
-/// Reads a spec and lays the options over it.
-pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool) -> Result<RawSpec, Failure> {
+/// Reads a spec and lays the options over it; with what its working folder is to be made from.
+pub(super) fn read(
+    context: &Context,
+    submit: &Submit,
+    file: &Path,
+    sweep: bool,
+) -> Result<(RawSpec, Option<WorkdirSource>), Failure> {
     let Checked { value, warnings } = read_spec(file, context.known()).map_err(unreadable("the spec"))?;
     show_warnings(&warnings);
     if sweep && matches!(value.submission, Submission::Experiment { .. }) {
@@ -114,11 +130,14 @@ pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool)
         raw.envs.insert(name.to_owned(), value.into());
     }
     if raw.source.is_none() {
-        raw.source = raw.workdir.as_deref().and_then(|folder| git::source(Path::new(folder)));
+        raw.source = match &value.source {
+            Some(WorkdirSource::Folder(folder)) => git::source(folder),
+            Some(WorkdirSource::Git { .. }) | None => None,
+        };
     }
     // What the options made of it is checked as well, before it travels.
     raw.clone().check(context.known()).map_err(|problems| Failure::new(USAGE, problems.to_string()))?;
-    Ok(raw)
+    Ok((raw, value.source))
 }
 
 /// What an option says of a variable.

@@ -1,7 +1,5 @@
 //! An experiment or a sweep: what is asked, within bounds and with every default filled in.
 
-use std::path::Path;
-
 use bursar_model::{
     CheckpointSpec, Deadline, Estimate, ExperimentSpec, ProjectName, Resources, Retry, Span, SpotPolicy,
     SweepSpec, Timestamp,
@@ -14,6 +12,7 @@ use super::{
     quantities,
     sweep::check_sweep,
     words,
+    workdir::check_workdir,
 };
 use crate::{
     config::{Config, Policy},
@@ -34,8 +33,6 @@ const RETRY_MAX: u32 = 1000;
 const ALTERNATIVES_MAX: usize = 64;
 /// A label is a word to filter by; texts belong in files.
 const LABEL_LEN_MAX: usize = 256;
-/// The longest path of most systems.
-const PATH_LEN_MAX: usize = 4096;
 /// A thousand times as fast as the reference: beyond it the two do not run the same work.
 const SPEED_MAX: f64 = 1000.0;
 
@@ -77,18 +74,6 @@ impl RawSpec {
         };
         report.finish(submission)
     }
-
-    /// Makes a relative `workdir` count from this folder: the daemon cannot know where the submitter stood.
-    pub fn resolve_workdir(&mut self, folder: &Path) {
-        if let Some(workdir) = &mut self.workdir
-            && !is_git_url(workdir)
-            && !workdir.starts_with('~')
-        {
-            // `join` keeps an absolute path as it is; the components drop the `.` of `./data`.
-            *workdir =
-                folder.join(&*workdir).components().collect::<std::path::PathBuf>().display().to_string();
-        }
-    }
 }
 
 fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) -> ExperimentSpec {
@@ -124,9 +109,6 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         let problem = Problem::new("registry_auth", "there is no image to pull");
         report.error(problem.hint("name it with `image`, or leave `registry_auth` out"));
     }
-    if let Some(workdir) = &workdir {
-        check_workdir(report, workdir);
-    }
     for (path, script) in [("setup", &setup), ("run", &run)] {
         words::process_text(report, || path.to_owned(), script.as_deref().unwrap_or_default());
     }
@@ -161,7 +143,7 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         registry_auth: registry_auth.and_then(|auth| check_registry_auth(report, auth)),
         seed: seed.and_then(|seed| words::count(report, "seed", seed, 0, u32::MAX)),
         source: source.and_then(|source| check_source(report, source)),
-        workdir,
+        workdir: workdir.and_then(|workdir| check_workdir(report, workdir, &secrets)),
         setup: setup.filter(|setup| !setup.trim().is_empty()),
         run,
         envs: envs.into_iter().map(|(name, value)| (name, value.0)).collect(),
@@ -244,24 +226,6 @@ fn check_resources(report: &mut Report, raw: RawResources) -> Resources {
             .and_then(|disk| quantities::disk_gib(report, "resources.disk_size", &disk))
             .unwrap_or(DISK_GIB_DEFAULT),
     }
-}
-
-fn check_workdir(report: &mut Report, workdir: &str) {
-    let problem = if is_git_url(workdir) {
-        not_available("workdir", "working folders out of git repositories are")
-    } else if workdir.len() > PATH_LEN_MAX || workdir.contains('\0') {
-        Problem::new("workdir", "is no path")
-    } else if !Path::new(workdir).is_absolute() {
-        let message = format!("`{}` is no absolute path", shortened(workdir));
-        Problem::new("workdir", message).hint("`~` and variables are not replaced; `bursar submit` makes paths that are relative to the file absolute")
-    } else {
-        return;
-    };
-    report.error(problem);
-}
-
-fn is_git_url(workdir: &str) -> bool {
-    workdir.contains("://") || workdir.starts_with("git@")
 }
 
 fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {

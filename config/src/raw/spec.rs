@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{LimitOr, OneOrMany, RawSweep, RawWorkBudget, Written};
+use super::{LimitOr, OneOrMany, RawSweep, RawWorkBudget, RawWorkdir, Written};
 
 /// An experiment, or with a `sweep` section a set of them: what to run, what it needs, and what it may cost.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -39,10 +39,12 @@ pub struct RawSpec {
     /// The state of the git repository that `workdir` is in. `bursar submit` writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<RawSource>,
-    /// A folder whose content each attempt starts with. A relative path counts from the folder of this file.
+    /// What the working folder of each attempt starts with: a folder, which `bursar submit` packs and sends (a relative
+    /// path counts from the folder of this file), or a git repository as `https://host/repo.git@main`, or a map.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
-    /// A shell script that prepares the working folder before `run`.
+    pub workdir: Option<RawWorkdir>,
+    /// A shell script that prepares the working folder before `run`. What it made is kept on the instance for whatever
+    /// comes there with the same `setup`, `workdir`, `image`, `envs` and `secrets`, so it sees no parameters of trials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,
     /// The shell script that is the experiment. It succeeded when it exits with 0.

@@ -23,8 +23,9 @@ use axum::{
 
 use super::ApiError;
 
-/// Where agents deliver logs as they are. They prove themselves with a token, which no page has.
-const TAKES_BYTES: &str = "/v1/agent/logs/";
+/// Where bytes are taken as they are: logs, from agents that prove themselves with a token, which no page has; and packed
+/// folders, by a method that browsers use for no other site without asking it first.
+const TAKES_BYTES: [(Method, &str); 2] = [(Method::POST, "/v1/agent/logs/"), (Method::PUT, "/v1/blobs/")];
 
 /// Lets a request through, unless a page sent it.
 pub(super) async fn keep_pages_out(request: Request, next: Next) -> Response {
@@ -50,7 +51,7 @@ fn check(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiErro
     }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || text(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if !method.is_safe() && has_body && !path.starts_with(TAKES_BYTES) {
+    if !method.is_safe() && has_body && !takes_bytes(method, path) {
         let kind = text(header::CONTENT_TYPE).unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -59,6 +60,10 @@ fn check(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiErro
         }
     }
     Ok(())
+}
+
+fn takes_bytes(method: &Method, path: &str) -> bool {
+    TAKES_BYTES.iter().any(|(taken, below)| method == taken && path.starts_with(below))
 }
 
 /// Whether a `Host` header can only mean us: an address, or `localhost`, with or without a port.
@@ -123,6 +128,9 @@ mod tests {
             assert_eq!(sent(submit, &[(header::CONTENT_TYPE, kind)]), 415, "{kind}");
         }
         assert_eq!(sent("/v1/agent/logs/att_0", &[]), 200);
+        let bytes = [(header::HOST, "127.0.0.1"), (header::CONTENT_LENGTH, "9")];
+        assert_eq!(answer(Method::PUT, "/v1/blobs/00", &bytes), 200);
+        assert_eq!(answer(Method::POST, "/v1/blobs/00", &bytes), 415);
         let chunked = [(header::HOST, "127.0.0.1"), (header::TRANSFER_ENCODING, "chunked")];
         assert_eq!(answer(Method::POST, submit, &chunked), 415);
         let empty = [(header::HOST, "127.0.0.1"), (header::CONTENT_LENGTH, "0")];

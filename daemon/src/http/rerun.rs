@@ -16,7 +16,7 @@ use super::{
     Api, ApiError,
     expect::{Expectations, Wanted},
     read::find_experiment,
-    submit::{idempotency, parse, spec_id, user_name},
+    submit::{have_archives, idempotency, parse, spec_id, user_name},
 };
 use crate::{
     inbox::{Accepted, Message, NewExperiment, SubmitContent, SubmitRequest},
@@ -73,7 +73,9 @@ pub(super) async fn rerun(
     let wanted = Wanted { name: &name, is_sweep: false, spec: &spec, mates: 1, on: None };
     let expected = Expectations::new(&api).of(wanted)?;
     let new = NewExperiment { name, spec_id: spec_id(&spec)?, spec, expected };
-    let request = Box::new(SubmitRequest { key, user, content: SubmitContent::Experiments(vec![new]) });
+    let content = SubmitContent::Experiments(vec![new]);
+    have_archives(&api, &content).await?;
+    let request = Box::new(SubmitRequest { key, user, content });
     let accepted = api.inbox.ask(|reply| Message::Submit { request, reply }).await??;
     let Accepted { sweep: _, experiments, repeated, waiting } = accepted;
     let [experiment] = experiments[..] else {

@@ -1,6 +1,6 @@
 //! What changes something: submit, cancel; and what would be chosen if one did: plan, explain.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json,
@@ -11,6 +11,7 @@ use axum::{
 use bursar_config::{RawSpec, Submission as CheckedSubmission, read::FILE_BYTES_MAX};
 use bursar_model::{
     Account, BudgetKey, ExperimentId, ExperimentSpec, SpecId, SweepId, TypedId, Usd, UserName, WaitingOn,
+    Workdir,
 };
 use bursar_policies::{Candidate, Verdict};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,7 @@ pub(super) async fn experiments(
     let key = idempotency(&headers, &body)?;
     let user = user_name(&batch.user)?;
     let (content, warnings) = check_batch(&api, batch.specs)?;
+    have_archives(&api, &content).await?;
     let request = Box::new(SubmitRequest { key, user, content });
     let accepted = api.inbox.ask(|reply| Message::Submit { request, reply }).await??;
     let Accepted { sweep, experiments, repeated, waiting } = accepted;
@@ -261,6 +263,27 @@ pub(super) fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(St
     let key =
         key.ok_or_else(|| ApiError::bad_request("Idempotency-Key: 1 to 200 visible ASCII characters"))?;
     Ok(Some((key.to_owned(), Sha256::digest(body).into())))
+}
+
+/// Whether the packed folders that are named are here. They stay: nothing that was wanted now is removed for a month.
+pub(super) async fn have_archives(api: &Api, content: &SubmitContent) -> Result<(), ApiError> {
+    let specs: Vec<&ExperimentSpec> = match content {
+        SubmitContent::Experiments(experiments) => experiments.iter().map(|new| &*new.spec).collect(),
+        SubmitContent::Sweep(sweep) => vec![&*sweep.spec],
+    };
+    let archives = specs.iter().filter_map(|spec| match spec.workdir {
+        Some(Workdir::Archive { digest, bytes }) => Some((digest, bytes)),
+        Some(Workdir::Git { .. }) | None => None,
+    });
+    for (digest, bytes) in archives.collect::<BTreeSet<_>>() {
+        if super::blobs::wanted(api, digest).await? != Some(bytes) {
+            let detail = format!(
+                "workdir: there is no archive {digest} of {bytes} bytes here: put it to /v1/blobs first, as `bursar submit` does"
+            );
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "blob-missing", detail));
+        }
+    }
+    Ok(())
 }
 
 /// The content address of a spec. One that would be refused in a file is refused here: every trial's attempt carries it.

@@ -64,6 +64,12 @@ impl<S: Store> Reconciler<S> {
             Message::AuthorizeLog { token_digest, attempt, reply } => {
                 let _ = reply.send(self.owns_log(&token_digest, attempt));
             }
+            Message::AuthorizeBlob { token_digest, digest, reply } => {
+                let _ = reply.send(self.needs_blob(&token_digest, digest));
+            }
+            Message::WorkdirsInUse { reply } => {
+                let _ = reply.send(self.workdirs_in_use());
+            }
             Message::SecretMissing { attempt, error } => self.secret_missing(attempt, error, now, turn),
             Message::Launched { instance, result } => self.launched(instance, result, now, turn),
             Message::Terminated { instance, result } => self.terminated(instance, result, now, turn),

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use bursar_model::{
     Account, Amounts, Asha, AshaMode, AshaRules, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff,
     BudgetAlert, BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine,
-    CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, DrainReason, DropReason, Event,
+    CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, Digest, DrainReason, DropReason, Event,
     Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
     InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId,
     NotificationState, Offering, Outcome, ParamValue, Period, Price, RanWith, Refusal, Remainders, Resources,
     Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd,
-    UsdPerHour,
+    UsdPerHour, Workdir,
 };
 
 use crate::{Commit, Loaded};
@@ -515,7 +515,7 @@ fn a_spec(number: u8) -> ExperimentSpec {
         registry_auth: None,
         seed: None,
         source: None,
-        workdir: Some("/home/ada/resnet".to_owned()),
+        workdir: Some(Workdir::Archive { digest: Digest::from_bytes([7; 32]), bytes: 4096 }),
         setup: Some("pip install -r requirements.txt".to_owned()),
         run: format!("python train.py --fold {number} --out \"$OUT\"\n"),
         envs: BTreeMap::from([("SEED".to_owned(), number.to_string())]),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bursar_ledger::{Metered, cuts, meter};
 use bursar_model::{
-    AttemptEnd, AttemptId, AttemptState, Event, InstanceId, InstanceState, Span, StopReason, Timestamp,
+    AttemptEnd, AttemptId, AttemptState, Digest, Event, ExperimentSpec, InstanceId, InstanceState, Span,
+    StopReason, Timestamp, Workdir,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
 use bursar_policies::{attempt_ended, rung_reached};
@@ -218,6 +219,22 @@ impl<S: Store> Reconciler<S> {
             .is_some_and(|attempt| self.is_agent_of(attempt.instance, token_digest))
     }
 
+    /// Whether the agent with this token has an attempt that starts with this packed folder.
+    pub(super) fn needs_blob(&self, token_digest: &str, digest: Digest) -> bool {
+        self.fleet.attempts.values().any(|attempt| {
+            let experiment = self.fleet.experiments.get(&attempt.experiment);
+            !attempt.is_ended()
+                && experiment.is_some_and(|found| archive_of(self.fleet.spec(found)) == Some(digest))
+                && self.is_agent_of(attempt.instance, token_digest)
+        })
+    }
+
+    /// The packed folders that experiments need which are not over.
+    pub(super) fn workdirs_in_use(&self) -> BTreeSet<Digest> {
+        let live = self.fleet.experiments.values().filter(|experiment| !experiment.is_ended());
+        live.filter_map(|experiment| archive_of(self.fleet.spec(experiment))).collect()
+    }
+
     fn is_agent_of(&self, id: InstanceId, token_digest: &str) -> bool {
         self.fleet
             .instances
@@ -261,5 +278,12 @@ impl<S: Store> Reconciler<S> {
             };
             self.end_attempt(attempt, at, end, now, turn);
         }
+    }
+}
+
+fn archive_of(spec: &ExperimentSpec) -> Option<Digest> {
+    match spec.workdir {
+        Some(Workdir::Archive { digest, .. }) => Some(digest),
+        Some(Workdir::Git { .. }) | None => None,
     }
 }
