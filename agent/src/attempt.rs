@@ -16,6 +16,7 @@ use crate::{
     deadline::LONGEST,
     folder::Folder,
     log::Log,
+    mask::Mask,
     metrics::Metrics,
     notice::Notice,
     prepare::{Keeping, Preparation, Prepared, Setup, note},
@@ -137,6 +138,9 @@ impl Attempt {
         let mut env = runtime.base_environment(&folder);
         // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let login = work.container.as_ref().and_then(|container| container.registry.as_ref());
+        let hidden = work.secrets.iter().filter_map(|name| work.envs.get(name));
+        let hidden = hidden.chain(login.map(|login| &login.password)).map(String::as_str);
         for (name, value) in [
             ("BURSAR_EXPERIMENT_ID", order.experiment.to_string()),
             (MARK, order.attempt.to_string()),
@@ -152,7 +156,7 @@ impl Attempt {
         }
         Self {
             id: order.attempt,
-            log: Log::new(folder.log(), LOG_BYTES_KEPT),
+            log: Log::new(folder.log(), LOG_BYTES_KEPT, Mask::new(hidden)),
             forgotten: false,
             mark: Mark { variable: format!("{MARK}={}", order.attempt), session: None, container: None },
             folder,

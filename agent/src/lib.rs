@@ -21,6 +21,7 @@ mod helpers;
 mod host;
 mod link;
 mod log;
+mod mask;
 mod metrics;
 mod notice;
 mod power;

@@ -5,7 +5,10 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 use bursar_model::agent_api::LogReply;
 use tokio::time::Instant;
 
-use crate::link::{Backoff, LinkError};
+use crate::{
+    link::{Backoff, LinkError},
+    mask::Mask,
+};
 
 /// One request's worth: large enough to catch up quickly, small enough for the daemon to take at once.
 const CHUNK_BYTES_MAX: u64 = 256 << 10;
@@ -17,6 +20,8 @@ const GATHER: Duration = Duration::from_millis(150);
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
+    /// What leaves the instance as `*`.
+    mask: Mask,
     /// No more than so much is kept and delivered.
     bytes_max: u64,
     /// The daemon has everything before.
@@ -40,9 +45,10 @@ pub(crate) struct Chunk {
 }
 
 impl Log {
-    pub(crate) fn new(path: PathBuf, bytes_max: u64) -> Self {
+    pub(crate) fn new(path: PathBuf, bytes_max: u64, mask: Mask) -> Self {
         Self {
             path,
+            mask,
             bytes_max,
             offset: 0,
             sending: false,
@@ -60,7 +66,7 @@ impl Log {
             return None;
         }
         self.not_before = None;
-        let bytes = self.unsent().ok().filter(|bytes| !bytes.is_empty())?;
+        let bytes = self.unsent(complete).ok().filter(|bytes| !bytes.is_empty())?;
         self.sending = true;
         self.gather_until = (bytes.len() < CHUNK_BYTES_MAX as usize).then(|| now + GATHER);
         Some(Chunk { offset: self.offset, bytes })
@@ -112,12 +118,78 @@ impl Log {
         self.path.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    fn unsent(&self) -> io::Result<Vec<u8>> {
+    /// The next bytes to send, with what is not to be seen hidden, whichever chunks it lies in.
+    fn unsent(&self, complete: bool) -> io::Result<Vec<u8>> {
         let file = File::open(&self.path)?;
         let written = file.metadata()?.len().min(self.bytes_max);
-        let left = written.saturating_sub(self.offset).min(CHUNK_BYTES_MAX);
-        let mut bytes = vec![0; usize::try_from(left).expect("a chunk is small")];
-        file.read_exact_at(&mut bytes, self.offset)?;
+        let reach = self.mask.reach() as u64;
+        let end = written.min(self.offset + CHUNK_BYTES_MAX);
+        let (from, to) = (self.offset.saturating_sub(reach), written.min(end + reach));
+        let length = |bytes: u64| usize::try_from(bytes).expect("a chunk is small");
+        let mut bytes = vec![0; length(to.saturating_sub(from))];
+        file.read_exact_at(&mut bytes, from)?;
+        // What is written no further may be half of a secret: it is sent once it is known to be none, or hidden.
+        let open = if to == written { self.mask.open_end(&bytes) } else { 0 };
+        let whole = bytes.len() - open;
+        self.mask.cover(&mut bytes);
+        if complete {
+            bytes[whole..].fill(b'*');
+        }
+        let until = if complete { end } else { end.min(from + whole as u64) };
+        bytes.truncate(length(until.saturating_sub(from)));
+        bytes.drain(..length(self.offset - from).min(bytes.len()));
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests write real files")]
+mod tests {
+    use super::*;
+
+    /// What is sent of a log that grows by these pieces, with a look after each, and one when it is over.
+    fn sent(secret: &str, pieces: &[&str]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::new(path.clone(), 1 << 30, Mask::new([secret].into_iter()));
+        let (mut written, mut now, mut sent) = (String::new(), Instant::now(), Vec::new());
+        for complete in std::iter::repeat_n(false, pieces.len()).chain([true]) {
+            if let Some(piece) = pieces.get(sent.len()) {
+                written.push_str(piece);
+                std::fs::write(&path, &written).unwrap();
+            }
+            now += GATHER;
+            let mut news = String::new();
+            while let Some(chunk) = log.next_chunk(now, complete) {
+                news.push_str(std::str::from_utf8(&chunk.bytes).unwrap());
+                let next_offset = chunk.offset + chunk.bytes.len() as u64;
+                log.sent(now, chunk.offset, Ok(LogReply { next_offset, full: false }));
+                now += GATHER;
+            }
+            sent.push(news);
+        }
+        assert!(log.is_delivered());
+        assert_eq!(sent.concat().len(), written.len());
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_hidden_though_it_is_written_in_two_halves() {
+        let halves = sent("s3cr3t-t0ken", &["a s3cr3t", "-t0ken b", " c"]);
+        assert_eq!(halves, ["a ", "************ b", " c", ""]);
+    }
+
+    #[tokio::test]
+    async fn what_only_began_like_a_secret_is_sent_once_it_is_none() {
+        assert_eq!(sent("s3cr3t-t0ken", &["a s3cr3t", "ary"]), ["a ", "s3cr3tary", ""]);
+        // Cut off in the middle, nobody knows: it stays hidden.
+        assert_eq!(sent("s3cr3t-t0ken", &["a s3cr3t"]), ["a ", "******"]);
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_hidden_where_two_chunks_meet() {
+        let filler = "x".repeat(CHUNK_BYTES_MAX as usize - 5);
+        let all = sent("s3cr3t-t0ken", &[&format!("{filler}s3cr3t-t0ken tail")]).concat();
+        assert!(all.ends_with("x************ tail"), "{}", &all[all.len() - 30..]);
     }
 }

@@ -4,7 +4,13 @@
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod harness;
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use bursar_model::{
     AttemptEnd, Digest, StopReason, Workdir,
@@ -157,6 +163,22 @@ async fn another_key_is_another_setup() {
         assert_eq!(end(daemon.ended(attempt).await), OK);
         assert_eq!(daemon.log(attempt), "in setup\n");
     }
+}
+
+#[tokio::test]
+async fn a_secret_is_hidden_in_the_log_and_plain_to_the_experiment() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = daemon.agent();
+    let secret = "correct-horse-battery";
+    let mut leaky = work(&format!(
+        "echo \"it is $TOKEN.\"; printf correct-; sleep 0.5; echo horse-battery; test $TOKEN = {secret}; echo $?"
+    ));
+    leaky.envs = BTreeMap::from([("TOKEN".to_owned(), secret.to_owned())]);
+    leaky.secrets = BTreeSet::from(["TOKEN".to_owned()]);
+    let attempt = daemon.order(leaky).attempt;
+    assert_eq!(end(daemon.ended(attempt).await), OK);
+    let stars = "*".repeat(secret.len());
+    assert_eq!(daemon.log(attempt), format!("it is {stars}.\n{stars}\n0\n"));
 }
 
 /// A repository with two commits; gives their ids.

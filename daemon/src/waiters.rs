@@ -161,6 +161,7 @@ pub(crate) fn orders(
                             run: spec.run.clone(),
                             envs,
                             params: params.collect(),
+                            secrets: spec.secrets.keys().cloned().collect(),
                             workdir: spec.workdir.clone(),
                             setup_key: setup_key(spec),
                             devices: attempt.devices.clone(),

@@ -4,7 +4,7 @@
 //! that the instance should have, each with what to do. A lost or repeated message changes nothing. Moments travel as
 //! ages or remaining times in milliseconds, so that the two clocks need not agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -160,6 +160,9 @@ pub struct Work {
     /// The parameters of a trial: variables of `run` alone, because what `setup` made serves other trials too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, String>,
+    /// Those of `envs` whose values are not to be seen in the log.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<String>,
     /// What the working folder starts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<Workdir>,

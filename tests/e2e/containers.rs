@@ -97,7 +97,7 @@ fn an_experiment_runs_in_its_image_and_show_tells_what_each_attempt_ran_with() {
     assert!(text(&ran_with["system"]).starts_with("Linux "), "{ran_with}");
     assert_eq!(detail["attempts"][0]["ran_with"], *ran_with);
     let seed = attempt["seed"].as_u64().unwrap();
-    assert_eq!(installation.logs(&id), format!("changed 0.1 hunter-two {seed} podman\n"));
+    assert_eq!(installation.logs(&id), format!("changed 0.1 ********** {seed} podman\n"));
     assert_eq!(text(&attempt["spec"]["source"]["commit"]).len(), 40);
     assert_eq!(text(&attempt["spec"]["source"]["dirty"]["diff_sha256"]).len(), 64);
     let shown = installation.bursar(&["show", &id, "--attempt", "1"]).with_code(0).stdout;

@@ -16,6 +16,7 @@ mod dead_man;
 mod demo;
 mod estimates;
 mod exports;
+mod fences;
 mod files;
 mod inputs;
 mod money;

@@ -190,12 +190,20 @@ fn secrets_reach_the_process_and_nothing_else() {
     installation.start_with(&[("LAB_TOKEN", BY_ENVIRONMENT)]);
     let id = installation.submit(&format!(
         "name: holder\nsecrets: {{TOKEN: {{env: LAB_TOKEN}}, KEY: {{file: {}}}}}\n\
-         run: echo \"$TOKEN\" | rev; echo \"$KEY\" | rev; until test -e {}; do sleep 0.1; done\n",
+         setup: echo \"in setup $TOKEN\"\n\
+         run: echo \"$TOKEN\" | rev; echo \"$KEY\" | rev; echo \"$KEY\"; until test -e {}; do sleep 0.1; done\n",
         installation.path("token").display(),
         installation.path("go").display(),
     ));
     let reversed = |text: &str| text.chars().rev().collect::<String>();
-    let expected = format!("{}\n{}\n", reversed(BY_ENVIRONMENT), reversed(BY_FILE));
+    let stars = |text: &str| "*".repeat(text.len());
+    let expected = format!(
+        "in setup {}\n{}\n{}\n{}\n",
+        stars(BY_ENVIRONMENT),
+        reversed(BY_ENVIRONMENT),
+        reversed(BY_FILE),
+        stars(BY_FILE)
+    );
     installation.until_logged(&id, &expected);
     // While it runs and when it is over.
     for state in ["running", "succeeded"] {
@@ -204,9 +212,15 @@ fn secrets_reach_the_process_and_nothing_else() {
         }
         let _ = installation.until_state(&id, state);
         for secret in [BY_ENVIRONMENT, BY_FILE] {
-            let found = bursar_tests::installation::files_with(&installation.path("data"), secret);
+            let mut found = bursar_tests::installation::files_with(&installation.path("data"), secret);
+            // What it writes on its own instance, its own output among it, is its own affair, and goes with the instance.
+            found.retain(|path| !path.display().to_string().contains("/work/att_"));
             assert!(found.is_empty(), "{secret} is in {found:?} while it is {state}");
             assert!(!installation.log().contains(secret), "{secret} is in the daemon's log");
+            // Processes with the secret in their environment, and none with it where everybody can see it.
+            let holders = bursar_tests::processes::marked(&[secret.to_owned()]);
+            assert!(!holders.is_empty() || secret == BY_FILE && state == "succeeded", "{state}");
+            assert!(!holders.values().any(|command_line| command_line.contains(secret)), "{holders:?}");
             for path in ["", "/explain", "/logs"] {
                 let answer = installation.http("GET", &format!("/v1/experiments/{id}{path}"), b"");
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -216,7 +216,8 @@ impl<S: Store> Reconciler<S> {
         self.fleet
             .attempts
             .get(&attempt)
-            .is_some_and(|attempt| self.is_agent_of(attempt.instance, token_digest))
+            // Nothing is added to what is over: an agent says so only once all of the log was delivered.
+            .is_some_and(|attempt| !attempt.is_ended() && self.is_agent_of(attempt.instance, token_digest))
     }
 
     /// Whether the agent with this token has an attempt that starts with this packed folder.
