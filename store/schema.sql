@@ -60,7 +60,7 @@ CREATE TABLE experiments (
   metrics TEXT,
   cancelled INTEGER NOT NULL,
   expected TEXT
-) STRICT;
+, checkpoint_took INTEGER) STRICT;
 
 CREATE INDEX experiments_live ON experiments (state) WHERE live;
 

@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bursar-policies", &["bursar-ledger", "bursar-model"]),
     ("bursar-config", &["bursar-model"]),
     ("bursar-store", &["bursar-model"]),
-    ("bursar-agent", &["bursar-model"]),
+    ("bursar-storage", &["bursar-model"]),
+    ("bursar-agent", &["bursar-model", "bursar-storage"]),
     // The local provider's machines start real agents.
     ("bursar-providers", &["bursar-agent", "bursar-model"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "bursar-model",
             "bursar-policies",
             "bursar-providers",
+            "bursar-storage",
             "bursar-store",
         ],
     ),

@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use bursar_ledger::{Metered, cuts, hold, meter, quote, shares};
 use bursar_model::{
     Accelerators, Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BillingRules,
-    CapacityType, Category, CheckpointSpec, CloudInstance, CloudState, Costs, Discount, Event, Experiment,
-    ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceId,
-    InstanceState, InstanceType, Meter, Offering, Params, Price, Remainders, Resources, Retry, Span, SpecId,
-    SpotPolicy, Terms, Timestamp, Usd,
+    CapacityType, Category, CheckpointSpec, CloudInstance, CloudState, Costs, DataSpec, Discount, Event,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
+    InstanceId, InstanceState, InstanceType, Meter, Offering, Params, Price, Remainders, Resources, Retry,
+    Span, SpecId, SpotPolicy, Terms, Timestamp, Usd,
 };
 use bursar_policies::attempt_ended;
 use bursar_store::{Commit, Dimension, OpenOptions, ReportQuery, ReportRow, SqliteStore, Store};
@@ -74,6 +74,7 @@ impl Month {
             retry: Retry::default(),
             max_duration: None,
             checkpoint: CheckpointSpec::default(),
+            data: DataSpec::default(),
             estimate: None,
             num_nodes: 1,
             labels: BTreeMap::new(),
@@ -97,6 +98,7 @@ impl Month {
             losses: 0,
             not_before: None,
             checkpoint_at: None,
+            checkpoint_took: None,
             metrics: BTreeMap::new(),
             cancelled: false,
             expected: None,
@@ -239,6 +241,7 @@ fn offering(capacity_type: CapacityType) -> Offering {
         list_price: None,
         on_demand_price: Some("1".parse().unwrap()),
         price_since: None,
+        notice: None,
         terms: Arc::default(),
     };
     let terms = Terms {
@@ -274,8 +277,8 @@ fn november() -> (Month, [ExperimentId; 3]) {
     let attempts = [one, two].map(|id| month.start(id, second, 1, at(15, 23, 30)));
     let price = Price { effective: "0.525".parse().unwrap(), list: "0.505".parse().unwrap() };
     month.then(Event::PriceChanged { instance: second, at: at(16, 0, 30), price });
-    month.then(Event::AttemptCheckpointed { attempt: attempts[0], at: at(16, 1, 0) });
-    month.then(Event::AttemptCheckpointed { attempt: attempts[1], at: at(16, 0, 0) });
+    month.then(Event::AttemptCheckpointed { attempt: attempts[0], at: at(16, 1, 0), took: None });
+    month.then(Event::AttemptCheckpointed { attempt: attempts[1], at: at(16, 0, 0), took: None });
     for attempt in attempts {
         month.end(attempt, at(16, 1, 30), AttemptEnd::InstanceLost { interrupted: true });
     }

@@ -1,6 +1,10 @@
 //! One attempt on this instance: from its order to the moment at which nothing of it runs and its log is delivered.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bursar_model::{
     AttemptEnd, AttemptId, RanWith, StopReason, Timestamp,
@@ -13,16 +17,18 @@ use crate::{
     cache::Held,
     checkpoints::Checkpoints,
     containers::Engine,
+    data::{Fetching, ShelfSlot},
     deadline::LONGEST,
     folder::Folder,
     log::Log,
     mask::Mask,
     metrics::Metrics,
     notice::Notice,
-    prepare::{Keeping, Preparation, Prepared, Setup, note},
+    prepare::{Keeping, Preparation, Prepared, Setup},
     processes::{self, Mark, Which},
     provenance,
     runtime::{Container, Pull, Runtime},
+    saver::Saver,
     settings::AgentSettings,
     wall_clock,
     workdir::{Carrier, WantedBy},
@@ -74,6 +80,13 @@ pub(crate) struct Attempt {
     /// When `run` started.
     started: Option<Started>,
     metrics: Metrics,
+    /// 1 for the first of its experiment.
+    number: u32,
+    /// Where what is fetched to this instance is kept for the next attempt.
+    cache: PathBuf,
+    shelf: ShelfSlot,
+    /// Stores what it made, where that is to outlive the instance.
+    saver: Option<Saver>,
 }
 
 #[derive(Debug)]
@@ -88,7 +101,9 @@ enum Stage {
     Running { shell: Pid },
     /// The shell has ended; whatever it left behind is waited for or killed.
     Clearing { end: AttemptEnd },
-    /// Nothing of it runs.
+    /// Nothing of it runs, and what it made is being stored: until then, where it was told so after its end.
+    Saving { end: AttemptEnd, until: Option<Instant> },
+    /// Nothing of it runs, and nothing more is stored.
     Over { end: AttemptEnd, at: Instant },
 }
 
@@ -125,6 +140,7 @@ struct Started {
 /// We ended it.
 #[derive(Debug, Clone, Copy)]
 struct Stop {
+    at: Instant,
     why: StopReason,
     kill_at: Instant,
 }
@@ -133,7 +149,12 @@ impl Attempt {
     /// An attempt that is to be prepared.
     pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings) -> Self {
         let folder = Folder::new(&settings.work_dir, order.attempt);
-        let checkpoints = settings.checkpoint_root.join(order.experiment.to_string());
+        let checkpoints = match work.data.checkpoints {
+            Some(_) => folder.checkpoints(),
+            None => settings.checkpoint_root.join(order.experiment.to_string()),
+        };
+        let shelf = ShelfSlot::default();
+        let saver = Saver::new(order, &work.data, &folder, shelf.clone());
         let runtime = runtime(order, &work, settings, &checkpoints);
         let mut env = runtime.base_environment(&folder);
         // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
@@ -172,6 +193,10 @@ impl Attempt {
             stop: None,
             started: None,
             metrics: Metrics::default(),
+            number: order.number,
+            cache: settings.work_dir.join("cache"),
+            shelf,
+            saver,
         }
     }
 
@@ -183,13 +208,13 @@ impl Attempt {
         now: Instant,
     ) -> Self {
         let mut attempt = Self::new(order, Work::default(), settings);
-        attempt.stop = Some(Stop { why, kill_at: now });
+        attempt.stop = Some(Stop { at: now, why, kill_at: now });
         attempt.stage = Stage::Over { end: AttemptEnd::Stopped { why }, at: now };
         attempt
     }
 
     /// All that has to be there before its first script: to be done aside, as it may take long.
-    pub(crate) fn preparation(&self, carrier: Carrier) -> Preparation {
+    pub(crate) fn preparation(&mut self, carrier: Carrier) -> Preparation {
         let pull = match (&self.runtime, &self.work.container) {
             (Runtime::Container(container), Some(work)) => Some(Pull {
                 engine: container.engine(),
@@ -199,14 +224,27 @@ impl Attempt {
             }),
             (Runtime::Process | Runtime::Container(_), _) => None,
         };
+        let data = std::mem::take(&mut self.work.data);
+        // What is brought into the working folder itself is not in the folder that is kept.
+        let can_keep_setup = data.mounts.is_empty() && data.checkpoint_path.is_none();
+        let fetching = Fetching {
+            attempt: self.id,
+            number: self.number,
+            folder: self.folder.clone(),
+            checkpoints: self.checkpoints.folder().to_owned(),
+            cache: self.cache.clone(),
+            shelf: self.shelf.clone(),
+            data,
+        };
         Preparation {
             folder: self.folder.clone(),
             carrier,
             workdir: self.work.workdir.clone(),
             wanted_by: WantedBy { attempt: self.id, envs: self.work.envs.clone() },
-            setup_key: self.work.setup_key.filter(|_| self.work.setup.is_some()),
+            setup_key: self.work.setup_key.filter(|_| self.work.setup.is_some() && can_keep_setup),
             checkpoints: self.checkpoints.folder().to_owned(),
             pull,
+            fetching: Some(fetching).filter(|fetching| !fetching.data.is_empty()),
         }
     }
 
@@ -270,6 +308,7 @@ impl Attempt {
             | Stage::Preparing
             | Stage::Keeping
             | Stage::Clearing { .. }
+            | Stage::Saving { .. }
             | Stage::Over { .. } => return false,
         };
         let end = match (self.stop, status.exit_status()) {
@@ -285,7 +324,7 @@ impl Attempt {
         } else {
             self.explain(&end);
             if in_setup {
-                self.note(&format!("setup: {end}; run is not started"));
+                self.folder.note(&format!("setup: {end}; run is not started"));
             }
             self.clear(end);
         }
@@ -299,7 +338,9 @@ impl Attempt {
             stop.kill_at = stop.kill_at.min(kill_at);
             if stop.why.requeues() && !why.requeues() {
                 stop.why = why;
-                if let Stage::Clearing { end } | Stage::Over { end, .. } = &mut self.stage {
+                if let Stage::Clearing { end } | Stage::Saving { end, .. } | Stage::Over { end, .. } =
+                    &mut self.stage
+                {
                     *end = AttemptEnd::Stopped { why };
                 }
             }
@@ -316,11 +357,16 @@ impl Attempt {
                 self.kill();
                 self.clear(AttemptEnd::Stopped { why });
             }
+            // It ended of itself, and what it made is being stored: for no longer than this.
+            Stage::Saving { ref mut until, .. } => {
+                *until = Some(until.map_or(kill_at, |until| until.min(kill_at)));
+                return;
+            }
             // It ended of itself: what it left behind is being killed already.
             Stage::Clearing { .. } | Stage::Over { .. } => return,
         }
         tracing::info!(attempt = %self.id, %why, "stopping");
-        self.stop = Some(Stop { why, kill_at });
+        self.stop = Some(Stop { at: Instant::now(), why, kill_at });
     }
 
     /// Does what is due: kills what outstayed the grace, and notices that nothing is left. `live` are the marks of all
@@ -358,10 +404,33 @@ impl Attempt {
                 let nothing_left = || nothing_marked() & no_strays();
                 if nothing_left() && nothing_left() {
                     tracing::info!(attempt = %self.id, %end, "ended");
-                    self.stage = Stage::Over { end: end.clone(), at: now };
+                    self.stage = Stage::Saving { end: end.clone(), until: None };
+                    self.save(now);
                 }
             }
+            Stage::Saving { .. } => self.save(now),
         }
+        if let (Stage::Running { .. }, Some(saver)) = (&self.stage, &mut self.saver) {
+            saver.look(now, |line| self.folder.note(line));
+        }
+    }
+
+    /// Stores what it made, and is over when that is done or its time is.
+    fn save(&mut self, now: Instant) {
+        let Stage::Saving { end, until } = &self.stage else { return };
+        let told_to_stop = self.stop.map(|stop| stop.at);
+        let note = |line: &str| self.folder.note(line);
+        let mut saver = self.saver.as_mut().filter(|_| self.started.is_some());
+        let done = saver.as_mut().is_none_or(|saver| saver.finish(now, told_to_stop, note));
+        let until = until.iter().copied().chain(self.stop.map(|stop| stop.kill_at)).min();
+        let time_is_over = self.forgotten || until.is_some_and(|until| now >= until);
+        if !done && !time_is_over {
+            return;
+        }
+        if let Some(saver) = saver.filter(|_| !done) {
+            saver.give_up(note);
+        }
+        self.stage = Stage::Over { end: end.clone(), at: now };
     }
 
     /// Kills all its processes, without a grace. Says whether there were none.
@@ -408,7 +477,7 @@ impl Attempt {
                 let tick = now + LOG_TICK;
                 Some(self.stop.map_or(tick, |stop| tick.min(stop.kill_at.max(now + CLEARING_TICK))))
             }
-            Stage::Clearing { .. } => Some(now + CLEARING_TICK),
+            Stage::Clearing { .. } | Stage::Saving { .. } => Some(now + CLEARING_TICK),
             Stage::Over { .. } => self.log.retry_at(),
         }
     }
@@ -443,6 +512,7 @@ impl Attempt {
             attempt: self.id,
             state: self.reported_state(now),
             checkpoint_age_ms: self.checkpoint_age_ms(),
+            checkpoint_took_ms: self.saver.as_ref().and_then(Saver::newest).map(|(_, took)| millis(took)),
             metrics: self.metrics.read(&self.folder.metrics()).clone(),
             ran_with: match &mut self.record {
                 Record::Made { ran_with, sent } => {
@@ -458,9 +528,11 @@ impl Attempt {
     pub(crate) fn show_notice(&self, notice: Notice) {
         let shown = match self.stage {
             Stage::Preparing | Stage::Over { .. } => Ok(()),
-            Stage::Setup { .. } | Stage::Keeping | Stage::Running { .. } | Stage::Clearing { .. } => {
-                self.folder.write_notice(notice)
-            }
+            Stage::Setup { .. }
+            | Stage::Keeping
+            | Stage::Running { .. }
+            | Stage::Clearing { .. }
+            | Stage::Saving { .. } => self.folder.write_notice(notice),
         };
         if let Err(error) = shown {
             tracing::warn!(attempt = %self.id, %error, "the notice cannot be shown to the experiment");
@@ -477,7 +549,7 @@ impl Attempt {
         let place = match &self.setup {
             Setup::Done(made) => {
                 self.folder.comes_with(made.path().to_owned());
-                self.note("setup: done on this instance before, with the same workdir, image, envs and secrets; not run again");
+                self.folder.note("setup: done on this instance before, with the same workdir, image, envs and secrets; not run again");
                 return self.start_run(now);
             }
             Setup::ToDo(turn) => {
@@ -548,13 +620,13 @@ impl Attempt {
     fn explain(&self, end: &AttemptEnd) {
         let Runtime::Container(container) = &self.runtime else { return };
         match end {
-            AttemptEnd::Exited { code: KILLED } => self.note(&format!(
+            AttemptEnd::Exited { code: KILLED } => self.folder.note(&format!(
                 "a process of the container was killed: most likely all together took more than the {} MiB of \
                  memory that the experiment asks for (resources.memory)",
                 container.memory_mib()
             )),
             AttemptEnd::Exited { code: NOT_RUN } => {
-                self.note("exit code 125 is that of the container engine where it cannot run a container");
+                self.folder.note("exit code 125 is that of the container engine where it cannot run a container");
             }
             AttemptEnd::Exited { .. }
             | AttemptEnd::Killed { .. }
@@ -572,12 +644,12 @@ impl Attempt {
     fn checkpoint_age_ms(&mut self) -> Option<u64> {
         let started = self.started?;
         let now = wall_clock();
-        let saved = self.checkpoints.newest(now)?;
+        let saved = match &self.saver {
+            // What lies on the instance goes with it.
+            Some(saver) if saver.saves() => saver.newest()?.0,
+            Some(_) | None => self.checkpoints.newest(now)?,
+        };
         (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())
-    }
-
-    fn note(&self, line: &str) {
-        note(&self.folder, line);
     }
 }
 

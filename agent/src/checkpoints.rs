@@ -7,6 +7,7 @@ use std::{
 };
 
 use bursar_model::Timestamp;
+use bursar_storage::is_complete;
 
 use crate::timestamp;
 
@@ -62,9 +63,7 @@ fn times(folder: &Path) -> Vec<Timestamp> {
             if entries > ENTRIES_MAX {
                 return times;
             }
-            let name = entry.file_name();
-            let name = name.as_encoded_bytes();
-            if name.starts_with(b".") || name.ends_with(b".tmp") {
+            if !is_complete(&entry.file_name()) {
                 continue;
             }
             let Ok(metadata) = entry.metadata() else { continue };

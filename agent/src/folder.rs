@@ -96,6 +96,18 @@ impl Folder {
         self.root.join("notice.json")
     }
 
+    /// What it saves, where that is stored elsewhere and need not outlive the instance here.
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// A line of ours in its log. Where it cannot be written, the experiment could not write either.
+    pub(crate) fn note(&self, line: &str) {
+        if let Ok(mut log) = File::options().create(true).append(true).open(self.log()) {
+            let _ = writeln!(log, "bursar: {line}");
+        }
+    }
+
     /// Makes the folder, and the one for checkpoints.
     #[expect(clippy::disallowed_methods, reason = "the edge: an attempt's folder is made here")]
     pub(crate) fn make(&self, checkpoints: &Path) -> Result<(), String> {

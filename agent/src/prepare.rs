@@ -1,13 +1,15 @@
 //! What an attempt starts with: brought to the instance before its first script, step by step, away from the agent's loop.
 
-use std::{fs::File, io::Write, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use bursar_model::{Digest, Workdir};
 use tokio::fs;
 
 use crate::{
     cache::{Held, Turn, aside},
+    data::Fetching,
     folder::Folder,
+    job::Job,
     runtime::{Image, Pull},
     workdir::{Carrier, WantedBy},
 };
@@ -25,6 +27,8 @@ pub(crate) struct Preparation {
     pub(crate) checkpoints: PathBuf,
     /// The image that its scripts run in.
     pub(crate) pull: Option<Pull>,
+    /// What comes out of object stores.
+    pub(crate) fetching: Option<Fetching>,
 }
 
 /// What preparing an attempt came to.
@@ -49,7 +53,7 @@ pub(crate) enum Setup {
 impl Preparation {
     /// Does all steps. What went wrong is for people: the attempt ends with it.
     pub(crate) async fn run(self) -> Result<Prepared, String> {
-        let Self { folder, carrier, workdir, wanted_by, setup_key, checkpoints, pull } = self;
+        let Self { folder, carrier, workdir, wanted_by, setup_key, checkpoints, pull, fetching } = self;
         let folder = Arc::new(folder);
         let new = Arc::clone(&folder);
         aside(move || new.make(&checkpoints)).await?;
@@ -66,6 +70,10 @@ impl Preparation {
                 Setup::Here
             }
         };
+        if let Some(fetching) = fetching {
+            let fetched = Job::begin(move || fetching.run()).wait().await;
+            fetched.map_err(|error| error.to_string())??;
+        }
         Ok(Prepared { image, setup })
     }
 }
@@ -80,7 +88,7 @@ async fn place_for_setup(
 ) -> Result<Setup, String> {
     let name = format!("setup-{key}");
     if carrier.cache.is_being_made(&name) {
-        note(folder, "setup: another attempt on this instance is at the same one; waiting for it");
+        folder.note("setup: another attempt on this instance is at the same one; waiting for it");
     }
     let turn = carrier.cache.turn(name).await;
     if let Some(made) = turn.held() {
@@ -114,12 +122,5 @@ impl Keeping {
             Ok(turn.keep())
         })
         .await
-    }
-}
-
-/// A line of ours in the attempt's log. Where it cannot be written, the experiment could not write either.
-pub(crate) fn note(folder: &Folder, line: &str) {
-    if let Ok(mut log) = File::options().create(true).append(true).open(folder.log()) {
-        let _ = writeln!(log, "bursar: {line}");
     }
 }

@@ -115,9 +115,9 @@ mod tests {
             notice: NoticeSource::File { path: PathBuf::new() },
             lease_until: wall_clock() + Span::from_secs(lease),
             lease_file: None,
+            container_engine: None,
             timer_file: Some(timer.clone()),
             power_off: false,
-            container_engine: None,
         };
         let secs = |lease| settings(lease).first_lease().as_secs_f64().round();
         assert_eq!(secs(1000), 1000.0, "there is no timer");

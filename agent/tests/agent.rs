@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, and they look at real files")]
 
 mod containers;
+mod data;
 mod harness;
 
 use std::{collections::BTreeMap, fs, time::Duration};

@@ -78,6 +78,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  bursar rerun my-experiment\n  bursar rerun --wait --set LR=0.01 exp_0123456789abc"
     )]
     Rerun(Rerun),
+    /// List what an experiment left behind, or fetch it
+    #[command(
+        after_help = "Examples:\n  bursar outputs my-experiment\n  bursar outputs my-experiment --to results"
+    )]
+    Outputs(Outputs),
     /// End experiments or whole sweeps, with their checkpoints kept
     #[command(after_help = "Of a name that several live ones share none is ended: say which by its id")]
     Cancel(Cancel),
@@ -252,6 +257,15 @@ pub(crate) struct Rerun {
     /// Makes it safe to repeat: the same key is accepted once
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Outputs {
+    /// An id, or a name (of several the newest)
+    pub(crate) name: String,
+    /// Fetch all files into this folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

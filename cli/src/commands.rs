@@ -8,6 +8,7 @@ mod instance;
 mod list;
 mod logs;
 mod notifications;
+mod outputs;
 mod plan;
 mod reconcile;
 mod report;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Show(named) => block_on(show::run(context()?, named)),
         Command::Logs(wanted) => block_on(logs::run(context()?, wanted)),
         Command::Rerun(rerun) => block_on(rerun::run(context()?, rerun)),
+        Command::Outputs(wanted) => block_on(outputs::run(context()?, wanted)),
         Command::Cancel(wanted) => block_on(submit::cancel(context()?, wanted)),
         Command::Explain(named) => block_on(plan::explain(context()?, named)),
         Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),

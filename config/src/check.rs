@@ -6,6 +6,7 @@ mod accelerators;
 mod asha;
 mod budget;
 mod config;
+mod data;
 mod expand;
 mod notifications;
 mod pricing;

@@ -34,6 +34,8 @@ pub struct Config {
     pub discounts: Vec<Discount>,
     /// Who is told what.
     pub notifications: Notifications,
+    /// The store of this installation.
+    pub storage: Option<Storage>,
     /// How instances are rented, kept and given back.
     pub policy: Policy,
     /// Where instances come from. Never empty.
@@ -111,6 +113,21 @@ pub struct ScheduledReport {
     pub by: String,
     /// The webhooks that get it, by name. Never empty.
     pub to: Vec<String>,
+}
+
+/// An object store that checkpoints and outputs are kept in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// `s3://bucket/prefix` and the like, without a `/` at the end.
+    pub url: String,
+    /// Where it answers, where that is not the cloud's own address.
+    pub endpoint: Option<String>,
+    /// Its region.
+    pub region: Option<String>,
+    /// What opens it, by the names of the cloud's variables. None is what instances have themselves.
+    pub credentials: BTreeMap<String, SecretRef>,
+    /// How many checkpoints of each experiment are kept, at least 1.
+    pub checkpoints_kept: u32,
 }
 
 /// How instances are rented, kept and given back.

@@ -25,7 +25,7 @@ pub use self::{
     check::{Machine, Submission, TRIALS_MAX, WorkdirSource},
     config::{
         Config, LocalProvider, LocalType, NotificationKind, Notifications, Policy, Project, Provider,
-        ProviderKind, ScheduledReport, User, Webhook, WebhookFormat,
+        ProviderKind, ScheduledReport, Storage, User, Webhook, WebhookFormat,
     },
     load::{SpecFile, load_config, load_spec},
     problem::{Checked, Place, Problem, Problems},

@@ -6,6 +6,7 @@
 
 mod budget;
 mod config;
+mod data;
 mod notifications;
 mod pricing;
 mod spec;
@@ -16,6 +17,7 @@ mod workdir;
 pub use self::{
     budget::{RawBudget, RawWorkBudget},
     config::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
+    data::{RawOutputs, RawStorage},
     notifications::{RawNotifications, RawReport, RawWebhook},
     pricing::{RawBilling, RawDiscount, RawPricing},
     spec::{

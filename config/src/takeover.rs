@@ -31,6 +31,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         users,
         discounts,
         notifications,
+        storage,
         policy,
         providers,
     } = new;
@@ -45,6 +46,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note_entries(&mut changed, "users", &running.users, &users);
     note(&mut changed, "pricing.discounts", discounts != running.discounts);
     note_notifications(&mut changed, &running.notifications, &notifications);
+    note(&mut changed, "storage", storage != running.storage);
     note_policy(&mut changed, &running.policy, &policy);
     let providers = take_over_providers(&mut changed, &mut needs_restart, &running.providers, providers);
 
@@ -59,6 +61,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         users,
         discounts,
         notifications,
+        storage,
         policy,
         providers,
     };

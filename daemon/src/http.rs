@@ -10,6 +10,7 @@ mod export;
 mod guard;
 mod logs;
 mod notifications;
+mod outputs;
 mod read;
 mod reconcile;
 mod rerun;
@@ -32,6 +33,7 @@ pub use self::{
     errors::ApiError,
     expect::{PaysFor, PlanEstimate},
     notifications::TestRequest,
+    outputs::{OutputView, OutputsView},
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     rerun::{RerunAnswer, RerunRequest},
@@ -82,6 +84,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/experiments/{id}/explain", get(submit::explain))
         .route("/v1/experiments/{id}/rerun", post(rerun::rerun))
         .route("/v1/experiments/{id}/logs", get(logs::read))
+        .route("/v1/experiments/{id}/outputs", get(outputs::list))
+        .route("/v1/experiments/{id}/outputs/file", get(outputs::fetch))
         .route("/v1/sweeps", get(read::sweeps))
         .route("/v1/sweeps/{id}", get(read::sweep))
         .route("/v1/cancel/{id}", post(submit::cancel))

@@ -4,6 +4,7 @@ pub mod agent_binaries;
 pub mod blobs;
 pub mod clock;
 pub mod configuration;
+mod data;
 pub mod effects;
 pub mod http;
 pub mod inbox;

@@ -410,7 +410,7 @@ impl<S: Store> Reconciler<S> {
                         snapshot.refused = Arc::new(self.fleet.refused.clone());
                     }
                 });
-                self.waiters.answer(&self.fleet, &changed, now, self.rules.heartbeat);
+                self.waiters.answer(&self.fleet, &changed, now, &self.rules);
                 self.heard.retain(|instance, _| self.fleet.instances.contains_key(instance));
                 Ok(())
             }
@@ -445,7 +445,7 @@ impl<S: Store> Reconciler<S> {
 
     fn publish(&mut self, planned: Option<Vec<(ExperimentId, WaitingOn)>>) {
         let now = self.clock.now();
-        self.waiters.answer(&self.fleet, &BTreeSet::new(), now, self.rules.heartbeat);
+        self.waiters.answer(&self.fleet, &BTreeSet::new(), now, &self.rules);
         if let Some(waiting) = planned {
             let waiting = Arc::new(waiting.into_iter().collect());
             self.snapshot.send_modify(|snapshot| snapshot.waiting = waiting);

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bursar_config::{Config, Notifications};
+use bursar_config::{Config, Notifications, Storage};
 use bursar_model::{BudgetKey, BudgetTerms, Discount, ProviderName, Span, Terms};
 use bursar_policies::Settings;
 
@@ -28,6 +28,8 @@ pub struct Rules {
     pub pricing: Pricing,
     /// Who is told what.
     pub notifications: Notifications,
+    /// Where checkpoints and outputs are kept.
+    pub storage: Option<Storage>,
 }
 
 /// What the configuration says about prices.
@@ -61,6 +63,7 @@ impl Rules {
             budgets: budgets(config),
             pricing: Pricing { terms: terms.collect(), discounts: config.discounts.clone() },
             notifications: config.notifications.clone(),
+            storage: config.storage.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bursar_model::{
-    Attempt, AttemptId, AttemptState, ExperimentSpec, Fleet, InstanceId, InstanceState, Span, Timestamp,
+    Attempt, AttemptId, AttemptState, ExperimentSpec, Fleet, InstanceId, InstanceState, Timestamp,
     agent_api::{Action, AttemptOrder, ContainerWork, RegistryLogin, SyncReply, Work},
     seed_of,
 };
@@ -14,7 +14,9 @@ use rustc_hash::FxHasher;
 use tokio::sync::oneshot;
 
 use crate::{
+    data::data_of,
     inbox::{AgentAnswer, CommitFailed},
+    rules::Rules,
     setup::setup_key,
 };
 
@@ -86,7 +88,7 @@ impl Waiters {
         fleet: &Fleet,
         changed: &BTreeSet<InstanceId>,
         now: Timestamp,
-        heartbeat: Span,
+        rules: &Rules,
     ) {
         let due =
             self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, instance)| *instance);
@@ -94,7 +96,7 @@ impl Waiters {
         let candidates: BTreeSet<InstanceId> = due.chain(changed.iter().copied()).chain(fresh).collect();
         for instance in candidates {
             let Some(waiter) = self.waiting.get(&instance) else { continue };
-            let answer = orders(fleet, instance, &waiter.known, now, heartbeat);
+            let answer = orders(fleet, instance, &waiter.known, now, rules);
             let news = match &answer {
                 AgentAnswer::Orders { reply, .. } => reply.version != waiter.version,
                 AgentAnswer::Unauthorized | AgentAnswer::NotStored(_) => true,
@@ -117,11 +119,11 @@ pub(crate) fn orders(
     id: InstanceId,
     known: &BTreeSet<AttemptId>,
     now: Timestamp,
-    heartbeat: Span,
+    rules: &Rules,
 ) -> AgentAnswer {
     let mut reply = SyncReply {
         lease_remaining_ms: 0,
-        heartbeat_ms: heartbeat.as_millis() as u64,
+        heartbeat_ms: rules.heartbeat.as_millis() as u64,
         attempts: Vec::new(),
         power_off: true,
         version: 0,
@@ -167,6 +169,7 @@ pub(crate) fn orders(
                             devices: attempt.devices.clone(),
                             grace_ms,
                             container: container(spec, attempt),
+                            data: data_of(spec, experiment.id, rules.storage.as_ref()),
                         })),
                     }
                 }

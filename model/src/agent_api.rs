@@ -4,7 +4,10 @@
 //! that the instance should have, each with what to do. A lost or repeated message changes nothing. Moments travel as
 //! ages or remaining times in milliseconds, so that the two clocks need not agree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -76,6 +79,9 @@ pub struct AttemptReport {
     /// How old its newest checkpoint is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_age_ms: Option<u64>,
+    /// How long that one took to store: from when it was told to stop, or of itself the time that sending took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_took_ms: Option<u64>,
     /// The newest value of each metric. One that is no number, as of a run that diverged, travels as null.
     #[serde(default, deserialize_with = "nulls_as_nan", skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
@@ -177,6 +183,9 @@ pub struct Work {
     /// Each script runs in a container of this; none runs them as plain processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerWork>,
+    /// What it gets from stores and leaves there.
+    #[serde(default, skip_serializing_if = "Data::is_empty")]
+    pub data: Data,
 }
 
 /// What a container is made of.
@@ -200,6 +209,81 @@ pub struct RegistryLogin {
     pub username: String,
     /// The password or token, resolved.
     pub password: String,
+}
+
+/// What an attempt gets from object stores and leaves there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Data {
+    /// Where its checkpoints are kept; none keeps them in the folder that the machine has for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<CheckpointStore>,
+    /// The folder that it saves to, from the working folder; none is one that it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_path: Option<String>,
+    /// What is fetched before `setup`, by where it is put: from the working folder, or absolute.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, StoreAccess>,
+    /// What is stored at its end, by its path from the working folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, StoreAccess>,
+}
+
+impl Data {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Every place in a store that it has to do with.
+    pub fn accesses_mut(&mut self) -> impl Iterator<Item = &mut StoreAccess> {
+        let checkpoints = self.checkpoints.as_mut().map(|store| &mut store.access);
+        checkpoints.into_iter().chain(self.mounts.values_mut()).chain(self.outputs.values_mut())
+    }
+}
+
+/// Where the checkpoints of an experiment are kept, and how many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointStore {
+    /// The folder that is the experiment's own.
+    pub access: StoreAccess,
+    /// The newest so many are kept.
+    pub kept: u32,
+}
+
+/// A folder in an object store, with what opens it. Its credentials are filled in on the way to the agent and are never
+/// stored; they are left out of `Debug`, so that no log holds them.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StoreAccess {
+    /// `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///folder`.
+    pub url: String,
+    /// Where the store answers, where that is not the cloud's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Its region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// By the names of the cloud's own variables. None are those of the instance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, String>,
+}
+
+impl StoreAccess {
+    /// The folder at this URL, with nothing but the URL known of it.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+}
+
+impl fmt::Debug for StoreAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, endpoint, region, credentials } = self;
+        let names: Vec<_> = credentials.keys().collect();
+        let mut shown = f.debug_struct("StoreAccess");
+        shown.field("url", url).field("endpoint", endpoint).field("region", region);
+        shown.field("credentials", &names).finish()
+    }
 }
 
 /// The most that is kept of one attempt's log: more than anybody reads, and a hundred such fit on a disk.
@@ -227,6 +311,7 @@ mod tests {
             attempt: AttemptId::from_u64(1),
             state: ReportedState::Preparing,
             checkpoint_age_ms: None,
+            checkpoint_took_ms: None,
             metrics: BTreeMap::from([("loss".to_owned(), f64::NAN), ("step".to_owned(), 3.0)]),
             ran_with: None,
         };

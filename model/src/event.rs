@@ -17,7 +17,7 @@ use crate::{
     pricing::Price,
     provenance::RanWith,
     spec::{ExperimentSpec, SpecId},
-    time::{Period, Timestamp},
+    time::{Period, Span, Timestamp},
 };
 
 /// A fact. `Fleet::apply` is the only thing that acts on it; the store keeps all of them in the journal.
@@ -216,6 +216,9 @@ pub enum Event {
         attempt: AttemptId,
         /// As of when its work is safe.
         at: Timestamp,
+        /// How long it took to store, where it was stored beyond its machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took: Option<Span>,
     },
     /// An attempt reported metrics.
     MetricsReported {

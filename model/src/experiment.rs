@@ -14,7 +14,7 @@ use crate::{
     provenance::RanWith,
     resources::Amounts,
     spec::{Params, SpecId},
-    time::{Period, Timestamp},
+    time::{Period, Span, Timestamp},
 };
 
 /// An accepted experiment.
@@ -49,6 +49,10 @@ pub struct Experiment {
     /// Its newest checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_at: Option<Timestamp>,
+    /// How long storing its newest checkpoint took, where it is stored beyond its machine: from when it was told to stop,
+    /// or of itself the time that sending took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_took: Option<Span>,
     /// The newest value of each metric that it reported.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,

@@ -55,8 +55,8 @@ pub use self::{
     resources::{Accelerators, Amounts, InstanceType, Resources},
     schedule::{InvalidSchedule, Schedule},
     spec::{
-        CheckpointSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, RegistryAuth, Retry,
-        SecretRef, SpecId, SpotPolicy, SweepSpec,
+        CheckpointSpec, DataSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, RegistryAuth,
+        Retry, SecretRef, SpecId, SpotPolicy, SweepSpec,
     },
     time::{Clock, Period, Span, Timestamp},
     workdir::{Digest, Workdir},

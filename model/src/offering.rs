@@ -9,7 +9,7 @@ use crate::{
     name::{ProviderName, Region, TypeName, Zone},
     pricing::{Price, Terms},
     resources::InstanceType,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 /// How the provider sells it.
@@ -74,6 +74,10 @@ pub struct Offering {
     /// Since when the price is in force, where the provider says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_since: Option<Timestamp>,
+    /// How long before its end an instance is told that it is taken back, where it can be: 120 s on AWS, 30 s on GCP.
+    /// None is not known, or never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Span>,
     /// What else is to be paid, and for how much time.
     #[serde(default)]
     pub terms: Arc<Terms>,

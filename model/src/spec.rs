@@ -114,6 +114,9 @@ pub struct ExperimentSpec {
     /// How it saves its work.
     #[serde(default)]
     pub checkpoint: CheckpointSpec,
+    /// What it gets from stores and leaves there.
+    #[serde(default, skip_serializing_if = "DataSpec::is_empty")]
+    pub data: DataSpec,
     /// What is known of how long it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
@@ -190,19 +193,50 @@ pub struct CheckpointSpec {
     /// How often it saves, as far as it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
-    /// How long it may take from SIGTERM to its end before it is killed.
+    /// How long it may take from SIGTERM until it has ended and its work is stored, before it is killed.
     pub grace: Span,
+    /// How long that takes, as far as the spec says: its grace, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes: Option<Span>,
+    /// The folder that it saves to, from the working folder or absolute; none is `$BURSAR_CHECKPOINT_DIR` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Where its checkpoints are kept, where not in the installation's store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// It may run where a notice is too short to save in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self { interval: None, grace: Self::GRACE }
+        Self { interval: None, grace: Self::GRACE, takes: None, path: None, store: None, accept_loss: false }
     }
 }
 
 impl CheckpointSpec {
     /// The grace where none is given: what GCP's shortest notice leaves.
     pub const GRACE: Span = Span::from_secs(30);
+}
+
+/// What an experiment gets from object stores and leaves there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DataSpec {
+    /// The URL of what is fetched before `setup`, by where it is put: from the working folder, or absolute.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, String>,
+    /// What is stored at its end, by its path from the working folder: at a URL, or in the installation's store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Option<String>>,
+}
+
+impl DataSpec {
+    /// Whether it has to do with no store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mounts.is_empty() && self.outputs.is_empty()
+    }
 }
 
 /// What is known of how long an experiment takes.

@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 use bursar_ledger::{cuts, meter};
 use bursar_model::{
     Accelerators, Account, Attempt, BudgetKey, BudgetTerms, CapacityType, CheckpointSpec, CloudInstance,
-    CloudState, Event, Experiment, ExperimentSpec, ExperimentState, Fleet, IdGen, InstanceId, InstanceType,
-    Offering, Params, Resources, Retry, Schedule, SetBy, Span, SpecId, SpotPolicy, Timestamp, Usd,
-    UsdPerHour,
+    CloudState, DataSpec, Event, Experiment, ExperimentSpec, ExperimentState, Fleet, IdGen, InstanceId,
+    InstanceType, Offering, Params, Resources, Retry, Schedule, SetBy, Span, SpecId, SpotPolicy, Timestamp,
+    Usd, UsdPerHour,
 };
 use bursar_policies::{Market, PlanInput, Settings, plan};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -34,6 +34,7 @@ fn market() -> Market {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(1_012_345_678)),
         price_since: None,
+        notice: None,
         terms: Arc::default(),
     };
     Market::new(vec![offering])
@@ -65,6 +66,7 @@ fn spec() -> ExperimentSpec {
         retry: Retry::default(),
         max_duration: None,
         checkpoint: CheckpointSpec::default(),
+        data: DataSpec::default(),
         estimate: None,
         num_nodes: 1,
         labels: BTreeMap::new(),
@@ -141,6 +143,7 @@ impl Running {
                 losses: 0,
                 not_before: None,
                 checkpoint_at: None,
+                checkpoint_took: None,
                 metrics: BTreeMap::new(),
                 cancelled: false,
                 expected: None,

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use bursar_model::{
-    Accelerators, Account, CapacityType, CheckpointSpec, Estimate, Event, Experiment, ExperimentSpec,
-    ExperimentState, Fleet, IdGen, InstanceId, InstanceType, Offering, Params, Resources, Retry, Span,
-    SpecId, SpotPolicy, Timestamp, UsdPerHour, id::split_mix,
+    Accelerators, Account, CapacityType, CheckpointSpec, DataSpec, Estimate, Event, Experiment,
+    ExperimentSpec, ExperimentState, Fleet, IdGen, InstanceId, InstanceType, Offering, Params, Resources,
+    Retry, Span, SpecId, SpotPolicy, Timestamp, UsdPerHour, id::split_mix,
 };
 use bursar_policies::{Market, PlanInput, Settings, candidates, plan};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -113,6 +113,7 @@ fn market(types: usize, zones: usize) -> Market {
                     list_price: None,
                     on_demand_price: Some(on_demand),
                     price_since: None,
+                    notice: None,
                     terms: Arc::default(),
                 });
             }
@@ -149,6 +150,7 @@ fn spec(accelerators: &[(&str, u32)], cpus: u32, memory_gib: u64, minutes: i64) 
         retry: Retry::default(),
         max_duration: None,
         checkpoint: CheckpointSpec::default(),
+        data: DataSpec::default(),
         estimate: Some(Estimate {
             duration: Span::from_secs(minutes * 60),
             on: None,
@@ -232,6 +234,7 @@ fn queued(count: usize, shapes: &[ExperimentSpec]) -> Fleet {
             losses: 0,
             not_before: None,
             checkpoint_at: None,
+            checkpoint_took: None,
             metrics: BTreeMap::new(),
             cancelled: false,
             expected: None,

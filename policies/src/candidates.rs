@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use bursar_ledger::{Room, Short};
 use bursar_model::{
     Account, BudgetKey, BudgetTerms, Experiment, ExperimentId, ExperimentSpec, InstanceType, Offering,
-    OfferingKey, OnExhausted, Timestamp, TypedId, Usd, UsdPerHour,
+    OfferingKey, OnExhausted, Span, Timestamp, TypedId, Usd, UsdPerHour,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,13 @@ pub enum Verdict {
     UnknownPrice,
     /// `spot_policy` or the deadline rules it out.
     WrongCapacityType,
+    /// The cloud takes it back sooner after its notice than its work can be saved.
+    NoticeTooShort {
+        /// How long the notice is.
+        notice: Span,
+        /// How long saving takes, by the spec or by what was measured.
+        needed: Span,
+    },
     /// The machine is too small.
     TooSmall {
         /// What it does not have, for people.
@@ -92,6 +99,10 @@ impl fmt::Display for Verdict {
             Self::NoRoom { budget } => write!(f, "{budget} has no room for its hold"),
             Self::UnknownPrice => f.write_str("its price is unknown"),
             Self::WrongCapacityType => f.write_str("ruled out by spot_policy or the deadline"),
+            Self::NoticeTooShort { notice, needed } => write!(
+                f,
+                "a notice of {notice} is too short to save in, which takes {needed} (checkpoint.accept_loss allows it)"
+            ),
             Self::TooSmall { missing } => write!(f, "too small: {missing}"),
         }
     }
@@ -128,8 +139,11 @@ fn candidates_of(
 ) -> Vec<Candidate> {
     let own_budget = own_terms.and_then(BudgetTerms::cap).unwrap_or(Usd::MAX);
     let own_finishes = own_terms.is_some_and(|terms| terms.on_exhausted == OnExhausted::FinishRunning);
-    let queued_at = input.fleet.experiments.get(&experiment).map_or(input.now, |known| known.queued_at);
-    let wish = Wish::new(spec, input.settings, crate::choice::is_in_a_hurry(spec, queued_at, input.now));
+    let known = input.fleet.experiments.get(&experiment);
+    let queued_at = known.map_or(input.now, |known| known.queued_at);
+    let took = known.and_then(|known| known.checkpoint_took);
+    let in_a_hurry = crate::choice::is_in_a_hurry(spec, queued_at, input.now);
+    let wish = Wish::new(spec, input.settings, in_a_hurry, took);
     let view = View::new(input);
     let mut room = Room::new(&input.fleet.budgets);
     keep_for_renewals(input, &BTreeSet::new(), &mut room);
@@ -196,6 +210,10 @@ impl Subject<'_> {
             Verdict::TooSmall { missing: too_small(self.wish.resources, kind).join(" and ") }
         } else if !self.wish.accepts(Firmness::of(offering.capacity_type)) {
             Verdict::WrongCapacityType
+        } else if let (Some(notice), Some(needed), false) =
+            (offering.notice, self.wish.notice, self.wish.can_save_on(offering))
+        {
+            Verdict::NoticeTooShort { notice, needed }
         } else if price.is_none() {
             Verdict::UnknownPrice
         } else if let (None, Some(ceiling)) = (hold, self.wish.ceiling) {
@@ -237,8 +255,9 @@ impl Verdict {
             Self::Refused { .. } => 3,
             Self::AboveCeiling { .. } => 4,
             Self::WrongCapacityType => 5,
-            Self::UnknownPrice => 6,
-            Self::TooSmall { .. } => 7,
+            Self::NoticeTooShort { .. } => 6,
+            Self::UnknownPrice => 7,
+            Self::TooSmall { .. } => 8,
         }
     }
 }

@@ -234,6 +234,10 @@ fn breaks(spec: &ExperimentSpec, instance: &Instance) -> Option<&'static str> {
     if spec.spot_policy == SpotPolicy::Spot && !spot || spec.spot_policy == SpotPolicy::OnDemand && spot {
         return Some("spot_policy");
     }
+    let notice = instance.offering.notice.filter(|_| spot && !spec.checkpoint.accept_loss);
+    if notice.zip(spec.checkpoint.takes).is_some_and(|(given, needed)| given < needed) {
+        return Some("checkpoint.grace, which is longer than the notice");
+    }
     // Its own ceiling counts, not the price of the moment: nothing else ends it before it is dearer than accepted.
     if spec.max_price.is_some_and(|most| instance.ceiling > most) {
         return Some("max_price");

@@ -30,6 +30,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) ceiling: Option<UsdPerHour>,
     /// How fast which accelerator is; 1.0 unless named.
     pub(crate) speeds: Option<&'a BTreeMap<AcceleratorName, f64>>,
+    /// How long a cloud's notice must be for its work to be saved, as far as that is known and matters to it.
+    pub(crate) notice: Option<Span>,
 }
 
 /// The market as a plan sees it, without what was refused lately.
@@ -96,7 +98,12 @@ impl Means {
 }
 
 impl<'a> Wish<'a> {
-    pub(crate) fn new(spec: &'a ExperimentSpec, settings: &Settings, in_a_hurry: bool) -> Self {
+    pub(crate) fn new(
+        spec: &'a ExperimentSpec,
+        settings: &Settings,
+        in_a_hurry: bool,
+        checkpoint_took: Option<Span>,
+    ) -> Self {
         Self {
             resources: &spec.resources,
             spot_policy: spec.spot_policy,
@@ -107,7 +114,14 @@ impl<'a> Wish<'a> {
                 .as_ref()
                 .map(|estimate| &estimate.speeds)
                 .filter(|speeds| !speeds.is_empty()),
+            notice: notice_needed(spec, checkpoint_took),
         }
+    }
+
+    /// Whether a notice there is long enough to save in. Where nobody knows how long it is, nothing is ruled out.
+    pub(crate) fn can_save_on(&self, offering: &Offering) -> bool {
+        let notice = offering.notice.filter(|_| offering.capacity_type == CapacityType::Spot);
+        notice.zip(self.notice).is_none_or(|(given, needed)| given >= needed)
     }
 
     pub(crate) fn speed(&self, kind: &InstanceType) -> f64 {
@@ -204,6 +218,17 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The same for this wish: only where a notice matters may it be another than the cheapest.
+    fn open_to(&self, wish: &Wish<'_>, index: u32, firmness: Firmness) -> Option<u32> {
+        if wish.notice.is_none() || firmness == Firmness::Firm {
+            return self.open(index, firmness);
+        }
+        self.market.kind(index).offerings(firmness).iter().copied().find(|offering| {
+            let offering = self.market.offering(*offering);
+            wish.can_save_on(offering) && self.refused_until(offering).is_none()
+        })
+    }
+
     /// The best offering for one of `mates` experiments with this wish.
     pub(crate) fn choose(&self, wish: &Wish<'_>, mates: u32, means: Means) -> Option<Choice> {
         let choice = self.choose_among(wish, mates, means);
@@ -227,7 +252,7 @@ impl<'a> View<'a> {
                         break;
                     }
                     let Some(amounts) = row.amounts(wish.resources, alternatives.clone()) else { continue };
-                    let Some(index) = self.open(row.kind, firmness) else { continue };
+                    let Some(index) = self.open_to(wish, row.kind, firmness) else { continue };
                     let Some(choice) = self.choice_of(wish, index, amounts, mates) else { continue };
                     best_of_all = Some(best_of_all.map_or(choice.score, |score| score.min(choice.score)));
                     let better = best.is_none_or(|best| choice.score < best.score);
@@ -350,7 +375,8 @@ impl<'a> View<'a> {
     }
 
     fn accepted(&self, wish: &Wish<'_>, index: u32) -> bool {
-        wish.accepts(Firmness::of(self.market.offering(index).capacity_type))
+        let offering = self.market.offering(index);
+        wish.accepts(Firmness::of(offering.capacity_type)) && wish.can_save_on(offering)
     }
 
     /// What no offering has, in words.
@@ -359,8 +385,11 @@ impl<'a> View<'a> {
             return "no provider lists anything".to_owned();
         }
         if wrong_capacity {
-            let wanted = if wish.spot_policy == SpotPolicy::Spot { "spot" } else { "on-demand" };
-            return format!("none of those that are big enough is {wanted}");
+            let wanted = if wish.spot_policy == SpotPolicy::OnDemand { "on-demand" } else { "spot" };
+            let notice = wish.notice.filter(|_| wish.spot_policy != SpotPolicy::OnDemand);
+            let notice = notice.map(|needed| format!(" with a notice of {needed}, which saving takes"));
+            let notice = notice.unwrap_or_default();
+            return format!("none of those that are big enough is {wanted}{notice}");
         }
         let kinds = self.market.kinds();
         match kinds.iter().map(|kind| too_small(wish.resources, &kind.instance_type)).min_by_key(Vec::len) {
@@ -387,6 +416,14 @@ fn speed_among(speeds: &BTreeMap<AcceleratorName, f64>, kind: &InstanceType) -> 
     let named = kind.accelerators.as_ref().and_then(|has| speeds.get(&has.name));
     // A speed that is no speed would make a machine free or the order undefined.
     named.copied().filter(|speed| speed.is_finite() && *speed > 0.0).unwrap_or(1.0)
+}
+
+/// How long saving takes, by the spec or by what was measured, whichever is longer: a measurement may have been of the
+/// sending alone. Nothing where the spec accepts the loss.
+fn notice_needed(spec: &ExperimentSpec, checkpoint_took: Option<Span>) -> Option<Span> {
+    // In whole seconds, so that trials that differ by milliseconds are placed alike.
+    let took = checkpoint_took.map(|took| Span::from_secs(took.as_millis().saturating_add(999) / 1000));
+    spec.checkpoint.takes.max(took).filter(|_| !spec.checkpoint.accept_loss)
 }
 
 /// Whether spot may miss the deadline where on-demand would not. One interruption is reckoned with: it costs what was

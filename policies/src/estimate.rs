@@ -85,7 +85,7 @@ pub fn estimate(prospect: &Prospect<'_>) -> Option<CostEstimate> {
 fn choice(prospect: &Prospect<'_>) -> Option<Choice> {
     let Prospect { now, market, refused, settings, spec, mates, on, past: _ } = *prospect;
     let view = View::at(market, refused, settings, now);
-    let wish = Wish::new(spec, settings, is_in_a_hurry(spec, now, now));
+    let wish = Wish::new(spec, settings, is_in_a_hurry(spec, now, now), None);
     match on {
         None => view.choose(&wish, mates, Means::ANY),
         Some(key) => {

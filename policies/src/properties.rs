@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bursar_ledger::{Metered, quote};
 use bursar_model::{
-    AttemptEnd, BillingRules, BudgetKey, BudgetTerms, Event, ExperimentId, ExperimentSpec, ExperimentState,
-    Offering, OnExhausted, Price, Schedule, Scope, Span, SpotPolicy, Terms, WaitingOn,
+    AttemptEnd, BillingRules, BudgetKey, BudgetTerms, CheckpointSpec, Event, ExperimentId, ExperimentSpec,
+    ExperimentState, Offering, OnExhausted, Price, Schedule, Scope, Span, SpotPolicy, Terms, WaitingOn,
 };
 use proptest::prelude::*;
 
@@ -46,9 +46,10 @@ fn offerings() -> impl Strategy<Value = Vec<Offering>> {
         let name = format!("{accelerator}x{count}");
         let kind =
             if accelerator.is_empty() { cpu(&name, 4 * count) } else { gpu(&name, accelerator, count) };
+        let notice = (is_spot && price % 2 == 1).then_some(Span::from_secs(30));
         let price = f64::from(price) / 10.0;
         let listed = if is_spot { spot(&kind, price, price * 2.0) } else { offering(&kind, price) };
-        quote(listed, &terms, &[])
+        quote(Offering { notice, ..listed }, &terms, &[])
     });
     prop::collection::vec(listed, 0..14)
 }
@@ -72,6 +73,10 @@ fn specs() -> impl Strategy<Value = ExperimentSpec> {
             budget: budget
                 .map(|tenths| Arc::new(BudgetTerms::of(crate::testing::dollars(f64::from(tenths) / 10.0)))),
             priority,
+            checkpoint: CheckpointSpec {
+                takes: (cpus % 3 == 0).then_some(Span::from_secs(60)),
+                ..CheckpointSpec::default()
+            },
             resources: bursar_model::Resources { cpus_milli: 500 * cpus, ..spec(&accelerators).resources },
             ..spec(&accelerators)
         },

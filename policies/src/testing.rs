@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bursar_model::{
     Accelerators, Account, Asha, AshaRules, AttemptEnd, AttemptId, BudgetKey, BudgetTerms, CapacityType,
-    CheckpointSpec, CloudInstance, CloudState, Event, Experiment, ExperimentId, ExperimentSpec,
+    CheckpointSpec, CloudInstance, CloudState, DataSpec, Event, Experiment, ExperimentId, ExperimentSpec,
     ExperimentState, Fleet, IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Offering, Params,
     Resources, Retry, SetBy, Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
@@ -56,6 +56,7 @@ pub(crate) fn offering(kind: &Arc<InstanceType>, price: f64) -> Offering {
         list_price: None,
         on_demand_price: Some(per_hour(price)),
         price_since: None,
+        notice: None,
         terms: Arc::default(),
     }
 }
@@ -97,6 +98,7 @@ pub(crate) fn spec(accelerators: &[&str]) -> ExperimentSpec {
         retry: Retry::default(),
         max_duration: None,
         checkpoint: CheckpointSpec::default(),
+        data: DataSpec::default(),
         estimate: None,
         num_nodes: 1,
         labels: BTreeMap::new(),
@@ -203,6 +205,7 @@ impl World {
             losses: 0,
             not_before: None,
             checkpoint_at: None,
+            checkpoint_took: None,
             metrics: BTreeMap::new(),
             cancelled: false,
             expected: None,

@@ -425,6 +425,7 @@ impl Attempt {
             attempt,
             state,
             checkpoint_age_ms: self.saved_at.map(age),
+            checkpoint_took_ms: None,
             metrics: self.job.metrics(self.done),
             ran_with: None,
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bursar_model::{
-    Accelerators, CheckpointSpec, ExperimentSpec, ParamValue, Params, Resources, Retry, Span, SpecId,
-    SpotPolicy, agent_api::Work, id::split_mix,
+    Accelerators, CheckpointSpec, DataSpec, ExperimentSpec, ParamValue, Params, Resources, Retry, Span,
+    SpecId, SpotPolicy, agent_api::Work, id::split_mix,
 };
 
 /// What an experiment of a world does: time goes by, and it saves now and then. Travels in its environment, so that
@@ -70,7 +70,8 @@ impl Job {
             priority: 0,
             retry: Retry { limit: 1 },
             max_duration: None,
-            checkpoint: CheckpointSpec { interval: Some(self.save_every), grace: CheckpointSpec::GRACE },
+            checkpoint: CheckpointSpec { interval: Some(self.save_every), ..CheckpointSpec::default() },
+            data: DataSpec::default(),
             estimate: None,
             num_nodes: 1,
             labels: BTreeMap::new(),

@@ -317,6 +317,7 @@ impl World {
             budgets,
             pricing,
             notifications,
+            storage: None,
         }
     }
 

@@ -64,6 +64,7 @@ fn request(lease: Span) -> LaunchRequest {
             list_price: None,
             on_demand_price: price,
             price_since: None,
+            notice: None,
             terms: Default::default(),
         },
         disk_gib: 10,

@@ -12,6 +12,7 @@ mod books;
 mod budgets;
 mod commands;
 mod containers;
+mod data;
 mod dead_man;
 mod demo;
 mod estimates;

@@ -12,6 +12,7 @@
 pub mod installation;
 pub mod metadata;
 pub mod money;
+pub mod moto;
 pub mod processes;
 pub mod program;
 pub mod wait;

@@ -94,6 +94,10 @@ fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
             experiment.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect();
         field("metrics", &metrics.join(" "))?;
     }
+    if let Some(saved) = experiment.checkpoint_at {
+        let took = experiment.checkpoint_took.map(|took| format!(", stored in {took}")).unwrap_or_default();
+        field("saved", &format!("{saved}{took}"))?;
+    }
     field("run", spec.run.trim())?;
     if !attempts.is_empty() {
         line("")?;

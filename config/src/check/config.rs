@@ -13,6 +13,7 @@ use bursar_model::{
 use super::{
     accelerators::accelerators,
     budget::check_budget,
+    data::check_storage,
     notifications::check_notifications,
     pricing::{check_discounts, check_terms},
     quantities, words,
@@ -77,6 +78,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         users,
         pricing,
         notifications,
+        storage,
         policy,
         providers,
     } = raw;
@@ -93,6 +95,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         users: check_users(report, users),
         discounts: check_discounts(report, pricing.unwrap_or_default().discounts, &providers),
         notifications: check_notifications(report, notifications.unwrap_or_default()),
+        storage: storage.and_then(|storage| check_storage(report, storage)),
         policy: check_policy(report, policy.unwrap_or_default()),
         providers,
     }

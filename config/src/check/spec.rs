@@ -8,6 +8,7 @@ use bursar_model::{
 use super::{
     accelerators::{accelerator_name, accelerators},
     budget::check_work_budget,
+    data::{check_data, folder, store_url},
     provenance::{check_image, check_registry_auth, check_source},
     quantities,
     sweep::check_sweep,
@@ -98,6 +99,8 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         retry,
         max_duration,
         checkpoint,
+        mounts,
+        outputs,
         estimate,
         num_nodes,
         labels,
@@ -172,6 +175,7 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         },
         max_duration: max_duration.and_then(|text| words::some_span(report, "max_duration", &text)),
         checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
+        data: check_data(report, mounts, outputs.unwrap_or_default(), config),
         estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
         num_nodes: 1,
         labels: labels.into_iter().map(|(name, value)| (name, value.0)).collect(),
@@ -244,11 +248,17 @@ fn check_deadline(report: &mut Report, text: &str) -> Option<Deadline> {
 }
 
 fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Config>) -> CheckpointSpec {
-    let RawCheckpoint { interval, grace } = raw;
+    let RawCheckpoint { interval, grace, path, store, accept_loss } = raw;
+    if let Some(path) = &path {
+        folder(report, "checkpoint.path", path);
+    }
+    let store = store.and_then(|url| store_url(report, "checkpoint.store", &url));
     let interval = interval.and_then(|text| words::some_span(report, "checkpoint.interval", &text));
     let written = grace.and_then(|text| words::span(report, "checkpoint.grace", &text));
+    let (takes, accept_loss) = (written, accept_loss.unwrap_or_default());
+    let checked = |grace| CheckpointSpec { interval, grace, takes, path, store, accept_loss };
     let Some(policy) = config.map(|config| config.policy) else {
-        return CheckpointSpec { interval, grace: written.unwrap_or(CheckpointSpec::GRACE) };
+        return checked(written.unwrap_or(CheckpointSpec::GRACE));
     };
     // What runs on after the lease is paid out of the drain allowance and out of nothing else.
     let (allowance, fits) = (policy.drain_allowance, policy.grace_max());
@@ -266,7 +276,7 @@ fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Con
         let hint = format!("at most {fits} here, or a policy.lease of the daemon of at least {longer}");
         report.error(Problem::new("checkpoint.grace", message).hint(hint));
     }
-    CheckpointSpec { interval, grace }
+    checked(grace)
 }
 
 fn check_estimate(report: &mut Report, raw: RawEstimate) -> Option<Estimate> {

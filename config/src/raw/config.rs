@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LimitOr, OneOrMany, RawBilling, RawBudget, RawNotifications, RawPricing, Written};
+use super::{LimitOr, OneOrMany, RawBilling, RawBudget, RawNotifications, RawPricing, RawStorage, Written};
 
 /// What a bursar daemon works with. Everything has a default: without a file it rents out this one machine. A scalar
 /// `key` of a `section` can also be set by the environment variable `BURSAR_SECTION_KEY`, which wins over the file;
@@ -44,6 +44,10 @@ pub struct RawConfig {
     /// Who is told what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notifications: Option<RawNotifications>,
+    /// The store of this installation. Default none: checkpoints are kept by the provider that they were made at, and
+    /// outputs where an experiment says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<RawStorage>,
     /// How instances are rented, kept and given back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<RawPolicy>,

@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{LimitOr, OneOrMany, RawSweep, RawWorkBudget, RawWorkdir, Written};
+use super::{LimitOr, OneOrMany, RawOutputs, RawSweep, RawWorkBudget, RawWorkdir, Written};
 
 /// An experiment, or with a `sweep` section a set of them: what to run, what it needs, and what it may cost.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -84,6 +84,14 @@ pub struct RawSpec {
     /// How it saves its work, for interruptions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<RawCheckpoint>,
+    /// What is fetched before `setup`, by where it is put, from the working folder or absolute:
+    /// `{data: s3://bucket/dataset}`. Not to be written to. Fetched once to each instance.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, String>,
+    /// Files and folders of the working folder that are stored when an attempt ends, well or badly: `[results, model.pt]`
+    /// in the store of the installation, or `{results: s3://bucket/x}` elsewhere. `bursar outputs` fetches them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<RawOutputs>,
     /// What is known of how long it takes: makes the choice between cheap and fast a good one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<RawEstimate>,
@@ -174,10 +182,22 @@ pub struct RawCheckpoint {
     /// How often it saves, such as `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    /// How long it may take from SIGTERM to its end before it is killed. At most the daemon's `drain_allowance`, and
+    /// How long it may take from SIGTERM until it has ended and its checkpoint is stored, before it is killed. Spot
+    /// instances whose notice is shorter are not used, unless `accept_loss` says so. At most the daemon's `drain_allowance`, and
     /// half its `lease` less 1 s and two heartbeats. Default `30s`, or the most where that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<String>,
+    /// The folder that it saves to: from the working folder, or absolute. Default `$BURSAR_CHECKPOINT_DIR`, which always
+    /// names the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Where its checkpoints are kept, as `s3://bucket/prefix`. Default the store of the installation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Spot instances may be used though their notice is shorter than saving takes: what was done since the last
+    /// checkpoint is lost then. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_loss: Option<bool>,
 }
 
 /// What is known of how long it takes.

@@ -16,6 +16,7 @@ use bursar_model::{
 use super::{Api, ApiError};
 use crate::{
     agent_binaries::AgentBinary,
+    data::unlock,
     inbox::{AgentAnswer, Message},
     secrets,
     waiters::REGISTRY_PASSWORD,
@@ -77,6 +78,7 @@ async fn answered(api: &Api, answer: AgentAnswer) -> Result<Json<SyncReply>, Api
             for (attempt, wanted) in secrets {
                 fill_in(api, &mut reply, attempt, &wanted).await;
             }
+            open_stores(api, &mut reply).await;
             Ok(Json(*reply))
         }
         AgentAnswer::Unauthorized => Err(unauthorized()),
@@ -99,13 +101,31 @@ async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTree
                 }
             }
             Err(why) => {
-                let error = format!("secret {name}: {why}");
-                let told = api.inbox.tell(Message::SecretMissing { attempt: id, error }).await;
-                reply.attempts.retain(|order| order.attempt != id);
-                // A daemon that stops tells nobody; the next one tries again.
-                let _ = told;
-                return;
+                return hold_back(api, reply, id, format!("secret {name}: {why}")).await;
             }
         }
     }
+}
+
+/// Puts what opens the stores to the work that goes out, in the same way.
+async fn open_stores(api: &Api, reply: &mut SyncReply) {
+    let config = api.configuration.current();
+    let mut locked = Vec::new();
+    for order in &mut reply.attempts {
+        let Action::Run { work: Some(work) } = &mut order.action else { continue };
+        for place in work.data.accesses_mut() {
+            if let Err(why) = unlock(place, config.storage.as_ref()).await {
+                locked.push((order.attempt, why));
+            }
+        }
+    }
+    for (attempt, why) in locked {
+        hold_back(api, reply, attempt, why).await;
+    }
+}
+
+async fn hold_back(api: &Api, reply: &mut SyncReply, id: AttemptId, error: String) {
+    // A daemon that stops tells nobody; the next one tries again.
+    let _ = api.inbox.tell(Message::SecretMissing { attempt: id, error }).await;
+    reply.attempts.retain(|order| order.attempt != id);
 }

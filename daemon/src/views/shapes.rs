@@ -9,7 +9,7 @@ use bursar_ledger::{
 use bursar_model::{
     Asha, Attempt, AttemptState, Boot, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
     ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params,
-    Period, RanWith, Rates, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
+    Period, RanWith, Rates, Span, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,9 @@ pub struct ExperimentView {
     pub metrics: BTreeMap<String, f64>,
     /// Its newest checkpoint.
     pub checkpoint_at: Option<Timestamp>,
+    /// How long that took to store, where it is stored beyond its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_took: Option<Span>,
     /// Charged so far, in dollars.
     pub cost: Usd,
     /// What it was expected to cost when it was accepted; none where nobody knew.
@@ -492,6 +495,7 @@ pub(super) fn experiment_view(row: ExperimentRow, waiting_on: Option<&WaitingOn>
         losses: _,
         not_before: _,
         checkpoint_at,
+        checkpoint_took,
         metrics,
         cancelled: _,
         expected,
@@ -516,6 +520,7 @@ pub(super) fn experiment_view(row: ExperimentRow, waiting_on: Option<&WaitingOn>
         params,
         metrics,
         checkpoint_at,
+        checkpoint_took,
         cost: spent,
         expected,
     }

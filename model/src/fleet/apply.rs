@@ -187,12 +187,13 @@ impl Fleet {
                 self.attempt_mut(*attempt)?.ran_with = Some(ran_with.clone());
                 Ok(())
             }
-            Event::AttemptCheckpointed { attempt, at } => {
+            Event::AttemptCheckpointed { attempt, at, took } => {
                 let found = self.attempt_mut(*attempt)?;
                 found.saved(*at);
                 let id = found.experiment;
                 let experiment = self.experiment_mut(id)?;
                 experiment.checkpoint_at = experiment.checkpoint_at.max(Some(*at));
+                experiment.checkpoint_took = took.or(experiment.checkpoint_took);
                 // Saved work is progress, whatever becomes of the instance.
                 experiment.losses = 0;
                 Ok(())

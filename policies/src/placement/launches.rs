@@ -82,6 +82,7 @@ impl Launch<'_> {
         let amounts =
             wish.resources.amounts_on(&self.offering.instance_type).filter(|a| self.free.fits(*a))?;
         let accepted = wish.accepts(Firmness::of(self.offering.capacity_type))
+            && wish.can_save_on(self.offering)
             && wish.ceiling.is_none_or(|ceiling| self.ceiling <= ceiling);
         accepted.then_some(amounts)
     }

@@ -78,6 +78,7 @@ impl Place<'_> {
         let kind = &self.instance.offering.instance_type;
         let amounts = wish.resources.amounts_on(kind).filter(|amounts| self.free.fits(*amounts))?;
         let accepted = wish.accepts(Firmness::of(self.instance.offering.capacity_type))
+            && wish.can_save_on(&self.instance.offering)
             && self.instance.disk_gib >= wish.resources.disk_gib
             // The instance's own ceiling is what it may come to cost while the experiment runs.
             && wish.ceiling.is_none_or(|ceiling| self.instance.ceiling.max(self.instance.price.effective) <= ceiling);

@@ -105,16 +105,19 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving) -> Queue<'a> {
         }
         let (spec, known) =
             by_spec.get_mut(&experiment.spec).expect("the fleet keeps the spec of every live experiment");
-        let group = known.unwrap_or_else(|| {
-            let wish = Wish::new(spec, settings, is_in_a_hurry(spec, experiment.queued_at, now));
+        let took = experiment.checkpoint_took;
+        let group = known.filter(|_| took.is_none()).unwrap_or_else(|| {
+            let wish = Wish::new(spec, settings, is_in_a_hurry(spec, experiment.queued_at, now), took);
             let shape = Shape { wish, priority: spec.priority };
             *by_shape.entry(shape).or_insert_with(|| {
                 groups.push(Group::new(wish));
                 groups.len() - 1
             })
         });
-        // Only with a deadline do experiments of the same spec want different things.
-        *known = Some(group).filter(|_| spec.deadline.is_none());
+        // Only with a deadline, or once it was measured how long they save, do experiments of one spec want different things.
+        if took.is_none() {
+            *known = Some(group).filter(|_| spec.deadline.is_none());
+        }
         let rung = Reverse(halving.rung_of(experiment.id));
         waiting.push((Reverse(spec.priority), experiment.queued_at, rung, experiment.id, experiment, group));
     }
@@ -180,12 +183,13 @@ struct Shape<'a> {
 
 impl PartialEq for Shape<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let Wish { resources, spot_policy, in_a_hurry, ceiling, speeds } = self.wish;
+        let Wish { resources, spot_policy, in_a_hurry, ceiling, speeds, notice } = self.wish;
         self.priority == other.priority
             && *resources == *other.wish.resources
             && spot_policy == other.wish.spot_policy
             && in_a_hurry == other.wish.in_a_hurry
             && ceiling == other.wish.ceiling
+            && notice == other.wish.notice
             && match (speeds, other.wish.speeds) {
                 (None, None) => true,
                 (Some(a), Some(b)) => {

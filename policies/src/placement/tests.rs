@@ -1,7 +1,8 @@
 //! Golden plans: small worlds in, plans and reasons out.
 
 use bursar_model::{
-    AttemptEnd, BudgetKey, Deadline, Estimate, Event, ExperimentState, Outcome, Scope, Span, SpotPolicy,
+    AttemptEnd, BudgetKey, Deadline, Estimate, Event, ExperimentState, Offering, Outcome, Scope, Span,
+    SpotPolicy,
 };
 
 use crate::testing::{World, cpu, dollars, gpu, offering, per_hour, render, spec, spot};
@@ -252,4 +253,45 @@ fn a_launch_leaves_what_runs_the_money_for_its_next_lease() {
         );
     }
     assert!(matches!(world.fleet.experiments[&first].state, ExperimentState::Running { .. }));
+}
+
+#[test]
+fn spot_whose_notice_is_too_short_to_save_in_is_not_used() {
+    let one = gpu("one", "T4", 1);
+    let noticed = |price, zone: &str, secs| Offering {
+        zone: zone.into(),
+        notice: Some(Span::from_secs(secs)),
+        ..spot(&one, price, 1.0)
+    };
+    let market = vec![noticed(0.2, "a", 30), noticed(0.4, "b", 120), offering(&one, 1.0)];
+    let launched = |world: &World| -> Vec<String> {
+        let events = world.look().events.into_iter();
+        let keys = events.filter_map(|event| {
+            if let Event::InstanceIntended { instance } = event {
+                Some(instance.offering.key())
+            } else {
+                None
+            }
+        });
+        keys.map(|key| format!("{} {}", key.zone, key.capacity_type)).collect()
+    };
+    let mut careful = spec(&["T4:1"]);
+    for (takes, accept_loss, expected) in
+        [(10, false, "a spot"), (60, false, "b spot"), (300, false, "r1a on-demand"), (300, true, "a spot")]
+    {
+        careful.checkpoint.takes = Some(Span::from_secs(takes));
+        careful.checkpoint.accept_loss = accept_loss;
+        let mut world = World::new(market.clone());
+        world.queue(&careful);
+        assert_eq!(launched(&world), [expected], "{takes} {accept_loss}");
+    }
+    // What was measured counts too, and who can only have spot is told why it waits.
+    let mut world = World::new(market[..1].to_vec());
+    let id = world.queue(&spec(&["T4:1"]));
+    assert_eq!(launched(&world), ["a spot"]);
+    world.fleet.experiments.get_mut(&id).unwrap().checkpoint_took = Some(Span::from_millis(30_001));
+    let plan = world.look();
+    assert_eq!(launched(&world), Vec::<String>::new());
+    let why = plan.waiting[0].1.to_string();
+    assert!(why.ends_with("is spot with a notice of 31s, which saving takes"), "{why}");
 }

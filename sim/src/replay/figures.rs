@@ -201,7 +201,7 @@ impl Tally {
                 }
             }
             Event::AttemptStarted { attempt, at } => self.started(*attempt, *at),
-            Event::AttemptCheckpointed { attempt, at } => {
+            Event::AttemptCheckpointed { attempt, at, .. } => {
                 if let Some(attempt) = self.attempts.get_mut(attempt) {
                     attempt.saved_at = Some(*at);
                 }

@@ -155,6 +155,7 @@ impl Market {
                     list_price: None,
                     on_demand_price: Some(on_demand_price),
                     price_since: None,
+                    notice: None,
                     terms: Arc::default(),
                 };
                 offerings.push(SimOffering {
@@ -272,6 +273,7 @@ impl Builder<'_> {
             list_price: None,
             on_demand_price,
             price_since: None,
+            notice: None,
             terms: Arc::default(),
         };
         if let Some(series) = &on_demand {

@@ -85,7 +85,7 @@ pub(super) fn line(event: &Event) -> String {
         Event::AttemptAssigned { attempt, .. } => format!("{} is given to {}", attempt.id, attempt.instance),
         Event::AttemptStarted { attempt, .. } => format!("{attempt} starts"),
         Event::AttemptRecorded { attempt, ran_with } => format!("{attempt} runs with {}", ran_with.runtime),
-        Event::AttemptCheckpointed { attempt, at } => format!("{attempt} has saved as of {at}"),
+        Event::AttemptCheckpointed { attempt, at, .. } => format!("{attempt} has saved as of {at}"),
         Event::MetricsReported { attempt, .. } => format!("{attempt} reports metrics"),
         Event::RungReached { experiment, rung, score, .. } => {
             let score = score.map_or_else(|| "no number".to_owned(), |score| score.to_string());

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use bursar_model::{
     Account, Amounts, Asha, AshaMode, AshaRules, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff,
     BudgetAlert, BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine,
-    CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, Digest, DrainReason, DropReason, Event,
-    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
-    InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout, NotificationId,
-    NotificationState, Offering, Outcome, ParamValue, Period, Price, RanWith, Refusal, Remainders, Resources,
-    Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId, Timestamp, Usd,
-    UsdPerHour, Workdir,
+    CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, DataSpec, Digest, DrainReason,
+    DropReason, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance,
+    InstanceEnd, InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout,
+    NotificationId, NotificationState, Offering, Outcome, ParamValue, Period, Price, RanWith, Refusal,
+    Remainders, Resources, Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId,
+    Timestamp, Usd, UsdPerHour, Workdir,
 };
 
 use crate::{Commit, Loaded};
@@ -100,6 +100,7 @@ impl Script {
             losses: 0,
             not_before: None,
             checkpoint_at: None,
+            checkpoint_took: None,
             metrics: BTreeMap::new(),
             cancelled: false,
             // Those of no sweep have an estimate, so that both are stored.
@@ -337,7 +338,11 @@ impl Script {
         let Some(attempt) = attempts.get(pick % attempts.len().max(1)) else { return };
         let is_stopping = matches!(attempt.state, AttemptState::Stopping { .. });
         match kind {
-            10 => self.then(Event::AttemptCheckpointed { attempt: attempt.id, at: self.now }),
+            10 => self.then(Event::AttemptCheckpointed {
+                attempt: attempt.id,
+                at: self.now,
+                took: (self.now.as_millis() % 2 == 0).then_some(Span::from_secs(2)),
+            }),
             11 => {
                 let metrics = BTreeMap::from([("loss".to_owned(), awkward(pick))]);
                 self.then(Event::MetricsReported { attempt: attempt.id, metrics });
@@ -528,6 +533,7 @@ fn a_spec(number: u8) -> ExperimentSpec {
         retry: Retry { limit: 2 },
         max_duration: None,
         checkpoint: CheckpointSpec::default(),
+        data: DataSpec::default(),
         estimate: None,
         num_nodes: 1,
         labels: match number % 3 {
@@ -558,6 +564,7 @@ fn an_offering(number: u8) -> Offering {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(3_060_000_001)),
         price_since: None,
+        notice: None,
         terms: Arc::default(),
     }
 }

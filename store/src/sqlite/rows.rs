@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_model::{
     Account, Budget, BudgetKey, ByBasis, Category, Experiment, ExperimentId, ExperimentSpec, ExperimentState,
-    Params, ProjectName, SpecId, Timestamp, TypedId, Usd, UserName,
+    Params, ProjectName, Span, SpecId, Timestamp, TypedId, Usd, UserName,
 };
 use rusqlite::{
     Connection, Row,
@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The columns that `experiment` reads, in its order.
 pub(crate) const EXPERIMENT_COLUMNS: &str = "id, state, name, account, spec, params, queued_at, detail, attempts, \
-     failures, not_before, checkpoint_at, metrics, cancelled, losses, expected";
+     failures, not_before, checkpoint_at, metrics, cancelled, losses, expected, checkpoint_took";
 
 /// How many columns that is.
-pub(crate) const EXPERIMENT_WIDTH: usize = 16;
+pub(crate) const EXPERIMENT_WIDTH: usize = 17;
 
 /// The state that has no `detail`.
 const QUEUED: &str = "queued";
@@ -142,6 +142,7 @@ pub(crate) fn experiment(row: &Row<'_>, accounts: &mut Accounts<'_>) -> rusqlite
         cancelled: row.get(13)?,
         losses: row.get(14)?,
         expected: optional_json(row, 15)?,
+        checkpoint_took: row.get::<_, Option<i64>>(16)?.map(Span::from_millis),
     })
 }
 

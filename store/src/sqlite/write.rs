@@ -2,7 +2,7 @@
 
 use bursar_model::{
     Account, Attempt, Budget, BudgetKey, Change, Changes, Event, Experiment, ExperimentSpec, Instance,
-    Notification, RefusedScope, Scope, SpecId, Sweep, Timestamp,
+    Notification, RefusedScope, Scope, Span, SpecId, Sweep, Timestamp,
 };
 use rusqlite::{
     Connection, OptionalExtension, ToSql, params,
@@ -94,10 +94,11 @@ impl Writer<'_> {
         // What never changes after the first time is not among what is updated, nor are its indexes then.
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO experiments (id, live, state, name, account, spec, params, queued_at, detail, attempts, \
-                 failures, not_before, checkpoint_at, metrics, cancelled, losses, expected) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+                 failures, not_before, checkpoint_at, metrics, cancelled, losses, expected, checkpoint_took) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
              ON CONFLICT (id) DO UPDATE SET live = ?2, state = ?3, detail = ?9, attempts = ?10, failures = ?11, \
-                 not_before = ?12, checkpoint_at = ?13, metrics = ?14, cancelled = ?15, losses = ?16",
+                 not_before = ?12, checkpoint_at = ?13, metrics = ?14, cancelled = ?15, losses = ?16, \
+                 checkpoint_took = ?18",
         )?;
         for Change { live, row } in experiments {
             let Experiment {
@@ -113,6 +114,7 @@ impl Writer<'_> {
                 losses,
                 not_before,
                 checkpoint_at,
+                checkpoint_took,
                 metrics,
                 cancelled,
                 expected,
@@ -139,6 +141,7 @@ impl Writer<'_> {
                 cancelled,
                 losses,
                 expected.as_ref().map(rows::to_json),
+                checkpoint_took.map(Span::as_millis),
             ])?;
         }
         Ok(())

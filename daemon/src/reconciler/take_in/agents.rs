@@ -67,7 +67,7 @@ impl<S: Store> Reconciler<S> {
             }
             self.heard.insert(id, now);
         }
-        let answer = orders(&self.fleet, id, &BTreeSet::new(), now, self.rules.heartbeat);
+        let answer = orders(&self.fleet, id, &BTreeSet::new(), now, &self.rules);
         turn.answers.push(Box::new(move |stored| {
             let _ = reply.send(match stored {
                 Ok(_) => answer,
@@ -88,7 +88,7 @@ impl<S: Store> Reconciler<S> {
             // An instance that is gone from the state: its agent is told to power off.
             let unknown = request.instance.is_some_and(|id| !self.fleet.instances.contains_key(&id));
             let answer = match request.instance {
-                Some(id) if unknown => orders(&self.fleet, id, &BTreeSet::new(), now, self.rules.heartbeat),
+                Some(id) if unknown => orders(&self.fleet, id, &BTreeSet::new(), now, &self.rules),
                 _ => AgentAnswer::Unauthorized,
             };
             let _ = reply.send(answer);
@@ -158,7 +158,10 @@ impl<S: Store> Reconciler<S> {
         if let Some(age_ms) = report.checkpoint_age_ms {
             let at = ago(age_ms);
             if at >= assigned_at && known_checkpoint.is_none_or(|known| at > known + CHECKPOINT_JITTER) {
-                self.record(Event::AttemptCheckpointed { attempt: id, at }, turn);
+                let took = report
+                    .checkpoint_took_ms
+                    .map(|ms| Span::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
+                self.record(Event::AttemptCheckpointed { attempt: id, at, took }, turn);
             }
         }
         self.note_metrics(id, report, now, turn);

@@ -132,6 +132,7 @@ impl<S: Store> Reconciler<S> {
             losses: 0,
             not_before: None,
             checkpoint_at: None,
+            checkpoint_took: None,
             metrics: Default::default(),
             cancelled: false,
             expected,
