@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, mem::Discriminant, time::Duration};
 
 use bursar_model::{
     AttemptId, Host, StopReason,
-    agent_api::{Action, LogReply, RegisterRequest, ReportedState, SyncReply, SyncRequest},
+    agent_api::{Action, RegisterRequest, ReportedState, Stream, StreamReply, SyncReply, SyncRequest},
 };
 use rustix::process::{getpid, set_child_subreaper};
 use tokio::{
@@ -28,7 +28,9 @@ use crate::{
     prepare::Prepared,
     processes,
     settings::AgentSettings,
-    shim, wall_clock,
+    shim,
+    usage::{self, FIRST_SAMPLE, SAMPLE_EVERY, Sample, Sampler},
+    wall_clock,
     workdir::Carrier,
 };
 
@@ -80,9 +82,10 @@ enum Message {
     ContainersRemoved { attempt: AttemptId, result: Result<(), String> },
     Kept { attempt: AttemptId, result: Result<Held, String> },
     Answered { request: u64, sent: Instant, result: Result<SyncReply, LinkError> },
-    LogSent { attempt: AttemptId, offset: u64, result: Result<LogReply, LinkError> },
     Looked(Box<Host>),
     FromCloud(News),
+    Sampled { sampler: Sampler, samples: BTreeMap<AttemptId, Sample> },
+    Shipped { attempt: AttemptId, stream: Stream, offset: u64, result: Result<StreamReply, LinkError> },
 }
 
 /// What of a report cannot wait for the next heartbeat: which attempts there are, in which states, the notice, and
@@ -104,6 +107,9 @@ struct Agent {
     messages: UnboundedReceiver<Message>,
     sender: UnboundedSender<Message>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// Away while it looks.
+    sampler: Option<Sampler>,
+    sample_at: Instant,
     lease: Deadline,
     notice: Option<(Notice, Deadline)>,
     at_risk: Option<String>,
@@ -138,6 +144,8 @@ impl Agent {
             messages,
             sender,
             attempts: BTreeMap::new(),
+            sampler: Some(Sampler::default()),
+            sample_at: now,
             lease: Deadline::after(now, lease),
             notice: None,
             at_risk: None,
@@ -190,7 +198,8 @@ impl Agent {
         self.keep_setups();
         self.remove_containers();
         self.remove_forgotten();
-        self.ship_logs(now);
+        self.sample(now);
+        self.ship(now);
         self.ask(now);
         self.wake_at(now)
     }
@@ -208,6 +217,8 @@ impl Agent {
     fn wake_at(&self, now: Instant) -> Instant {
         let attempts = self.attempts.values().filter_map(|attempt| attempt.wake_at(now));
         let ask = self.asking.is_none().then_some(self.ask_not_before);
+        let sample = self.sampler.is_some() && !self.attempts.is_empty();
+        let ask = ask.into_iter().chain(sample.then_some(self.sample_at.max(now + SYNC_SPACING)));
         let soonest = attempts.chain(ask).chain([self.lease.at(), now + TICK]).min();
         soonest.unwrap_or(now + TICK)
     }
@@ -231,7 +242,7 @@ impl Agent {
         let remaining = notice.gone_at.since(wall_clock());
         tracing::warn!(%remaining, "the cloud takes this instance back");
         self.notice = Some((notice, Deadline::after(now, remaining.to_std())));
-        for attempt in self.attempts.values() {
+        for attempt in self.attempts.values_mut() {
             attempt.show_notice(notice);
         }
     }
@@ -277,15 +288,40 @@ impl Agent {
         }
     }
 
-    fn ship_logs(&mut self, now: Instant) {
+    /// Has it looked at what the attempts use.
+    fn sample(&mut self, now: Instant) {
+        if now < self.sample_at {
+            return;
+        }
+        let subjects: Vec<_> = self.attempts.values().filter_map(Attempt::subject).collect();
+        if subjects.is_empty() {
+            self.sample_at = now + FIRST_SAMPLE;
+            return;
+        }
+        let Some(mut sampler) = self.sampler.take() else { return };
+        self.sample_at = now + SAMPLE_EVERY;
+        let (helpers, sender) = (self.carrier.helpers.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let gpus = usage::gpus(&helpers, &subjects).await;
+            // What is looked at in `/proc` may keep whoever asks waiting.
+            let look = move || Message::Sampled { samples: sampler.look(&subjects, gpus), sampler };
+            if let Ok(looked) = tokio::task::spawn_blocking(look).await {
+                let _ = sender.send(looked);
+            }
+        });
+    }
+
+    fn ship(&mut self, now: Instant) {
         for attempt in self.attempts.values_mut().filter(|attempt| !attempt.forgotten) {
-            let complete = attempt.is_over();
-            let Some(chunk) = attempt.log.next_chunk(now, complete) else { continue };
-            let (link, sender, attempt) = (self.link.clone(), self.sender.clone(), attempt.id);
-            tokio::spawn(async move {
-                let result = link.ship_log(attempt, chunk.offset, chunk.bytes).await;
-                let _ = sender.send(Message::LogSent { attempt, offset: chunk.offset, result });
-            });
+            for stream in [Stream::Log, Stream::Metrics] {
+                let complete = attempt.is_over();
+                let Some(chunk) = attempt.delivery(stream).next_chunk(now, complete) else { continue };
+                let (link, sender, attempt) = (self.link.clone(), self.sender.clone(), attempt.id);
+                tokio::spawn(async move {
+                    let result = link.ship(stream, attempt, chunk.offset, chunk.bytes).await;
+                    let _ = sender.send(Message::Shipped { attempt, stream, offset: chunk.offset, result });
+                });
+            }
         }
     }
 
@@ -363,9 +399,17 @@ impl Agent {
                     attempt.containers_removed(result);
                 }
             }
-            Message::LogSent { attempt, offset, result } => {
+            Message::Sampled { sampler, samples } => {
+                self.sampler = Some(sampler);
+                for (id, sample) in samples {
+                    if let Some(attempt) = self.attempts.get_mut(&id) {
+                        attempt.uses(&sample, now);
+                    }
+                }
+            }
+            Message::Shipped { attempt, stream, offset, result } => {
                 if let Some(attempt) = self.attempts.get_mut(&attempt) {
-                    attempt.log.sent(now, offset, result);
+                    attempt.delivery(stream).sent(now, offset, result);
                 }
             }
             Message::Looked(host) => self.host = Some(host),
@@ -425,7 +469,7 @@ impl Agent {
                 // answer that crossed its forgetting.
                 (Action::Run { work: None }, None) => {}
                 (Action::Run { work: Some(work) }, None) => {
-                    let attempt = Attempt::new(&order, (**work).clone(), &self.settings);
+                    let attempt = Attempt::new(&order, (**work).clone(), &self.settings, now);
                     self.begin(attempt);
                 }
                 (Action::Stop { why, grace_ms }, Some(attempt)) => {
@@ -449,6 +493,7 @@ impl Agent {
         });
         attempt.waits_for(task.abort_handle());
         self.attempts.insert(id, attempt);
+        self.sample_at = self.sample_at.min(Instant::now() + FIRST_SAMPLE);
     }
 
     fn keep_setups(&mut self) {

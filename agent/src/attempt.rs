@@ -7,8 +7,8 @@ use std::{
 };
 
 use bursar_model::{
-    AttemptEnd, AttemptId, RanWith, StopReason, Timestamp,
-    agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Work},
+    AttemptEnd, AttemptId, POINTS_BYTES_MAX, RanWith, StopReason, Timestamp,
+    agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Stream, Work},
 };
 use rustix::process::{Pid, WaitStatus, getpid};
 use tokio::{task::AbortHandle, time::Instant};
@@ -19,8 +19,8 @@ use crate::{
     containers::Engine,
     data::{Fetching, ShelfSlot},
     deadline::LONGEST,
+    delivery::Delivery,
     folder::Folder,
-    log::Log,
     mask::Mask,
     metrics::Metrics,
     notice::Notice,
@@ -30,6 +30,7 @@ use crate::{
     runtime::{Container, Pull, Runtime},
     saver::Saver,
     settings::AgentSettings,
+    usage::{Sample, Subject, probe_mark},
     wall_clock,
     workdir::{Carrier, WantedBy},
 };
@@ -39,6 +40,12 @@ const MARK: &str = "BURSAR_ATTEMPT_ID";
 
 /// How often a running attempt's log is looked at.
 const LOG_TICK: Duration = Duration::from_millis(250);
+
+/// How long new parts of a log are gathered: not to be noticed by whoever follows it.
+const LOG_GATHER: Duration = Duration::from_millis(150);
+
+/// How long new metrics are gathered: a plot may be so old.
+const POINTS_GATHER: Duration = Duration::from_secs(2);
 
 /// How much of its log an attempt may keep on the instance: what the daemon takes, and a byte more that tells it so.
 const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
@@ -59,10 +66,13 @@ const NOT_RUN: i32 = 125;
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
-    pub(crate) log: Log,
     /// The daemon no longer lists it: it is removed as soon as nothing of it runs.
     pub(crate) forgotten: bool,
+    /// When this agent got it.
+    begun: Instant,
     folder: Folder,
+    log: Delivery,
+    points: Delivery,
     checkpoints: Checkpoints,
     /// What its processes are known by; the session is that of the script that ran last.
     mark: Mark,
@@ -87,6 +97,12 @@ pub(crate) struct Attempt {
     shelf: ShelfSlot,
     /// Stores what it made, where that is to outlive the instance.
     saver: Option<Saver>,
+    /// When to look for metrics again.
+    look_at: Instant,
+    /// It is over, and all that it reported was taken in.
+    reported: bool,
+    /// It was shown that the cloud takes the instance back.
+    noticed: bool,
 }
 
 #[derive(Debug)]
@@ -147,7 +163,7 @@ struct Stop {
 
 impl Attempt {
     /// An attempt that is to be prepared.
-    pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings) -> Self {
+    pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings, now: Instant) -> Self {
         let folder = Folder::new(&settings.work_dir, order.attempt);
         let checkpoints = match work.data.checkpoints {
             Some(_) => folder.checkpoints(),
@@ -177,8 +193,11 @@ impl Attempt {
         }
         Self {
             id: order.attempt,
-            log: Log::new(folder.log(), LOG_BYTES_KEPT, Mask::new(hidden)),
             forgotten: false,
+            begun: now,
+            log: Delivery::new(folder.log(), LOG_BYTES_KEPT, LOG_GATHER, Mask::new(hidden)),
+            points: Delivery::new(folder.points(), POINTS_BYTES_MAX, POINTS_GATHER, Mask::default()),
+            metrics: Metrics::new(&folder),
             mark: Mark { variable: format!("{MARK}={}", order.attempt), session: None, container: None },
             folder,
             checkpoints: Checkpoints::new(checkpoints),
@@ -192,11 +211,13 @@ impl Attempt {
             stage: Stage::Preparing,
             stop: None,
             started: None,
-            metrics: Metrics::default(),
             number: order.number,
             cache: settings.work_dir.join("cache"),
             shelf,
             saver,
+            look_at: now,
+            reported: false,
+            noticed: false,
         }
     }
 
@@ -207,7 +228,7 @@ impl Attempt {
         settings: &AgentSettings,
         now: Instant,
     ) -> Self {
-        let mut attempt = Self::new(order, Work::default(), settings);
+        let mut attempt = Self::new(order, Work::default(), settings, now);
         attempt.stop = Some(Stop { at: now, why, kill_at: now });
         attempt.stage = Stage::Over { end: AttemptEnd::Stopped { why }, at: now };
         attempt
@@ -313,6 +334,10 @@ impl Attempt {
         };
         let end = match (self.stop, status.exit_status()) {
             (Some(stop), _) => AttemptEnd::Stopped { why: stop.why },
+            // It may have saved and left before anybody told it to: no failure of its own.
+            (None, code) if self.noticed && code != Some(0) => {
+                AttemptEnd::Stopped { why: StopReason::Interrupted }
+            }
             (None, Some(code)) => AttemptEnd::Exited { code },
             (None, None) => AttemptEnd::Killed { signal: status.terminating_signal().unwrap_or_default() },
         };
@@ -369,12 +394,28 @@ impl Attempt {
         self.stop = Some(Stop { at: Instant::now(), why, kill_at });
     }
 
+    /// Its log or its metrics, on their way to the daemon.
+    pub(crate) fn delivery(&mut self, stream: Stream) -> &mut Delivery {
+        match stream {
+            Stream::Log => &mut self.log,
+            Stream::Metrics => &mut self.points,
+        }
+    }
+
     /// Does what is due: kills what outstayed the grace, and notices that nothing is left. `live` are the marks of all
     /// attempts that are not over.
     pub(crate) fn turn(&mut self, now: Instant, live: &[Mark]) {
-        if !self.is_over() {
+        let age = now.saturating_duration_since(self.begun);
+        if self.is_over() {
+            self.reported = self.reported || self.metrics.finish(&self.folder, age);
+        } else {
             self.log.cut();
             self.look_for_container();
+            // Turns come as often as messages do; files are read as often as is said.
+            if now >= self.look_at {
+                self.look_at = now + LOG_TICK;
+                self.metrics.look(&self.folder, age);
+            }
         }
         let grace_over = self.stop.is_none_or(|stop| now >= stop.kill_at);
         match &self.stage {
@@ -388,13 +429,15 @@ impl Attempt {
                 // What came back to the agent may be this attempt's too: a process may have left its session and cleared
                 // its environment. Whose it is cannot be told then, so such are left to the last attempt that clears.
                 let others: Vec<Mark> = live.iter().filter(|mark| **mark != self.mark).cloned().collect();
-                let strays = Which::DescendedFrom { ancestor: getpid(), except: &others };
+                let alone = others.is_empty();
+                let except: Vec<Mark> = others.into_iter().chain([probe_mark()]).collect();
+                let strays = Which::DescendedFrom { ancestor: getpid(), except: &except };
                 let none_of = |which| match grace_over {
                     true => processes::kill(which),
                     false => processes::find(which).is_empty(),
                 };
                 let nothing_marked = || none_of(Which::Marked(&self.mark));
-                let no_strays = || !others.is_empty() || none_of(strays);
+                let no_strays = || !alone || none_of(strays);
                 match self.removal {
                     Removal::Needed if nothing_marked() && nothing_marked() => self.removal = Removal::Due,
                     // The engine's own processes are strays too: they are let do what they were told.
@@ -469,6 +512,23 @@ impl Attempt {
         &self.mark
     }
 
+    /// What to look at to know what it uses; nothing before its first script and after its end.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        let is_there = matches!(self.stage, Stage::Setup { .. } | Stage::Running { .. });
+        is_there.then(|| Subject {
+            attempt: self.id,
+            mark: self.mark.clone(),
+            devices: self.work.devices.clone(),
+        })
+    }
+
+    /// Takes in what it uses.
+    pub(crate) fn uses(&mut self, sample: &Sample, now: Instant) {
+        if !self.is_over() {
+            self.metrics.note_usage(now.saturating_duration_since(self.begun), sample.metrics());
+        }
+    }
+
     /// When to look at it again if nothing happens.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         match self.stage {
@@ -478,7 +538,8 @@ impl Attempt {
                 Some(self.stop.map_or(tick, |stop| tick.min(stop.kill_at.max(now + CLEARING_TICK))))
             }
             Stage::Clearing { .. } | Stage::Saving { .. } => Some(now + CLEARING_TICK),
-            Stage::Over { .. } => self.log.retry_at(),
+            Stage::Over { .. } if !self.reported => Some(now),
+            Stage::Over { .. } => [&self.log, &self.points].into_iter().filter_map(Delivery::retry_at).min(),
         }
     }
 
@@ -496,7 +557,7 @@ impl Attempt {
     pub(crate) fn reported_state(&self, now: Instant) -> ReportedState {
         let since = |moment: Instant| millis(now.saturating_duration_since(moment));
         match (&self.stage, self.started) {
-            (Stage::Over { end, at }, started) if self.log.is_delivered() => ReportedState::Ended {
+            (Stage::Over { end, at }, started) if self.is_told() => ReportedState::Ended {
                 age_ms: since(*at),
                 ran_ms: started.map(|started| millis(at.saturating_duration_since(started.at))),
                 end: end.clone(),
@@ -513,7 +574,7 @@ impl Attempt {
             state: self.reported_state(now),
             checkpoint_age_ms: self.checkpoint_age_ms(),
             checkpoint_took_ms: self.saver.as_ref().and_then(Saver::newest).map(|(_, took)| millis(took)),
-            metrics: self.metrics.read(&self.folder.metrics()).clone(),
+            metrics: self.metrics.newest().clone(),
             ran_with: match &mut self.record {
                 Record::Made { ran_with, sent } => {
                     *sent = true;
@@ -525,7 +586,8 @@ impl Attempt {
     }
 
     /// Lets the experiment see that the cloud takes the instance back.
-    pub(crate) fn show_notice(&self, notice: Notice) {
+    pub(crate) fn show_notice(&mut self, notice: Notice) {
+        self.noticed = true;
         let shown = match self.stage {
             Stage::Preparing | Stage::Over { .. } => Ok(()),
             Stage::Setup { .. }
@@ -562,6 +624,11 @@ impl Attempt {
         let mut env = self.env.clone();
         env.insert("HOME".to_owned(), place.display().to_string());
         self.start(&script, &self.folder.working_in(place), &env, now, |shell| Stage::Setup { shell });
+    }
+
+    /// Whether the daemon has all of its log and metrics, or never will.
+    fn is_told(&self) -> bool {
+        self.reported && self.log.is_delivered() && self.points.is_delivered()
     }
 
     fn start_run(&mut self, now: Instant) {

@@ -91,6 +91,11 @@ impl Folder {
         self.root.join("registry")
     }
 
+    /// Its metrics over time, as they are delivered.
+    pub(crate) fn points(&self) -> PathBuf {
+        self.root.join("points.jsonl")
+    }
+
     /// `BURSAR_NOTICE_FILE`.
     pub(crate) fn notice(&self) -> PathBuf {
         self.root.join("notice.json")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bursar_model::{
     AttemptId, Digest,
-    agent_api::{LogReply, RegisterRequest, SyncReply, SyncRequest},
+    agent_api::{RegisterRequest, Stream, StreamReply, SyncReply, SyncRequest},
 };
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -84,14 +84,18 @@ impl Link {
         checked(response.map_err(LinkError::Unreachable)?)
     }
 
-    /// Delivers a part of an attempt's log.
-    pub(crate) async fn ship_log(
+    /// Delivers a part of an attempt's log or metrics.
+    pub(crate) async fn ship(
         &self,
+        stream: Stream,
         attempt: AttemptId,
         offset: u64,
         bytes: Vec<u8>,
-    ) -> Result<LogReply, LinkError> {
-        let post = self.client.post(format!("{}/logs/{attempt}", self.url)).query(&[("offset", offset)]);
+    ) -> Result<StreamReply, LinkError> {
+        let post = self
+            .client
+            .post(format!("{}/{}/{attempt}", self.url, stream.segment()))
+            .query(&[("offset", offset)]);
         answer(post.bearer_auth(&self.token).body(bytes).timeout(ANSWER_TIMEOUT)).await
     }
 }

@@ -13,7 +13,7 @@ use bursar_agent::{
     wall_clock,
 };
 use bursar_model::{
-    AttemptEnd, Span, StopReason,
+    AttemptEnd, Point, Span, StopReason,
     agent_api::{LOG_BYTES_MAX, ReportedState, Work},
 };
 use harness::{Daemon, runs, wait_for, work};
@@ -315,6 +315,40 @@ async fn a_notice_reaches_the_daemon_and_the_experiment() {
     assert!((100_000..=120_000).contains(&remaining), "{remaining}");
     assert_eq!(end(daemon.ended(attempt).await), AttemptEnd::Exited { code: 0 });
     assert!(daemon.log(attempt).contains("gone_at"));
+}
+
+#[tokio::test]
+async fn what_saves_and_leaves_on_a_notice_of_itself_has_not_failed() {
+    let mut daemon = Daemon::start(LONG);
+    let agent = daemon.agent();
+    let attempt = daemon.run("until test -e $BURSAR_NOTICE_FILE; do sleep 0.05; done; exit 1");
+    let done = daemon.run("until test -e $BURSAR_NOTICE_FILE; do sleep 0.05; done");
+    daemon.until("both run", |book| (book.reports.len() == 2).then_some(())).await;
+    let notice = Notice { gone_at: wall_clock() + Span::from_secs(120) };
+    fs::write(agent.folder.path().join("notice.json"), serde_json::to_string(&notice).unwrap()).unwrap();
+    let left = end(daemon.ended(attempt).await);
+    assert_eq!(left, AttemptEnd::Stopped { why: StopReason::Interrupted });
+    assert_eq!(end(daemon.ended(done).await), AttemptEnd::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn metrics_over_time_come_from_the_file_and_from_what_is_printed_though_the_daemon_restarts() {
+    let mut daemon = Daemon::start(LONG);
+    let _agent = daemon.agent();
+    let attempt = daemon.run(
+        "for i in 1 2 3; do echo \"{\\\"step\\\": $i}\" >> $BURSAR_METRICS; done; sleep 1; \
+         echo '::bursar {\"step\": 4, \"loss\": 0.5}'; echo '{\"step\": 5}'",
+    );
+    daemon.until("it has begun", |book| book.reports.get(&attempt).map(|_| ())).await;
+    daemon.stop();
+    daemon.restart().await;
+    let report = daemon.ended(attempt).await;
+    assert_eq!(report.metrics, BTreeMap::from([("loss".to_owned(), 0.5), ("step".to_owned(), 4.0)]));
+    let points = daemon.book(|book| String::from_utf8(book.points[&attempt].clone()).unwrap());
+    let points: Vec<Point> = points.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<f64> = points.iter().filter_map(Point::step).collect();
+    assert_eq!(steps, [1.0, 2.0, 3.0, 4.0]);
+    assert!(points.is_sorted_by_key(|point| point.age_ms));
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Show(Show),
     /// Print an experiment's log
     #[command(
-        after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs --attempt 2 exp_0123456789abc"
+        after_help = "Examples:\n  bursar logs my-experiment\n  bursar logs -f my-experiment\n  bursar logs -f --tail 20 --since 10m my-experiment\n  bursar logs --attempt 2 exp_0123456789abc"
     )]
     Logs(Logs),
     /// Queue an experiment once more: the same spec, image, seed and variables; says what can differ all the same
@@ -83,6 +83,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  bursar outputs my-experiment\n  bursar outputs my-experiment --to results"
     )]
     Outputs(Outputs),
+    /// Plot what an experiment reports, or compare the trials of a sweep
+    #[command(
+        after_help = "Examples:\n  bursar metrics my-experiment\n  bursar metrics my-experiment loss gpu.utilization\n  bursar metrics --csv my-experiment loss > loss.csv\n  bursar metrics digits accuracy --best max"
+    )]
+    Metrics(Metrics),
     /// End experiments or whole sweeps, with their checkpoints kept
     #[command(after_help = "Of a name that several live ones share none is ended: say which by its id")]
     Cancel(Cancel),
@@ -227,12 +232,41 @@ pub(crate) struct Logs {
     /// Go on until the experiment is over
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// Only this attempt
-    #[arg(long, value_name = "N")]
-    pub(crate) attempt: Option<u32>,
-    /// Only the last so many bytes of each attempt
-    #[arg(long, value_name = "BYTES")]
+    /// Of this attempt, or of all, one after another [default: the newest, and those that follow]
+    #[arg(long, value_name = "N|all")]
+    pub(crate) attempt: Option<String>,
+    /// Only the last so many lines
+    #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u64>,
+    /// Only what came since, such as 10m, today or 2026-11-22T18:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    /// An experiment or a sweep, by id or name (of several the newest)
+    pub(crate) name: String,
+    /// Metrics to plot; of a sweep the one to compare its trials by
+    pub(crate) metrics: Vec<String>,
+    /// Comma-separated values: every point of an experiment, every trial of a sweep
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// At most so many points of each metric
+    #[arg(long, default_value = "500")]
+    pub(crate) points: usize,
+    /// Of a sweep: whether the smallest or the largest value is best [default: as its asha says, else min]
+    #[arg(long, value_enum)]
+    pub(crate) best: Option<Best>,
+}
+
+/// Which value is best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Best {
+    /// The smallest, as of a loss
+    Min,
+    /// The largest, as of an accuracy
+    Max,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod focus;
 mod instance;
 mod list;
 mod logs;
+mod metrics;
 mod notifications;
 mod outputs;
 mod plan;
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Logs(wanted) => block_on(logs::run(context()?, wanted)),
         Command::Rerun(rerun) => block_on(rerun::run(context()?, rerun)),
         Command::Outputs(wanted) => block_on(outputs::run(context()?, wanted)),
+        Command::Metrics(wanted) => block_on(metrics::run(context()?, wanted)),
         Command::Cancel(wanted) => block_on(submit::cancel(context()?, wanted)),
         Command::Explain(named) => block_on(plan::explain(context()?, named)),
         Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),

@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod git;
 mod output;
+mod plot;
 mod source;
 mod terminal;
 mod workdir;

@@ -6,11 +6,12 @@ use bursar_config::Config;
 use bursar_daemon::{
     clock::SystemClock,
     http::Health,
+    logs::Logs,
     reports::{html, markdown},
     serve::store_path,
     views::{
         AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted,
-        NotificationView, ReportView, ReportWanted, SweepView, ViewError, Views,
+        MetricsView, MetricsWanted, NotificationView, ReportView, ReportWanted, SweepView, ViewError, Views,
     },
 };
 use bursar_ledger::bill::OwnCost;
@@ -75,6 +76,24 @@ impl Source {
         match self {
             Self::Daemon(client) => client.get(&format!("/v1/experiments/{}", segment(named))).await,
             Self::Store(views) => views.find_experiment(named).map_err(failure),
+        }
+    }
+
+    /// An experiment's metrics over time. Those of a daemon that is down lie beside its store.
+    pub(crate) async fn metrics(
+        &self,
+        detail: &ExperimentDetail,
+        wanted: &MetricsWanted,
+        config: &Config,
+    ) -> Result<MetricsView, Failure> {
+        match self {
+            Self::Daemon(client) => {
+                client.ask(&format!("/v1/experiments/{}/metrics", detail.experiment.id), wanted).await
+            }
+            Self::Store(_) => {
+                let logs = Logs::new(&store_path(config).with_file_name("logs"))?;
+                Ok(MetricsView::read(&logs, detail, wanted)?)
+            }
         }
     }
 

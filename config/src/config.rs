@@ -38,6 +38,8 @@ pub struct Config {
     pub storage: Option<Storage>,
     /// How instances are rented, kept and given back.
     pub policy: Policy,
+    /// How long logs and metrics are kept.
+    pub logs: LogPolicy,
     /// Where instances come from. Never empty.
     pub providers: BTreeMap<ProviderName, Provider>,
 }
@@ -149,6 +151,15 @@ pub struct Policy {
     pub max_price: Option<UsdPerHour>,
 }
 
+/// How long logs and metrics of attempts that have ended are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// So long after they were written.
+    pub keep: Span,
+    /// The most that all together take of the disk, in bytes.
+    pub max_total: u64,
+}
+
 /// Where instances come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Provider {
@@ -223,5 +234,12 @@ impl Default for Policy {
             heartbeat: Span::from_secs(10),
             max_price: None,
         }
+    }
+}
+
+impl Default for LogPolicy {
+    /// Long enough to look at a result after a holiday; as much as fits beside a store on a small disk.
+    fn default() -> Self {
+        Self { keep: Span::from_hours(30 * 24), max_total: 10 << 30 }
     }
 }

@@ -16,7 +16,7 @@ mod workdir;
 
 pub use self::{
     budget::{RawBudget, RawWorkBudget},
-    config::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
+    config::{RawConfig, RawLocalType, RawLogs, RawPolicy, RawProject, RawProvider, RawUser},
     data::{RawOutputs, RawStorage},
     notifications::{RawNotifications, RawReport, RawWebhook},
     pricing::{RawBilling, RawDiscount, RawPricing},

@@ -33,6 +33,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         notifications,
         storage,
         policy,
+        logs,
         providers,
     } = new;
     let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
@@ -48,6 +49,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note_notifications(&mut changed, &running.notifications, &notifications);
     note(&mut changed, "storage", storage != running.storage);
     note_policy(&mut changed, &running.policy, &policy);
+    note(&mut changed, "logs", logs != running.logs);
     let providers = take_over_providers(&mut changed, &mut needs_restart, &running.providers, providers);
 
     let Config { installation, data_dir, listen, agent_binaries, .. } = running.clone();
@@ -63,6 +65,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         notifications,
         storage,
         policy,
+        logs,
         providers,
     };
     Takeover { config, changed, needs_restart }

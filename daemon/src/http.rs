@@ -76,6 +76,9 @@ impl Api {
     }
 }
 
+/// What agents send of one log or of metrics at once: four times what ours do.
+const CHUNK_MAX: usize = 1024 * 1024;
+
 /// All routes.
 pub fn router(api: Api) -> Router {
     Router::new()
@@ -86,6 +89,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/experiments/{id}/logs", get(logs::read))
         .route("/v1/experiments/{id}/outputs", get(outputs::list))
         .route("/v1/experiments/{id}/outputs/file", get(outputs::fetch))
+        .route("/v1/experiments/{id}/metrics", get(read::metrics))
         .route("/v1/sweeps", get(read::sweeps))
         .route("/v1/sweeps/{id}", get(read::sweep))
         .route("/v1/cancel/{id}", post(submit::cancel))
@@ -114,10 +118,18 @@ pub fn router(api: Api) -> Router {
         .route("/v1/agent/binary/{arch}", get(agents::binary))
         .route("/v1/agent/register", post(agents::register))
         .route("/v1/agent/sync", post(agents::sync))
-        .route("/v1/agent/logs/{attempt}", post(logs::deliver))
         .route("/v1/agent/blobs/{digest}", get(blobs::fetch))
         .route("/v1/blobs/{digest}", head(blobs::is_there).put(blobs::put))
+        .merge(deliveries())
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn(guard::keep_pages_out))
         .with_state(api)
+}
+
+/// What agents deliver piece by piece.
+fn deliveries() -> Router<Api> {
+    Router::new()
+        .route("/v1/agent/logs/{attempt}", post(logs::deliver_log))
+        .route("/v1/agent/metrics/{attempt}", post(logs::deliver_metrics))
+        .layer(DefaultBodyLimit::max(CHUNK_MAX))
 }

@@ -15,6 +15,7 @@ pub mod reports;
 pub mod rerun;
 pub mod rules;
 pub mod secrets;
+pub mod series;
 pub mod serve;
 mod setup;
 pub mod views;

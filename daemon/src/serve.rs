@@ -23,7 +23,7 @@ use crate::{
     effects::Surroundings,
     http::{Api, router},
     inbox::inbox,
-    logs::Logs,
+    logs::{Logs, retention},
     notify::HttpCourier,
     reconciler::{Parts, Reconciler, Snapshot, chain},
     rules::Rules,
@@ -149,6 +149,13 @@ pub async fn serve_with(
 
     let configuration = Configuration::new(started_with, sender.clone(), courier.clone());
     tokio::spawn(reload_when_told(configuration.clone(), reload, stop.clone()));
+    tokio::spawn(retention::look_after(
+        logs.clone(),
+        reader.clone(),
+        configuration.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
     let api = Api { inbox: sender, snapshot, reader, logs, blobs, configuration, courier, clock, agents };
     let mut stop_http = stop.clone();
     let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move {

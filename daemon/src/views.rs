@@ -3,9 +3,11 @@
 
 mod budgets;
 mod find;
+mod metrics;
 mod moments;
 mod notifications;
 mod past;
+mod progress;
 mod shapes;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,7 +25,9 @@ use self::shapes::{
 };
 pub use self::{
     find::{ListWanted, ReportWanted, ViewError, time_range},
+    metrics::{MetricsView, MetricsWanted, SeriesView},
     notifications::{NotificationView, failing_webhooks},
+    progress::Progress,
     shapes::{
         AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
         InstanceView, List, ReportLine, ReportView, RungView, SweepView, budget_name,
@@ -100,7 +104,8 @@ impl Views {
         let spec = row.spec.clone();
         let budget = self.reader.budget(&BudgetKey::Experiment(id))?.and_then(|budget| budget.limit());
         let experiment = experiment_view(row, self.waiting.get(&id));
-        Ok(Some(ExperimentDetail { experiment, spec, attempts, cost_by_category, budget }))
+        let progress = progress::progress(&experiment, &attempts, self.now);
+        Ok(Some(ExperimentDetail { experiment, spec, attempts, cost_by_category, budget, progress }))
     }
 
     /// Sweeps, the newest first.

@@ -9,12 +9,13 @@ use std::{
     fmt,
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     experiment::{AttemptEnd, StopReason},
     host::Host,
     id::{AttemptId, ExperimentId, InstanceId},
+    metric::nulls_as_nan,
     provenance::RanWith,
     workdir::{Digest, Workdir},
 };
@@ -88,12 +89,6 @@ pub struct AttemptReport {
     /// What it runs with, once that is known and until the daemon has answered a report that said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_with: Option<RanWith>,
-}
-
-/// JSON has no way to write what is no number, and `serde_json` writes null, but does not read it back.
-fn nulls_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
-    let found = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
-    Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// Where an attempt is, by its agent.
@@ -289,13 +284,33 @@ impl fmt::Debug for StoreAccess {
 /// The most that is kept of one attempt's log: more than anybody reads, and a hundred such fit on a disk.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
 
-/// The answer to `POST /v1/agent/logs/{attempt}?offset=N`, whose body is the bytes from that offset on. Bytes that the
-/// daemon has already are skipped; a gap is not taken.
+/// What an agent delivers of an attempt beside its reports: bytes in order, by offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// What it wrote to stdout and stderr.
+    Log,
+    /// Its metrics over time: a [`crate::Point`] a line.
+    Metrics,
+}
+
+impl Stream {
+    /// As it stands in the path of a request.
+    #[must_use]
+    pub fn segment(self) -> &'static str {
+        match self {
+            Self::Log => "logs",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// The answer to `POST /v1/agent/{logs|metrics}/{attempt}?offset=N`, whose body is the bytes from that offset on. Bytes that
+/// the daemon has already are skipped; a gap is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogReply {
+pub struct StreamReply {
     /// The daemon has everything before this offset.
     pub next_offset: u64,
-    /// The daemon keeps no more of this log: nothing more needs to be sent.
+    /// The daemon keeps no more of it: nothing more needs to be sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full: bool,
 }

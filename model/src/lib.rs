@@ -13,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod instance;
 pub mod invariant;
+pub mod metric;
 pub mod money;
 pub mod name;
 pub mod notification;
@@ -42,6 +43,7 @@ pub use self::{
         Backoff, CloudInstance, CloudState, DrainReason, Instance, InstanceEnd, InstanceState, Meter, Share,
     },
     invariant::{InvariantId, Violation},
+    metric::{POINTS_BYTES_MAX, Point},
     money::{Usd, UsdPerHour},
     name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
     notification::{DropReason, Notification, NotificationAbout, NotificationState},

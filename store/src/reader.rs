@@ -17,12 +17,13 @@ mod sums;
 mod walk;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, TryLockError},
     time::Duration,
 };
 
-use bursar_model::{Attempt, ExperimentId, Instance, InstanceId, Timestamp};
+use bursar_model::{Attempt, AttemptId, ExperimentId, Instance, InstanceId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params_from_iter, types::Value};
 use serde_json::value::RawValue;
 
@@ -147,6 +148,18 @@ impl Reader {
                 connection.prepare_cached("SELECT body FROM attempts WHERE experiment = ?1 ORDER BY id")?;
             let attempts = statement.query_map([rows::number(experiment)], |row| rows::json(row, 0))?;
             Ok(attempts.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The attempts that are not over.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn live_attempts(&self) -> Result<BTreeSet<AttemptId>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT id FROM attempts WHERE live")?;
+            let ids = statement.query_map([], |row| Ok(rows::id(row.get(0)?)))?;
+            Ok(ids.collect::<Result<_, _>>()?)
         })
     }
 

@@ -79,7 +79,11 @@ fn the_demo_stays_in_its_budget_resumes_refuses_and_leaves_nothing_running() {
     let report = read(&["report", "--by", "experiment", "--json"]).json();
     assert_eq!(nanos(&report["total"]["cost"]), spent);
     let resumed = trials.iter().find(resumed).unwrap();
-    assert!(read(&["logs", text(&resumed["experiment"])]).stdout.contains("==> attempt 2 on "));
+    assert!(
+        read(&["logs", "--attempt", "all", text(&resumed["experiment"])])
+            .stdout
+            .contains("==> attempt 2 on ")
+    );
     let mut daemon = demo().arg("--config").arg(&config).arg("serve").spawn().unwrap();
     until("the daemon on what the demo left answers", PATIENCE, || {
         let said = Said::of(demo().arg("--config").arg(&config).args(["doctor"]).output().unwrap());

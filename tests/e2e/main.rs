@@ -20,6 +20,8 @@ mod exports;
 mod fences;
 mod files;
 mod inputs;
+mod logs;
+mod metrics;
 mod money;
 mod notifications;
 mod outcomes;

@@ -249,10 +249,10 @@ impl Installation {
         });
     }
 
-    /// An experiment's whole log.
+    /// An experiment's whole log, of all its attempts.
     #[must_use]
     pub fn logs(&self, experiment: &str) -> String {
-        self.bursar(&["logs", experiment]).with_code(0).stdout
+        self.bursar(&["logs", "--attempt", "all", experiment]).with_code(0).stdout
     }
 
     /// Waits until an experiment's log has this in it.

@@ -21,7 +21,7 @@ use bursar_agent::{AgentSettings, NoticeSource};
 use bursar_model::{
     AttemptId, Digest, ExperimentId, IdGen, InstanceId, Span, StopReason, Timestamp, TypedId, Workdir,
     agent_api::{
-        Action, AttemptOrder, AttemptReport, LogReply, RegisterRequest, ReportedState, SyncReply,
+        Action, AttemptOrder, AttemptReport, RegisterRequest, ReportedState, Stream, StreamReply, SyncReply,
         SyncRequest, Work,
     },
 };
@@ -45,6 +45,7 @@ pub(crate) struct Book {
     pub(crate) notice_remaining_ms: Option<u64>,
     pub(crate) syncs: u32,
     pub(crate) logs: BTreeMap<AttemptId, Vec<u8>>,
+    pub(crate) points: BTreeMap<AttemptId, Vec<u8>>,
     /// A log that is longer is full.
     pub(crate) log_bytes_max: usize,
     pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
@@ -304,6 +305,7 @@ fn serve(listener: StdListener, shared: Shared) -> Runtime {
         .route("/v1/agent/sync", post(sync))
         .route("/v1/agent/logs/{attempt}", post(logs))
         .route("/v1/agent/blobs/{digest}", get(blob))
+        .route("/v1/agent/metrics/{attempt}", post(metrics))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(shared);
     runtime.spawn(async move {
@@ -349,22 +351,46 @@ async fn sync(
 }
 
 async fn logs(
-    State(shared): State<Shared>,
-    Path(attempt): Path<AttemptId>,
-    Query(query): Query<BTreeMap<String, u64>>,
+    shared: State<Shared>,
+    attempt: Path<AttemptId>,
+    query: Query<BTreeMap<String, u64>>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<LogReply>, StatusCode> {
-    check_token(&shared, &headers)?;
+) -> Result<Json<StreamReply>, StatusCode> {
+    take(Stream::Log, &shared, *attempt, &query, &headers, &body)
+}
+
+async fn metrics(
+    shared: State<Shared>,
+    attempt: Path<AttemptId>,
+    query: Query<BTreeMap<String, u64>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<StreamReply>, StatusCode> {
+    take(Stream::Metrics, &shared, *attempt, &query, &headers, &body)
+}
+
+fn take(
+    stream: Stream,
+    shared: &Shared,
+    attempt: AttemptId,
+    query: &BTreeMap<String, u64>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Json<StreamReply>, StatusCode> {
+    check_token(shared, headers)?;
     let mut book = shared.book.lock().unwrap();
     let bytes_max = book.log_bytes_max;
-    let log = book.logs.entry(attempt).or_default();
+    let kept = match stream {
+        Stream::Log => book.logs.entry(attempt).or_default(),
+        Stream::Metrics => book.points.entry(attempt).or_default(),
+    };
     let offset = query["offset"] as usize;
-    if offset <= log.len() && offset + body.len() > log.len() {
-        let new = log.len() - offset;
-        log.extend_from_slice(&body[new..]);
+    if offset <= kept.len() && offset + body.len() > kept.len() {
+        let new = kept.len() - offset;
+        kept.extend_from_slice(&body[new..]);
     }
-    Ok(Json(LogReply { next_offset: log.len() as u64, full: log.len() > bytes_max }))
+    Ok(Json(StreamReply { next_offset: kept.len() as u64, full: kept.len() > bytes_max }))
 }
 
 /// Gives no more than so much at once, so that larger ones have to be fetched in parts.

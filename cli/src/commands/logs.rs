@@ -1,6 +1,12 @@
 //! `bursar logs`.
 
-use bursar_daemon::{logs::Logs as LogFiles, serve::store_path};
+use bursar_daemon::{
+    clock::SystemClock,
+    logs::{From, Logs as LogFiles, Which},
+    serve::store_path,
+    views::time_range,
+};
+use bursar_model::Clock;
 use futures::StreamExt;
 
 use super::Context;
@@ -8,7 +14,7 @@ use crate::{
     args::Logs,
     exit::{Failure, NOT_FOUND, OK, Outcome, USAGE},
     output::Shown,
-    source::{Source, segment},
+    source::{Source, failure, segment},
 };
 
 /// Bytes read at once.
@@ -23,8 +29,9 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
     match context.source().await? {
         Source::Daemon(client) => {
             let mut query = vec![("follow", wanted.follow.to_string())];
-            query.extend(wanted.attempt.map(|number| ("attempt", number.to_string())));
-            query.extend(wanted.tail.map(|bytes| ("tail", bytes.to_string())));
+            query.extend(wanted.attempt.map(|attempt| ("attempt", attempt)));
+            query.extend(wanted.tail.map(|lines| ("tail", lines.to_string())));
+            query.extend(wanted.since.map(|since| ("since", since)));
             let path = format!("/v1/experiments/{}/logs", segment(&wanted.name));
             let mut body = client.stream(&path, &query).await?.bytes_stream();
             while let Some(chunk) = body.next().await {
@@ -36,23 +43,22 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
             let detail = source.experiment(&wanted.name).await?;
             let data_dir = store_path(&context.config).with_file_name("logs");
             let files = LogFiles::new(&data_dir)?;
-            let attempts: Vec<_> = detail
-                .attempts
-                .iter()
-                .filter(|attempt| wanted.attempt.is_none_or(|number| attempt.number == number))
-                .collect();
-            if let (true, Some(number)) = (attempts.is_empty(), wanted.attempt) {
-                return Err(Failure::new(NOT_FOUND, format!("there is no attempt {number}")));
+            let which = Which::parse(wanted.attempt.as_deref(), &detail)
+                .ok_or_else(|| Failure::new(USAGE, "--attempt takes a number or `all`"))?;
+            let (since, _) = time_range(wanted.since.as_deref(), None, SystemClock.now()).map_err(failure)?;
+            let from = From { tail: wanted.tail, since };
+            let chosen = detail.attempts.iter().filter(|attempt| which.follows(None, attempt.number));
+            let attempts: Vec<_> = chosen.collect();
+            if attempts.is_empty() && which.is_one() {
+                return Err(Failure::new(NOT_FOUND, "there is no such attempt"));
             }
-            for attempt in &attempts {
-                if attempts.len() > 1 {
-                    let on = attempt.offering.as_deref().unwrap_or("unknown");
-                    out.write(format!("==> attempt {} on {on} <==\n", attempt.number).as_bytes())?;
+            for attempt in attempts {
+                if let Some(heading) = which.heading(attempt, detail.attempts.len(), false) {
+                    out.write(heading.as_bytes())?;
                 }
-                let length = files.len(attempt.id).await?;
-                let mut offset = wanted.tail.map_or(0, |tail| length.saturating_sub(tail));
+                let mut offset = files.start(attempt.id, from).await?;
                 // Ends at the end of the file, which nobody writes to.
-                while offset < length {
+                loop {
                     let bytes = files.read(attempt.id, offset, CHUNK).await?;
                     if bytes.is_empty() {
                         break;

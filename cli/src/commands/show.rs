@@ -1,6 +1,13 @@
 //! `bursar show`: everything about one thing.
 
-use bursar_daemon::views::{AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, SweepView};
+use bursar_daemon::{
+    reports::bars::BarStyle,
+    series::Summary,
+    views::{
+        AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, MetricsView, MetricsWanted,
+        Progress, SeriesView, SweepView,
+    },
+};
 use bursar_model::{
     BillingEnd, BillingRules, BillingStart, Boot, ContainerRuntime, Dirty, Gpu, Host, InstanceId, RanWith,
     Rates, Source as CodeSource, Span, SweepId, Terms, UsdPerHour, seed_of,
@@ -10,9 +17,13 @@ use super::{Context, list::amount};
 use crate::{
     args::Show,
     exit::{Failure, NOT_FOUND, OK, Outcome},
-    output::{json, line, note, render},
+    output::{bar_style, json, line, note, render},
+    plot::number,
     source::{Rows, Source},
 };
+
+/// What the agent measures of an experiment, as metrics.
+const USED: [&str; 4] = ["cpu.cores", "memory.gib", "gpu.utilization", "gpu.memory_gib"];
 
 /// Trials shown of a sweep.
 const TRIALS_SHOWN: usize = 200;
@@ -35,7 +46,9 @@ pub(super) async fn run(context: Context, show: Show) -> Outcome {
             if context.json {
                 json(&found)?;
             } else {
-                experiment(&found)?;
+                let sums = MetricsWanted { name: Some(USED.join(",")), points: Some(0) };
+                let used = source.metrics(&found, &sums, &context.config).await?;
+                experiment(&found, &used)?;
             }
             Ok(OK)
         }
@@ -53,8 +66,8 @@ pub(super) async fn run(context: Context, show: Show) -> Outcome {
     }
 }
 
-fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
-    let ExperimentDetail { experiment, spec, attempts, cost_by_category, budget } = detail;
+fn experiment(detail: &ExperimentDetail, used: &MetricsView) -> Result<(), Failure> {
+    let ExperimentDetail { experiment, spec, attempts, cost_by_category, budget, progress } = detail;
     let state = match &experiment.reason {
         Some(reason) => format!("{} ({reason})", experiment.state),
         None => experiment.state.clone(),
@@ -97,6 +110,13 @@ fn experiment(detail: &ExperimentDetail) -> Result<(), Failure> {
     if let Some(saved) = experiment.checkpoint_at {
         let took = experiment.checkpoint_took.map(|took| format!(", stored in {took}")).unwrap_or_default();
         field("saved", &format!("{saved}{took}"))?;
+    }
+    if let Some(progress) = progress {
+        field("progress", &progress_line(progress, bar_style()))?;
+    }
+    let used: Vec<String> = USED.iter().filter_map(|name| use_of(name, used.metrics.get(*name)?)).collect();
+    if !used.is_empty() {
+        field("uses", &used.join("\n"))?;
     }
     field("run", spec.run.trim())?;
     if !attempts.is_empty() {
@@ -175,6 +195,36 @@ fn attempt(detail: &ExperimentDetail, number: u32, as_json: bool) -> Outcome {
     }
     field("run", spec.run.trim())?;
     Ok(OK)
+}
+
+/// A bar, and what it comes to.
+#[expect(clippy::float_arithmetic, reason = "a bar and a percentage for people")]
+fn progress_line(progress: &Progress, style: BarStyle) -> String {
+    const CELLS: usize = 20;
+    let Progress { done, remaining, cost_at_end, steps_per_second } = progress;
+    let (full, empty) = match style {
+        BarStyle::Blocks => ("█", "░"),
+        BarStyle::Ascii => ("#", "."),
+    };
+    let filled = (done * CELLS as f64).round() as usize;
+    let mut text = format!("{}{} {:.1} %", full.repeat(filled), empty.repeat(CELLS - filled), done * 100.0);
+    if let Some(remaining) = remaining {
+        let seconds = Span::from_secs(remaining.as_millis() / 1000);
+        text += &format!(", {seconds} to go");
+    }
+    if let Some(cost) = cost_at_end {
+        text += &format!(", {} in the end", cost.rounded());
+    }
+    if let Some(speed) = steps_per_second {
+        text += &format!(", {} steps/s", number(*speed));
+    }
+    text
+}
+
+/// What is used of one thing: now or at last, on average and at most.
+fn use_of(name: &str, series: &SeriesView) -> Option<String> {
+    let Summary { last, max, mean, .. } = series.summary;
+    Some(format!("{name} {}, mean {}, peak {}", number(last?), number(mean?), number(max?)))
 }
 
 fn attempt_table(attempts: &[AttemptView]) -> String {

@@ -19,9 +19,9 @@ use super::{
     quantities, words,
 };
 use crate::{
-    config::{Config, LocalProvider, LocalType, Policy, Project, Provider, ProviderKind, User},
+    config::{Config, LocalProvider, LocalType, LogPolicy, Policy, Project, Provider, ProviderKind, User},
     problem::{Problem, Report, shortened},
-    raw::{RawConfig, RawLocalType, RawPolicy, RawProject, RawProvider, RawUser},
+    raw::{RawConfig, RawLocalType, RawLogs, RawPolicy, RawProject, RawProvider, RawUser},
 };
 
 /// The port of the API where none is given.
@@ -80,6 +80,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         notifications,
         storage,
         policy,
+        logs,
         providers,
     } = raw;
     let installation = installation.unwrap_or_else(|| "default".to_owned());
@@ -97,6 +98,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         notifications: check_notifications(report, notifications.unwrap_or_default()),
         storage: storage.and_then(|storage| check_storage(report, storage)),
         policy: check_policy(report, policy.unwrap_or_default()),
+        logs: check_logs(report, logs.unwrap_or_default()),
         providers,
     }
 }
@@ -207,6 +209,17 @@ fn check_policy(report: &mut Report, raw: RawPolicy) -> Policy {
         report.error(Problem::new("policy.lease", message).hint(hint));
     }
     policy
+}
+
+fn check_logs(report: &mut Report, raw: RawLogs) -> LogPolicy {
+    let RawLogs { keep, max_total } = raw;
+    let default = LogPolicy::default();
+    LogPolicy {
+        keep: keep.and_then(|text| words::span(report, "logs.keep", &text)).unwrap_or(default.keep),
+        max_total: max_total
+            .and_then(|size| quantities::disk_mib(report, "logs.max_total", &size))
+            .map_or(default.max_total, |mib| mib << 20),
+    }
 }
 
 impl Policy {

@@ -39,6 +39,12 @@ pub(super) fn memory_mib(report: &mut Report, path: &str, written: &Written) -> 
     report.take(path, mib(text).ok_or(NotAQuantity { text, such_as: "32, 32+ or 512MB" }))
 }
 
+/// Disk in MiB.
+pub(super) fn disk_mib(report: &mut Report, path: &str, written: &Written) -> Option<u64> {
+    let text = written.0.as_str();
+    report.take(path, mib(text).ok_or(NotAQuantity { text, such_as: "100GB or 512MB" }))
+}
+
 /// Disk in GiB, rounded up.
 pub(super) fn disk_gib(report: &mut Report, path: &str, written: &Written) -> Option<u32> {
     let text = written.0.as_str();

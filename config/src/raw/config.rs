@@ -51,6 +51,9 @@ pub struct RawConfig {
     /// How instances are rented, kept and given back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<RawPolicy>,
+    /// How long logs and metrics are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<RawLogs>,
     /// Where instances come from, by a name of your choice. Default one `local` provider that is this machine.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub providers: BTreeMap<String, RawProvider>,
@@ -102,6 +105,18 @@ pub struct RawPolicy {
     /// The highest price of any instance, in USD an hour. Default no ceiling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_price: Option<Written>,
+}
+
+/// How long logs and metrics of attempts that have ended are kept. What still runs keeps its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLogs {
+    /// So long after they were written. Default `30d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
+    /// The most that all together take of the disk, such as `10GB`: the oldest go first. Default `10GB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_total: Option<Written>,
 }
 
 /// Where instances come from.

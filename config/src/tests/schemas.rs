@@ -216,6 +216,7 @@ fn full_config() -> RawConfig {
             heartbeat: text(),
             max_price: number(),
         }),
+        logs: Some(RawLogs { keep: text(), max_total: number() }),
         providers: map(RawProvider {
             kind: text(),
             billing: Some(RawBilling { granularity: text(), minimum: text(), starts: text(), ends: text() }),

@@ -23,9 +23,10 @@ use axum::{
 
 use super::ApiError;
 
-/// Where bytes are taken as they are: logs, from agents that prove themselves with a token, which no page has; and packed
-/// folders, by a method that browsers use for no other site without asking it first.
-const TAKES_BYTES: [(Method, &str); 2] = [(Method::POST, "/v1/agent/logs/"), (Method::PUT, "/v1/blobs/")];
+/// Where bytes are taken as they are: logs and metrics, from agents that prove themselves with a token, which no page has;
+/// and packed folders, by a method that browsers use for no other site without asking it first.
+const TAKES_BYTES: [(Method, &str); 3] =
+    [(Method::POST, "/v1/agent/logs/"), (Method::POST, "/v1/agent/metrics/"), (Method::PUT, "/v1/blobs/")];
 
 /// Lets a request through, unless a page sent it.
 pub(super) async fn keep_pages_out(request: Request, next: Next) -> Response {
@@ -131,6 +132,7 @@ mod tests {
         let bytes = [(header::HOST, "127.0.0.1"), (header::CONTENT_LENGTH, "9")];
         assert_eq!(answer(Method::PUT, "/v1/blobs/00", &bytes), 200);
         assert_eq!(answer(Method::POST, "/v1/blobs/00", &bytes), 415);
+        assert_eq!(sent("/v1/agent/metrics/att_0", &[]), 200);
         let chunked = [(header::HOST, "127.0.0.1"), (header::TRANSFER_ENCODING, "chunked")];
         assert_eq!(answer(Method::POST, submit, &chunked), 415);
         let empty = [(header::HOST, "127.0.0.1"), (header::CONTENT_LENGTH, "0")];

@@ -1,6 +1,6 @@
 //! Logs: delivered by agents, read by people.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bursar_model::{AttemptId, ExperimentId, agent_api::LogReply};
+use bursar_model::{AttemptId, ExperimentId, agent_api::StreamReply};
 use futures::{Stream, stream};
 use serde::Deserialize;
 
@@ -17,7 +17,11 @@ use super::{
     Api, ApiError,
     agents::{bearer_digest, unauthorized},
 };
-use crate::inbox::Message;
+use crate::{
+    inbox::Message,
+    logs::{From, Which},
+    views::{ViewError, time_range},
+};
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -34,30 +38,49 @@ pub(super) struct Deliver {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ReadLog {
-    /// Only this attempt, by number; all of them, one after another, where none is given.
-    attempt: Option<u32>,
+    /// Only this attempt, by number, or `all` of them one after another; the newest where none is given, and with `follow`
+    /// those after it.
+    attempt: Option<String>,
     /// Go on until the experiment is over.
     follow: bool,
-    /// Only the last so many bytes.
+    /// Only the last so many lines of each attempt.
     tail: Option<u64>,
+    /// Only what came since this moment.
+    since: Option<String>,
 }
 
-pub(super) async fn deliver(
+pub(super) async fn deliver_log(
     State(api): State<Api>,
     Path(attempt): Path<AttemptId>,
     Query(query): Query<Deliver>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<LogReply>, ApiError> {
-    let token_digest = bearer_digest(&headers)?;
+) -> Result<Json<StreamReply>, ApiError> {
+    authorize(&api, attempt, &headers).await?;
+    api.logs.append(attempt, query.offset, body, api.clock.now()).await.map(Json).map_err(not_stored)
+}
+
+pub(super) async fn deliver_metrics(
+    State(api): State<Api>,
+    Path(attempt): Path<AttemptId>,
+    Query(query): Query<Deliver>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<StreamReply>, ApiError> {
+    authorize(&api, attempt, &headers).await?;
+    api.logs.append_points(attempt, query.offset, body).await.map(Json).map_err(not_stored)
+}
+
+/// Only the agent of an attempt's instance delivers for it.
+async fn authorize(api: &Api, attempt: AttemptId, headers: &HeaderMap) -> Result<(), ApiError> {
+    let token_digest = bearer_digest(headers)?;
     let owns = api.inbox.ask(|reply| Message::AuthorizeLog { token_digest, attempt, reply }).await?;
-    if !owns {
-        return Err(unauthorized());
-    }
-    let reply = api.logs.append(attempt, query.offset, &body).await.map_err(|error| {
-        ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "log-not-stored", error.to_string())
-    })?;
-    Ok(Json(reply))
+    if owns { Ok(()) } else { Err(unauthorized()) }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` calls it")]
+fn not_stored(error: io::Error) -> ApiError {
+    ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "log-not-stored", error.to_string())
 }
 
 pub(super) async fn read(
@@ -65,8 +88,23 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Query(query): Query<ReadLog>,
 ) -> Result<Response, ApiError> {
-    let experiment = super::read::find_experiment(&api, &id)?.experiment.id;
-    let reading = Reading { api, experiment, query, attempt: None, offset: 0, is_over: false };
+    let ReadLog { attempt, follow, tail, since } = query;
+    let detail = super::read::find_experiment(&api, &id)?;
+    let which = Which::parse(attempt.as_deref(), &detail)
+        .ok_or_else(|| ViewError::Malformed("attempt: write a number or `all`".to_owned()))?;
+    let (since, _) = time_range(since.as_deref(), None, api.clock.now())?;
+    let known = detail.attempts.last().map_or(0, |newest| newest.number);
+    let reading = Reading {
+        api,
+        experiment: detail.experiment.id,
+        which,
+        follow,
+        from: From { tail, since },
+        known,
+        attempt: None,
+        offset: 0,
+        is_over: false,
+    };
     let body = Body::from_stream(chunks(reading));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
@@ -75,7 +113,11 @@ pub(super) async fn read(
 struct Reading {
     api: Api,
     experiment: ExperimentId,
-    query: ReadLog,
+    which: Which,
+    follow: bool,
+    from: From,
+    /// The attempts that there were at first. What comes later is read from its beginning.
+    known: u32,
     attempt: Option<(AttemptId, u32)>,
     offset: u64,
     is_over: bool,
@@ -114,36 +156,26 @@ impl Reading {
         }
         // What is over now has delivered all of its log before: so look at the state first, then read to the end.
         let Ok(Some(detail)) = self.api.views().experiment(self.experiment) else { return Step::End };
-        let last_read = self.attempt.map_or(0, |(_, number)| number);
-        let next = detail.attempts.iter().find(|attempt| match self.query.attempt {
-            Some(wanted) => attempt.number == wanted && last_read == 0,
-            None => attempt.number > last_read,
-        });
-        let current_is_over =
-            detail.attempts.iter().all(|attempt| attempt.number != last_read || attempt.state == "ended");
+        let last_read = self.attempt.map(|(_, number)| number);
+        let next = detail.attempts.iter().find(|attempt| self.which.follows(last_read, attempt.number));
+        let current_is_over = detail
+            .attempts
+            .iter()
+            .all(|attempt| Some(attempt.number) != last_read || attempt.state == "ended");
         if let Some(next) = next.filter(|_| current_is_over) {
-            let several = self.query.attempt.is_none() && detail.attempts.len() > 1;
             self.attempt = Some((next.id, next.number));
-            self.offset = self.start_of(next.id).await;
-            if several {
-                let on = next.offering.as_deref().unwrap_or("unknown");
-                return Step::Chunk(format!("==> attempt {} on {on} <==\n", next.number).into_bytes());
-            }
-            return Step::Chunk(Vec::new());
+            self.offset = match next.number <= self.known {
+                true => self.api.logs.start(next.id, self.from).await.unwrap_or_default(),
+                false => 0,
+            };
+            let heading = self.which.heading(next, detail.attempts.len(), last_read.is_some());
+            return Step::Chunk(heading.unwrap_or_default().into_bytes());
         }
-        let all_over =
-            detail.experiment.ended_at.is_some() || self.query.attempt.is_some() && current_is_over;
-        if all_over || !self.query.follow {
+        let all_over = detail.experiment.ended_at.is_some() || self.which.is_one() && current_is_over;
+        if all_over || !self.follow {
             self.is_over = true;
             return Step::Chunk(Vec::new());
         }
         Step::Wait
-    }
-
-    async fn start_of(&self, attempt: AttemptId) -> u64 {
-        match self.query.tail {
-            Some(tail) => self.api.logs.len(attempt).await.unwrap_or(0).saturating_sub(tail),
-            None => 0,
-        }
     }
 }

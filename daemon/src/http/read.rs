@@ -15,7 +15,7 @@ use crate::{
     reports::{self, SpendReport},
     views::{
         AllocationView, BudgetView, ExperimentDetail, ExperimentView, InstanceView, List, ListWanted,
-        ReportView, ReportWanted, SweepView, ViewError,
+        MetricsView, MetricsWanted, ReportView, ReportWanted, SweepView, ViewError,
     },
 };
 
@@ -100,6 +100,15 @@ pub(super) async fn experiment(
     Path(id): Path<String>,
 ) -> Result<Json<ExperimentDetail>, ApiError> {
     find_experiment(&api, &id).map(Json)
+}
+
+pub(super) async fn metrics(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(wanted): Query<MetricsWanted>,
+) -> Result<Json<MetricsView>, ApiError> {
+    let detail = find_experiment(&api, &id)?;
+    aside(move || MetricsView::read(&api.logs, &detail, &wanted).map_err(unreadable)).await
 }
 
 pub(super) async fn sweeps(
@@ -255,6 +264,10 @@ where
     let failed =
         |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "the question was not answered");
     answer.map_err(failed)?.map(Json).map_err(Into::into)
+}
+
+fn unreadable(error: std::io::Error) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", error.to_string())
 }
 
 fn instance_id(id: &str) -> Result<InstanceId, ViewError> {

@@ -7,12 +7,15 @@ use bursar_ledger::{
     bill::{Month, OwnCost, OwnMonth},
 };
 use bursar_model::{
-    Asha, Attempt, AttemptState, Boot, Budget, BudgetKey, Category, CloudId, CostEstimate, Experiment,
-    ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState, OnExhausted, Params,
-    Period, RanWith, Rates, Span, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour, WaitingOn,
+    Asha, AshaMode, Attempt, AttemptState, Boot, Budget, BudgetKey, Category, CloudId, CostEstimate,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Instance, InstanceId, InstanceState,
+    OnExhausted, Params, Period, RanWith, Rates, Span, Sweep, SweepId, Terms, Timestamp, Usd, UsdPerHour,
+    WaitingOn,
 };
 use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
+
+use super::progress::Progress;
 
 /// A part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -78,6 +81,9 @@ pub struct ExperimentDetail {
     pub cost_by_category: BTreeMap<Category, Usd>,
     /// Its budget, where it has one.
     pub budget: Option<Usd>,
+    /// How far it is, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// One attempt.
@@ -149,6 +155,8 @@ pub struct SweepView {
 pub struct AshaView {
     /// The metric that they are compared by.
     pub metric: String,
+    /// Whether the smallest or the largest is best.
+    pub mode: AshaMode,
     /// The metric that says how far they are.
     pub resource: String,
     /// The rungs, from the first.
@@ -419,6 +427,7 @@ fn asha_view(asha: &Asha) -> AshaView {
     });
     AshaView {
         metric: asha.rules.metric.clone(),
+        mode: asha.rules.mode,
         resource: asha.rules.resource.clone(),
         rungs: rungs.collect(),
     }

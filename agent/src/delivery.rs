@@ -1,8 +1,9 @@
-//! Delivering an attempt's log: how far the daemon has it, what to send next, and how much of it may lie on the disk.
+//! Delivering a file of an attempt, its log or its metrics: how far the daemon has it, what to send next, and how much of it
+//! may lie on the disk.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
-use bursar_model::agent_api::LogReply;
+use bursar_model::agent_api::StreamReply;
 use tokio::time::Instant;
 
 use crate::{
@@ -13,17 +14,16 @@ use crate::{
 /// One request's worth: large enough to catch up quickly, small enough for the daemon to take at once.
 const CHUNK_BYTES_MAX: u64 = 256 << 10;
 
-/// How long small chunks are gathered, so that a program that prints line by line does not cost a request each.
-const GATHER: Duration = Duration::from_millis(150);
-
-/// The log file of an attempt, which its processes append to, and its delivery.
+/// A file that is appended to, and its delivery.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct Delivery {
     path: PathBuf,
     /// What leaves the instance as `*`.
     mask: Mask,
     /// No more than so much is kept and delivered.
     bytes_max: u64,
+    /// How long small chunks are gathered, so that a line does not cost a request each.
+    gather: Duration,
     /// The daemon has everything before.
     offset: u64,
     /// A chunk is on its way.
@@ -37,19 +37,20 @@ pub(crate) struct Log {
     backoff: Backoff,
 }
 
-/// The next part of a log.
+/// The next part of a file.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Log {
-    pub(crate) fn new(path: PathBuf, bytes_max: u64, mask: Mask) -> Self {
+impl Delivery {
+    pub(crate) fn new(path: PathBuf, bytes_max: u64, gather: Duration, mask: Mask) -> Self {
         Self {
             path,
             mask,
             bytes_max,
+            gather,
             offset: 0,
             sending: false,
             closed: false,
@@ -59,7 +60,7 @@ impl Log {
         }
     }
 
-    /// What to send now, if anything; `sent` must follow. Nothing is gathered once the log is `complete`.
+    /// What to send now, if anything; `sent` must follow. Nothing is gathered once the file is `complete`.
     pub(crate) fn next_chunk(&mut self, now: Instant, complete: bool) -> Option<Chunk> {
         let gathering = !complete && self.gather_until.is_some_and(|at| now < at);
         if self.sending || self.closed || gathering || self.not_before.is_some_and(|at| now < at) {
@@ -68,16 +69,16 @@ impl Log {
         self.not_before = None;
         let bytes = self.unsent(complete).ok().filter(|bytes| !bytes.is_empty())?;
         self.sending = true;
-        self.gather_until = (bytes.len() < CHUNK_BYTES_MAX as usize).then(|| now + GATHER);
+        self.gather_until = (bytes.len() < CHUNK_BYTES_MAX as usize).then(|| now + self.gather);
         Some(Chunk { offset: self.offset, bytes })
     }
 
-    /// How sending a chunk went. The daemon's word on how far it has the log counts, forwards and backwards.
-    pub(crate) fn sent(&mut self, now: Instant, chunk_offset: u64, result: Result<LogReply, LinkError>) {
+    /// How sending a chunk went. The daemon's word on how far it has the file counts, forwards and backwards.
+    pub(crate) fn sent(&mut self, now: Instant, chunk_offset: u64, result: Result<StreamReply, LinkError>) {
         self.sending = false;
         match result {
-            Ok(LogReply { full: true, .. }) | Err(LinkError::Refused { .. }) => self.closed = true,
-            Ok(LogReply { next_offset, full: false }) => {
+            Ok(StreamReply { full: true, .. }) | Err(LinkError::Refused { .. }) => self.closed = true,
+            Ok(StreamReply { next_offset, full: false }) => {
                 self.offset = next_offset;
                 if next_offset > chunk_offset {
                     self.backoff.reset();
@@ -105,7 +106,7 @@ impl Log {
             && let Err(error) =
                 File::options().write(true).open(&self.path).and_then(|file| file.set_len(self.bytes_max))
         {
-            tracing::debug!(path = %self.path.display(), %error, "a log cannot be cut");
+            tracing::debug!(path = %self.path.display(), %error, "a file cannot be cut");
         }
     }
 
@@ -147,11 +148,13 @@ impl Log {
 mod tests {
     use super::*;
 
+    const GATHER: Duration = Duration::from_millis(150);
+
     /// What is sent of a log that grows by these pieces, with a look after each, and one when it is over.
     fn sent(secret: &str, pieces: &[&str]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = Log::new(path.clone(), 1 << 30, Mask::new([secret].into_iter()));
+        let mut log = Delivery::new(path.clone(), 1 << 30, GATHER, Mask::new([secret].into_iter()));
         let (mut written, mut now, mut sent) = (String::new(), Instant::now(), Vec::new());
         for complete in std::iter::repeat_n(false, pieces.len()).chain([true]) {
             if let Some(piece) = pieces.get(sent.len()) {
@@ -163,7 +166,7 @@ mod tests {
             while let Some(chunk) = log.next_chunk(now, complete) {
                 news.push_str(std::str::from_utf8(&chunk.bytes).unwrap());
                 let next_offset = chunk.offset + chunk.bytes.len() as u64;
-                log.sent(now, chunk.offset, Ok(LogReply { next_offset, full: false }));
+                log.sent(now, chunk.offset, Ok(StreamReply { next_offset, full: false }));
                 now += GATHER;
             }
             sent.push(news);
