@@ -73,6 +73,7 @@ impl Month {
             priority: 0,
             retry: Retry::default(),
             max_duration: None,
+            utilization_policy: None,
             checkpoint: CheckpointSpec::default(),
             data: DataSpec::default(),
             estimate: None,
@@ -196,6 +197,7 @@ impl Month {
             checkpoint_at: None,
             ran_with: None,
             unsaved: Vec::new(),
+            idle_gpu: None,
         };
         let (attempt_id, shares) = (attempt.id, self.fleet.instances[&id].shares.clone());
         self.then(Event::AttemptAssigned { attempt, shares, funded_until: None });

@@ -30,7 +30,7 @@ use crate::{
     runtime::{Container, Pull, Runtime},
     saver::Saver,
     settings::AgentSettings,
-    usage::{Sample, Subject, probe_mark},
+    usage::{IdleGpus, Sample, Subject, probe_mark},
     wall_clock,
     workdir::{Carrier, WantedBy},
 };
@@ -97,6 +97,7 @@ pub(crate) struct Attempt {
     shelf: ShelfSlot,
     /// Stores what it made, where that is to outlive the instance.
     saver: Option<Saver>,
+    idle_gpus: IdleGpus,
     /// When to look for metrics again.
     look_at: Instant,
     /// It is over, and all that it reported was taken in.
@@ -215,6 +216,7 @@ impl Attempt {
             cache: settings.work_dir.join("cache"),
             shelf,
             saver,
+            idle_gpus: IdleGpus::default(),
             look_at: now,
             reported: false,
             noticed: false,
@@ -527,6 +529,13 @@ impl Attempt {
         if !self.is_over() {
             self.metrics.note_usage(now.saturating_duration_since(self.begun), sample.metrics());
         }
+        // While `setup` installs what it needs, no GPU can be used.
+        let least = self.work.min_gpu_utilization.filter(|_| matches!(self.stage, Stage::Running { .. }));
+        match (least, &sample.gpus) {
+            (Some(least), Some(gpus)) => self.idle_gpus.note(gpus, least.into(), now),
+            // What is not known is not idle.
+            (None, _) | (_, None) => self.idle_gpus = IdleGpus::default(),
+        }
     }
 
     /// When to look at it again if nothing happens.
@@ -582,6 +591,7 @@ impl Attempt {
                 }
                 Record::Open | Record::Told => None,
             },
+            gpu_idle_ms: self.idle_gpus.longest(now).map(millis),
         }
     }
 

@@ -65,6 +65,25 @@ pub(crate) struct Gpu {
     pub(crate) memory_gib: f64,
 }
 
+/// Since when GPUs have been idle without a break, by number.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IdleGpus(BTreeMap<u32, Instant>);
+
+impl IdleGpus {
+    /// Takes in a look at all of them, of which those used for less than `least` percent are idle.
+    pub(crate) fn note(&mut self, gpus: &BTreeMap<u32, Gpu>, least: f64, now: Instant) {
+        self.0.retain(|number, _| gpus.get(number).is_some_and(|gpu| gpu.percent < least));
+        for (number, _) in gpus.iter().filter(|(_, gpu)| gpu.percent < least) {
+            self.0.entry(*number).or_insert(now);
+        }
+    }
+
+    /// For how long one has been idle, the longest.
+    pub(crate) fn longest(&self, now: Instant) -> Option<Duration> {
+        self.0.values().map(|since| now.saturating_duration_since(*since)).max()
+    }
+}
+
 /// Looks, and remembers what it takes to tell what was used since.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
@@ -209,6 +228,30 @@ mod tests {
         let metrics = sample.metrics();
         assert_eq!((metrics["gpu.utilization"], metrics["gpu.memory_gib"]), (50.0, 12.0));
         assert_eq!(Sample { gpus: None, ..sample }.metrics().len(), 2);
+    }
+
+    #[test]
+    fn a_gpu_is_idle_until_it_is_used_whatever_the_others_do() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let look = |percents: [f64; 2]| {
+            percents
+                .map(|percent| Gpu { percent, memory_gib: 1.0 })
+                .into_iter()
+                .zip(0..)
+                .map(|(gpu, number)| (number, gpu))
+                .collect()
+        };
+        let mut idle = IdleGpus::default();
+        idle.note(&look([90.0, 10.0]), 10.0, at(0));
+        assert_eq!(idle.longest(at(5)), None);
+        idle.note(&look([90.0, 9.0]), 10.0, at(5));
+        idle.note(&look([0.0, 0.0]), 10.0, at(10));
+        assert_eq!(idle.longest(at(15)), Some(Duration::from_secs(10)));
+        idle.note(&look([0.0, 50.0]), 10.0, at(15));
+        assert_eq!(idle.longest(at(15)), Some(Duration::from_secs(5)));
+        idle.note(&look([50.0, 50.0]), 10.0, at(20));
+        assert_eq!(idle.longest(at(20)), None);
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub enum NotificationKind {
     Forecast,
     /// An experiment costs far more than expected.
     Anomaly,
+    /// A GPU of an experiment stays idle.
+    IdleGpu,
     /// A scheduled report.
     Report,
 }

@@ -22,6 +22,7 @@ pub use self::{
     pricing::{RawBilling, RawDiscount, RawPricing},
     spec::{
         RawCheckpoint, RawEstimate, RawRegistryAuth, RawResources, RawRetry, RawSecret, RawSource, RawSpec,
+        RawUtilizationPolicy,
     },
     sweep::{RawAsha, RawDimension, RawSpace, RawSweep},
     values::{LimitOr, OneOrMany, Written},

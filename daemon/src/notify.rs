@@ -71,14 +71,18 @@ pub(crate) struct Notifier {
 /// Of each report, by its schedule and up to where it has come, when it fires next: worked out once, not at every turn.
 type Firings = BTreeMap<String, (Schedule, Timestamp, Option<Timestamp>)>;
 
-/// The webhooks that want to hear of this.
-pub(crate) fn who_wants(config: &Notifications, alert: BudgetAlert) -> Vec<String> {
-    let kind = match alert {
+/// What an alert of a budget is about.
+pub(crate) fn kind_of(alert: BudgetAlert) -> NotificationKind {
+    match alert {
         BudgetAlert::Threshold { .. } => NotificationKind::Threshold,
         BudgetAlert::Exhausted => NotificationKind::Exhausted,
         BudgetAlert::Forecast { .. } => NotificationKind::Forecast,
         BudgetAlert::Anomaly { .. } => NotificationKind::Anomaly,
-    };
+    }
+}
+
+/// The webhooks that want to hear of this.
+pub(crate) fn who_wants(config: &Notifications, kind: NotificationKind) -> Vec<String> {
     let webhooks = config.webhooks.iter();
     webhooks.filter(|(_, webhook)| webhook.events.contains(&kind)).map(|(name, _)| name.clone()).collect()
 }

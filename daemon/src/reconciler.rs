@@ -352,15 +352,14 @@ impl<S: Store> Reconciler<S> {
     fn record(&mut self, event: Event, turn: &mut Turn) {
         match self.fleet.apply(&event) {
             Ok(()) => {
-                let alerted = if let Event::BudgetAlerted { key, at, alert } = &event {
-                    Some((key.clone(), *alert, *at))
-                } else {
-                    None
-                };
+                let is_alert = matches!(event, Event::BudgetAlerted { .. } | Event::IdleGpuAlerted { .. });
+                let alert = is_alert.then(|| event.clone());
                 turn.events.push(event);
                 // In the same commit, so that it is told once whatever crashes.
-                if let Some((key, alert, at)) = alerted {
-                    self.queue_alert(&key, alert, at, turn);
+                if let Some(Event::BudgetAlerted { key, at, alert }) = &alert {
+                    self.queue_alert(key, *alert, *at, turn);
+                } else if let Some(Event::IdleGpuAlerted { attempt, at }) = alert {
+                    self.queue_idle_gpu(attempt, at, turn);
                 }
             }
             Err(IllegalTransition(detail)) => {
@@ -525,6 +524,7 @@ fn log_decision(event: &Event) {
             info!(%key, limit = ?terms.as_ref().and_then(|terms| terms.limit), ?by, "budget set");
         }
         Event::BudgetAlerted { key, alert, .. } => warn!(%key, ?alert, "budget"),
+        Event::IdleGpuAlerted { attempt, .. } => warn!(%attempt, "a GPU stays idle"),
         Event::BillCorrected { charge } => {
             info!(instance = %charge.instance, amount = %charge.costs().effective, "corrected by the bill");
         }
@@ -548,6 +548,7 @@ fn log_decision(event: &Event) {
         | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
+        | Event::GpuIdle { .. }
         | Event::Charged { .. }
         | Event::CapacityFound { .. }
         | Event::NotificationQueued { .. }

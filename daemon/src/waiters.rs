@@ -167,6 +167,9 @@ pub(crate) fn orders(
                             workdir: spec.workdir.clone(),
                             setup_key: setup_key(spec),
                             devices: attempt.devices.clone(),
+                            min_gpu_utilization: spec
+                                .utilization_policy
+                                .map(|policy| policy.min_gpu_utilization),
                             grace_ms,
                             container: container(spec, attempt),
                             data: data_of(spec, experiment.id, rules.storage.as_ref()),

@@ -200,6 +200,7 @@ impl Life {
                     checkpoint_at: None,
                     ran_with: None,
                     unsaved: Vec::new(),
+                    idle_gpu: None,
                 });
             }
             Step::End(index) => drop(pick(index, self.attempts.len()).map(|at| self.attempts.remove(at))),

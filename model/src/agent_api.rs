@@ -89,6 +89,10 @@ pub struct AttemptReport {
     /// What it runs with, once that is known and until the daemon has answered a report that said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_with: Option<RanWith>,
+    /// For how long one of its GPUs has been used less than `Work::min_gpu_utilization` without a break. None where all are
+    /// used, and where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_idle_ms: Option<u64>,
 }
 
 /// Where an attempt is, by its agent.
@@ -173,6 +177,9 @@ pub struct Work {
     /// The accelerators that it may use, by number; becomes `CUDA_VISIBLE_DEVICES`.
     #[serde(default)]
     pub devices: Vec<u32>,
+    /// A GPU that is used for less, in percent, is idle; none where nobody cares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_gpu_utilization: Option<u8>,
     /// From SIGTERM to SIGKILL where the agent stops it of itself (lease, notice).
     pub grace_ms: u64,
     /// Each script runs in a container of this; none runs them as plain processes.
@@ -329,6 +336,7 @@ mod tests {
             checkpoint_took_ms: None,
             metrics: BTreeMap::from([("loss".to_owned(), f64::NAN), ("step".to_owned(), 3.0)]),
             ran_with: None,
+            gpu_idle_ms: None,
         };
         let read: AttemptReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert!(read.metrics["loss"].is_nan());

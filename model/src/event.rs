@@ -227,6 +227,20 @@ pub enum Event {
         /// The newest value of each.
         metrics: BTreeMap<String, f64>,
     },
+    /// A GPU of an attempt is idle by its experiment's `utilization_policy`, or no longer.
+    GpuIdle {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Since then; `None` where all its GPUs are used again.
+        since: Option<Timestamp>,
+    },
+    /// Somebody is to be told that a GPU of an attempt stays idle.
+    IdleGpuAlerted {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// When it was seen.
+        at: Timestamp,
+    },
     /// A trial reached the rung of its sweep's asha to which it may run.
     RungReached {
         /// Which trial.

@@ -202,6 +202,19 @@ pub struct Attempt {
     /// What was charged as `run` for work that no checkpoint covers yet: what an interruption would lose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsaved: Vec<RunCharge>,
+    /// A GPU of it is idle by the experiment's `utilization_policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_gpu: Option<IdleGpu>,
+}
+
+/// A GPU of an attempt is idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleGpu {
+    /// Since when.
+    pub since: Timestamp,
+    /// Somebody was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// What one period of an attempt's work was charged.
@@ -252,6 +265,8 @@ pub enum StopReason {
     Unfunded,
     /// It ran for its `max_duration`.
     MaxDuration,
+    /// A GPU of it was idle for longer than its `utilization_policy` allows.
+    IdleGpu,
     /// The price passed the ceiling, or the instance goes for another reason: it will run elsewhere.
     Moved,
     /// The cloud takes the instance back: it will run elsewhere.
@@ -268,7 +283,7 @@ impl StopReason {
     pub fn requeues(self) -> bool {
         match self {
             Self::Moved | Self::Interrupted | Self::Unfunded | Self::LeaseEnded | Self::Paused => true,
-            Self::Cancelled | Self::Budget | Self::MaxDuration => false,
+            Self::Cancelled | Self::Budget | Self::MaxDuration | Self::IdleGpu => false,
         }
     }
 }
@@ -280,6 +295,7 @@ impl fmt::Display for StopReason {
             Self::Budget => "budget exhausted",
             Self::Unfunded => "no budget for another lease",
             Self::MaxDuration => "max_duration reached",
+            Self::IdleGpu => "a GPU stayed idle",
             Self::Moved => "moved to another instance",
             Self::Interrupted => "interrupted by the cloud",
             Self::LeaseEnded => "its lease ended while the daemon was away",

@@ -33,8 +33,8 @@ pub use self::{
     charge::{Category, Charge, ChargeClass, ChargeLine},
     event::Event,
     experiment::{
-        Attempt, AttemptEnd, AttemptState, CostEstimate, Experiment, ExperimentState, Outcome, Refusal,
-        RunCharge, StopReason, Sweep,
+        Attempt, AttemptEnd, AttemptState, CostEstimate, Experiment, ExperimentState, IdleGpu, Outcome,
+        Refusal, RunCharge, StopReason, Sweep,
     },
     fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},
     host::{Boot, ContainerRuntime, Gpu, Host},
@@ -57,8 +57,8 @@ pub use self::{
     resources::{Accelerators, Amounts, InstanceType, Resources},
     schedule::{InvalidSchedule, Schedule},
     spec::{
-        CheckpointSpec, DataSpec, Deadline, Estimate, ExperimentSpec, ParamValue, Params, RegistryAuth,
-        Retry, SecretRef, SpecId, SpotPolicy, SweepSpec,
+        CheckpointSpec, DataSpec, Deadline, Estimate, ExperimentSpec, IdleAction, ParamValue, Params,
+        RegistryAuth, Retry, SecretRef, SpecId, SpotPolicy, SweepSpec, UtilizationPolicy,
     },
     time::{Clock, Period, Span, Timestamp},
     workdir::{Digest, Workdir},

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     budget::{BudgetAlert, BudgetKey},
-    id::NotificationId,
+    id::{ExperimentId, NotificationId},
     instance::Backoff,
     money::Usd,
     time::{Period, Timestamp},
@@ -58,6 +58,17 @@ pub enum NotificationAbout {
         /// The window.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<Period>,
+    },
+    /// Of a GPU that stays idle.
+    IdleGpu {
+        /// Whose it is.
+        experiment: ExperimentId,
+        /// What people call that.
+        name: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+        /// A GPU that is used for less than this, in percent, is idle.
+        min_gpu_utilization: u8,
     },
     /// A scheduled report. It is made when it is sent, of the charges of its period.
     Report {

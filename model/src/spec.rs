@@ -111,6 +111,9 @@ pub struct ExperimentSpec {
     /// The longest that one attempt may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Span>,
+    /// What happens when a GPU of it stays idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization_policy: Option<UtilizationPolicy>,
     /// How it saves its work.
     #[serde(default)]
     pub checkpoint: CheckpointSpec,
@@ -185,6 +188,28 @@ impl Deadline {
 pub struct Retry {
     /// Further attempts after the first failure.
     pub limit: u32,
+}
+
+/// What happens when a GPU of an attempt stays idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UtilizationPolicy {
+    /// A GPU that is used for less than this, in percent, is idle.
+    pub min_gpu_utilization: u8,
+    /// For so long without a break.
+    pub time_window: Span,
+    /// What happens then.
+    pub action: IdleAction,
+}
+
+/// What happens when a GPU stays idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdleAction {
+    /// The experiment saves its work and ends.
+    #[default]
+    Stop,
+    /// Webhooks are told, once an attempt.
+    Notify,
 }
 
 /// How an experiment saves its work.

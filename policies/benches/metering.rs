@@ -65,6 +65,7 @@ fn spec() -> ExperimentSpec {
         priority: 0,
         retry: Retry::default(),
         max_duration: None,
+        utilization_policy: None,
         checkpoint: CheckpointSpec::default(),
         data: DataSpec::default(),
         estimate: None,

@@ -149,6 +149,7 @@ fn spec(accelerators: &[(&str, u32)], cpus: u32, memory_gib: u64, minutes: i64) 
         priority: 0,
         retry: Retry::default(),
         max_duration: None,
+        utilization_policy: None,
         checkpoint: CheckpointSpec::default(),
         data: DataSpec::default(),
         estimate: Some(Estimate {

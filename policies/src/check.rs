@@ -58,6 +58,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::InstanceDraining { .. }
         | Event::InstanceTerminating { .. }
         | Event::BudgetAlerted { .. }
+        | Event::IdleGpuAlerted { .. }
         | Event::AttemptStopping { .. } => {}
         Event::SpecAdded { .. }
         | Event::SweepQueued { .. }
@@ -78,6 +79,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
+        | Event::GpuIdle { .. }
         | Event::RungReached { .. }
         | Event::AttemptEnded { .. }
         | Event::CapacityRefused { .. }

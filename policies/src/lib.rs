@@ -19,6 +19,7 @@ mod placement;
 mod properties;
 #[cfg(test)]
 mod testing;
+mod utilization;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use self::{
     estimate::{Past, Prospect, estimate},
     lifecycle::attempt_ended,
     market::Market,
+    utilization::gpu_idle_noted,
 };
 
 /// All that a plan is made from.

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bursar_ledger::{Metered, Room, cuts, hold, lost_work, meter, shares};
 use bursar_model::{
     Account, Attempt, AttemptEnd, AttemptId, AttemptState, BudgetKey, Category, DrainReason, Event,
-    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, Instance, InstanceId, InstanceState,
-    OnExhausted, Outcome, RunCharge, Share, Span, StopReason, Timestamp, Usd,
+    Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdleAction, Instance, InstanceId,
+    InstanceState, OnExhausted, Outcome, RunCharge, Share, Span, StopReason, Timestamp, Usd,
 };
 
-use crate::{Plan, PlanInput, budgets, funding::funded_until};
+use crate::{Plan, PlanInput, budgets, funding::funded_until, utilization::idle_until};
 
 /// Kept between the end of the longest grace and the end of the lease. Longer than the agent's own margin, so that it
 /// is the daemon that stops the work and knows why, unless it is down.
@@ -376,6 +376,7 @@ fn stop_where_due(input: &PlanInput<'_>, plan: &mut Plan, lifecycle: &mut Lifecy
         if let Some(why) = reason_to_stop(input, plan, attempt, experiment) {
             lifecycle.stop(input, plan, attempt, why, false);
         }
+        tell_of_idle_gpu(input, plan, attempt, experiment);
     }
 }
 
@@ -388,13 +389,36 @@ fn reason_to_stop(
     if experiment.cancelled {
         return Some(StopReason::Cancelled);
     }
-    let limit = input.fleet.spec(experiment).max_duration?;
-    let until = attempt.assigned_at + limit;
+    let spec = input.fleet.spec(experiment);
+    if let Some(limit) = spec.max_duration {
+        let until = attempt.assigned_at + limit;
+        if input.now >= until {
+            return Some(StopReason::MaxDuration);
+        }
+        plan.wake(until);
+    }
+    let policy = spec.utilization_policy.filter(|policy| policy.action == IdleAction::Stop)?;
+    let until = idle_until(attempt, &policy)?;
     if input.now >= until {
-        return Some(StopReason::MaxDuration);
+        return Some(StopReason::IdleGpu);
     }
     plan.wake(until);
     None
+}
+
+/// Has somebody told that a GPU stays idle, once an attempt.
+fn tell_of_idle_gpu(input: &PlanInput<'_>, plan: &mut Plan, attempt: &Attempt, experiment: &Experiment) {
+    let policy = input.fleet.spec(experiment).utilization_policy;
+    let Some(policy) = policy.filter(|policy| policy.action == IdleAction::Notify) else { return };
+    let Some(until) = idle_until(attempt, &policy) else { return };
+    if attempt.idle_gpu.is_some_and(|idle| idle.told) {
+        return;
+    }
+    if input.now >= until {
+        plan.events.push(Event::IdleGpuAlerted { attempt: attempt.id, at: input.now });
+    } else {
+        plan.wake(until);
+    }
 }
 
 /// Extends a lease of which a third is over. Where not all who should pay for more can, those who cannot are told to

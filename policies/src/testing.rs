@@ -97,6 +97,7 @@ pub(crate) fn spec(accelerators: &[&str]) -> ExperimentSpec {
         priority: 0,
         retry: Retry::default(),
         max_duration: None,
+        utilization_policy: None,
         checkpoint: CheckpointSpec::default(),
         data: DataSpec::default(),
         estimate: None,

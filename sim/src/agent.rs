@@ -428,6 +428,7 @@ impl Attempt {
             checkpoint_took_ms: None,
             metrics: self.job.metrics(self.done),
             ran_with: None,
+            gpu_idle_ms: None,
         }
     }
 }

@@ -70,6 +70,7 @@ impl Job {
             priority: 0,
             retry: Retry { limit: 1 },
             max_duration: None,
+            utilization_policy: None,
             checkpoint: CheckpointSpec { interval: Some(self.save_every), ..CheckpointSpec::default() },
             data: DataSpec::default(),
             estimate: None,

@@ -107,3 +107,61 @@ fn what_an_experiment_uses_of_its_machine_is_measured() {
     assert!(shown.contains("uses        cpu.cores "), "{shown}");
     assert_eq!(text(&installation.json(&["show", &id])["experiment"]["state"]), "succeeded");
 }
+
+/// Answers as `nvidia-smi` does: of two GPUs the second is idle unless there is a file.
+const NVIDIA_SMI: &str = "#!/bin/sh\n\
+    [ \"$1\" = --query-gpu=index,utilization.gpu,memory.used ] && [ \"$2\" = --format=csv,noheader,nounits ] || exit 1\n\
+    echo '0, 87, 2048'\nif test -e BUSY; then echo '1, 93, 1024'; else echo '1, 3, 1024'; fi\n";
+
+const GPUS: &str = "
+policy: {lease: 20s, drain_allowance: 30s, idle_duration: 1s, heartbeat: 500ms, observe_interval: 300ms}
+providers:
+  local:
+    type: local
+    types:
+      gpus: {accelerators: A100:2, cpus: 2, memory: 4, on_demand: 3.6}
+";
+
+/// An installation on a machine that seems to have two GPUs.
+fn with_gpus() -> Installation {
+    let mut installation = Installation::new(GPUS);
+    std::fs::create_dir(installation.path("bin")).unwrap();
+    let busy = installation.path("busy").display().to_string();
+    installation.write("bin/nvidia-smi", NVIDIA_SMI.replace("BUSY", &busy));
+    let program = installation.path("bin/nvidia-smi");
+    std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", installation.path("bin").display(), std::env::var("PATH").unwrap());
+    installation.start_with(&[("PATH", &path)]);
+    installation
+}
+
+const WARY: &str = "resources: {accelerators: 'A100:2'}\n\
+    utilization_policy: {min_gpu_utilization: 10, time_window: 8s}\n\
+    run: trap 'echo saved; exit 3' TERM; echo begun; while :; do sleep 0.1; done\n";
+
+#[test]
+fn an_experiment_that_leaves_a_gpu_idle_is_told_to_save_and_ends() {
+    let mut installation = with_gpus();
+    let id = installation.submit(&format!("name: idle\n{WARY}"));
+    installation.until_logged(&id, "begun");
+    // How long it was idle is known to the agent, whatever becomes of the daemon.
+    let path = format!("{}:{}", installation.path("bin").display(), std::env::var("PATH").unwrap());
+    installation.kill();
+    installation.start_with(&[("PATH", &path)]);
+    let detail = installation.until_state(&id, "stopped");
+    assert_eq!(detail["experiment"]["reason"], "a GPU stayed idle", "{detail:#}");
+    let log = installation.logs(&id);
+    assert!(log.starts_with("begun\n") && log.ends_with("saved\n"), "{log}");
+    let view = installation.json(&["metrics", &id, "gpu.utilization", "gpu.memory_gib"]);
+    assert_eq!(view["metrics"]["gpu.utilization"]["summary"]["mean"], 45.0, "{view}");
+    assert_eq!(view["metrics"]["gpu.memory_gib"]["summary"]["last"], 3.0, "{view}");
+}
+
+#[test]
+fn an_experiment_that_uses_its_gpus_runs_on() {
+    let installation = with_gpus();
+    installation.write("busy", "");
+    let id = installation.submit(&format!("name: busy\nmax_duration: 14s\n{WARY}"));
+    let detail = installation.until_state(&id, "stopped");
+    assert_eq!(detail["experiment"]["reason"], "max_duration reached", "{detail:#}");
+}

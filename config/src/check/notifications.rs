@@ -28,11 +28,12 @@ const DIMENSIONS: [&str; 12] = [
     "month",
 ];
 
-const EVENTS: [(&str, NotificationKind); 5] = [
+const EVENTS: [(&str, NotificationKind); 6] = [
     ("threshold", NotificationKind::Threshold),
     ("exhausted", NotificationKind::Exhausted),
     ("forecast", NotificationKind::Forecast),
     ("anomaly", NotificationKind::Anomaly),
+    ("idle-gpu", NotificationKind::IdleGpu),
     ("report", NotificationKind::Report),
 ];
 

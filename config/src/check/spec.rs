@@ -1,8 +1,8 @@
 //! An experiment or a sweep: what is asked, within bounds and with every default filled in.
 
 use bursar_model::{
-    CheckpointSpec, Deadline, Estimate, ExperimentSpec, ProjectName, Resources, Retry, Span, SpotPolicy,
-    SweepSpec, Timestamp,
+    CheckpointSpec, Deadline, Estimate, ExperimentSpec, IdleAction, ProjectName, Resources, Retry, Span,
+    SpotPolicy, SweepSpec, Timestamp, UtilizationPolicy,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{Config, Policy},
     problem::{Checked, Problem, Problems, Report, did_you_mean, shortened},
-    raw::{RawCheckpoint, RawEstimate, RawResources, RawSpec, Written},
+    raw::{RawCheckpoint, RawEstimate, RawResources, RawSpec, RawUtilizationPolicy, Written},
 };
 
 /// What an experiment gets that asks for no CPUs: one.
@@ -98,6 +98,7 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         priority,
         retry,
         max_duration,
+        utilization_policy,
         checkpoint,
         mounts,
         outputs,
@@ -174,6 +175,7 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
                 .unwrap_or_default(),
         },
         max_duration: max_duration.and_then(|text| words::some_span(report, "max_duration", &text)),
+        utilization_policy: utilization_policy.and_then(|policy| check_utilization(report, policy)),
         checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
         data: check_data(report, mounts, outputs.unwrap_or_default(), config),
         estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
@@ -277,6 +279,29 @@ fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Con
         report.error(Problem::new("checkpoint.grace", message).hint(hint));
     }
     checked(grace)
+}
+
+fn check_utilization(report: &mut Report, raw: RawUtilizationPolicy) -> Option<UtilizationPolicy> {
+    let RawUtilizationPolicy { min_gpu_utilization, time_window, action } = raw;
+    let actions = [("stop", IdleAction::Stop), ("notify", IdleAction::Notify)];
+    let action = action.map(|text| words::word(report, "utilization_policy.action", &text, &actions));
+    let mut needed = |key: &str, such_as: &str, is_there: bool| {
+        if !is_there {
+            let problem = Problem::new(format!("utilization_policy.{key}"), "is missing");
+            report.error(problem.hint(format!("write it, such as `{key}: {such_as}`")));
+        }
+    };
+    needed("min_gpu_utilization", "10", min_gpu_utilization.is_some());
+    needed("time_window", "30m", time_window.is_some());
+    let path = "utilization_policy.min_gpu_utilization";
+    let least = min_gpu_utilization.and_then(|percent| words::count(report, path, percent, 1, 100));
+    let window =
+        time_window.and_then(|text| words::some_span(report, "utilization_policy.time_window", &text));
+    Some(UtilizationPolicy {
+        min_gpu_utilization: u8::try_from(least?).expect("it is at most 100"),
+        time_window: window?,
+        action: action.unwrap_or(Some(IdleAction::Stop))?,
+    })
 }
 
 fn check_estimate(report: &mut Report, raw: RawEstimate) -> Option<Estimate> {

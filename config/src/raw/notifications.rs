@@ -37,7 +37,8 @@ pub struct RawWebhook {
     pub secret: Option<RawSecret>,
     /// Which messages it gets: `threshold` (a part of a budget was spent), `exhausted` (a budget stopped work, or let
     /// none start), `forecast` (a budget will be used up before its period ends), `anomaly` (an experiment costs far
-    /// more than expected), `report` (a scheduled report). Default all.
+    /// more than expected), `idle-gpu` (a GPU stays idle, by `utilization_policy`), `report` (a scheduled report). Default
+    /// all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<OneOrMany>,
 }

@@ -81,6 +81,9 @@ pub struct RawSpec {
     /// The longest that one attempt may take, such as `12h`, from when an instance is given it: `setup` is part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<String>,
+    /// What happens when a GPU stays idle. Default nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilization_policy: Option<RawUtilizationPolicy>,
     /// How it saves its work, for interruptions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<RawCheckpoint>,
@@ -173,6 +176,23 @@ pub struct RawRetry {
     /// Further attempts after the first failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
+}
+
+/// What happens when one of the GPUs stays idle while `run` runs. Where what is used of them is not known, nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["min_gpu_utilization", "time_window"]))]
+pub struct RawUtilizationPolicy {
+    /// A GPU that is used for less than this, in percent, is idle: 1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_gpu_utilization: Option<i64>,
+    /// For so long without a break, such as `30m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_window: Option<String>,
+    /// `stop` has the experiment save its work and end, `notify` tells webhooks (`idle-gpu`). Default `stop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["stop", "notify", null]))]
+    pub action: Option<String>,
 }
 
 /// How it saves its work. Files under `$BURSAR_CHECKPOINT_DIR` survive the attempt.

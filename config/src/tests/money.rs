@@ -190,7 +190,7 @@ fn a_webhook_gets_every_event_unless_it_says_which() {
     use NotificationKind::*;
     let webhooks = config_of(NOTIFICATIONS).unwrap().value.notifications.webhooks;
     assert_eq!(webhooks["team"].events, [Anomaly, Report].into());
-    assert_eq!(webhooks["all"].events, [Threshold, Exhausted, Forecast, Anomaly, Report].into());
+    assert_eq!(webhooks["all"].events, [Threshold, Exhausted, Forecast, Anomaly, IdleGpu, Report].into());
     assert_eq!(webhooks["team"].secret, Some(SecretRef::Env("KEY".to_owned())));
     assert_eq!(
         (webhooks["team"].format, webhooks["all"].format),

@@ -112,6 +112,11 @@ pub(super) fn full_spec() -> RawSpec {
         priority: Some(1),
         retry: Some(RawRetry { limit: Some(1) }),
         max_duration: text(),
+        utilization_policy: Some(RawUtilizationPolicy {
+            min_gpu_utilization: Some(1),
+            time_window: text(),
+            action: text(),
+        }),
         checkpoint: Some(RawCheckpoint {
             interval: text(),
             grace: text(),

@@ -102,7 +102,7 @@ mod tests {
             held: usd("3.5"),
             window: Some(Period::new(at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z"))),
         };
-        letter::of_budget(&notification(about), "lab").unwrap()
+        letter::of_itself(&notification(about), "lab").unwrap()
     }
 
     fn a_report(projects: usize) -> Letter {

@@ -20,7 +20,7 @@ const NAME_MAX: usize = 36;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Letter {
     pub(super) id: NotificationId,
-    /// `threshold`, `exhausted`, `forecast`, `anomaly`, `report` or `test`.
+    /// `threshold`, `exhausted`, `forecast`, `anomaly`, `idle-gpu`, `report` or `test`.
     pub(super) kind: &'static str,
     /// When what it tells of was seen.
     pub(super) at: Timestamp,
@@ -49,8 +49,30 @@ pub(super) fn test(id: NotificationId, at: Timestamp, installation: &str, webhoo
     }
 }
 
-/// The letter of a notification of a budget; none for a report, which needs its rows.
-pub(super) fn of_budget(notification: &Notification, installation: &str) -> Option<Letter> {
+/// The letter of a notification that says all itself; none for a report, which needs its rows.
+pub(super) fn of_itself(notification: &Notification, installation: &str) -> Option<Letter> {
+    match &notification.about {
+        NotificationAbout::Budget { .. } => of_budget(notification, installation),
+        NotificationAbout::IdleGpu { experiment, name, since, min_gpu_utilization } => Some(Letter {
+            id: notification.id,
+            kind: "idle-gpu",
+            at: notification.at,
+            installation: installation.to_owned(),
+            title: format!("A GPU of experiment {name} stays idle"),
+            text: format!(
+                "Less than {min_gpu_utilization}% of it has been used since {}. The experiment runs on.",
+                figures::moment(*since)
+            ),
+            table: None,
+            data: json!({
+                "experiment": experiment, "name": name, "since": since, "min_gpu_utilization": min_gpu_utilization,
+            }),
+        }),
+        NotificationAbout::Report { .. } => None,
+    }
+}
+
+fn of_budget(notification: &Notification, installation: &str) -> Option<Letter> {
     let NotificationAbout::Budget { key, name, alert, limit, spent, held, window } = &notification.about
     else {
         return None;

@@ -94,7 +94,7 @@ impl HttpCourier {
 
     async fn letter(&self, notification: &Notification) -> Result<Letter, Undelivered> {
         let NotificationAbout::Report { name, by, period } = &notification.about else {
-            let letter = letter::of_budget(notification, &self.installation);
+            let letter = letter::of_itself(notification, &self.installation);
             return letter.ok_or_else(|| refused("there is nothing to say of it".to_owned()));
         };
         let wanted = ReportWanted {

@@ -115,6 +115,7 @@ fn about_text(about: &NotificationAbout) -> String {
             };
             format!("{}{whose}: {what}", budget_name(key))
         }
+        NotificationAbout::IdleGpu { name, .. } => format!("experiment {name}: a GPU stays idle"),
         NotificationAbout::Report { name, period, .. } => {
             format!("report {name}, {}", figures::period(*period))
         }

@@ -11,7 +11,7 @@ use crate::{
     budget::BudgetKey,
     charge::{Category, Charge, ChargeClass},
     event::Event,
-    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, RunCharge, Sweep},
+    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, IdleGpu, RunCharge, Sweep},
     host::Boot,
     id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
@@ -204,6 +204,19 @@ impl Fleet {
                 experiment.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
                 Ok(())
             }
+            Event::GpuIdle { attempt, since } => {
+                let found = self.attempt_mut(*attempt)?;
+                let told = found.idle_gpu.is_some_and(|idle| idle.told);
+                found.idle_gpu = since.map(|since| IdleGpu { since, told });
+                Ok(())
+            }
+            Event::IdleGpuAlerted { attempt, .. } => match &mut self.attempt_mut(*attempt)?.idle_gpu {
+                Some(idle) => {
+                    idle.told = true;
+                    Ok(())
+                }
+                None => illegal(format!("{attempt} has no idle GPU to tell of")),
+            },
             Event::RungReached { experiment, rung, score, cost } => {
                 let asha = self.asha_mut(*experiment)?;
                 if !asha.enter(*experiment, *rung as usize, *score, *cost) {

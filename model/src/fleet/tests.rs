@@ -54,6 +54,7 @@ impl Course {
             priority: 0,
             retry: Retry::default(),
             max_duration: None,
+            utilization_policy: None,
             checkpoint: Default::default(),
             data: crate::spec::DataSpec::default(),
             estimate: None,
@@ -150,6 +151,7 @@ impl Course {
             checkpoint_at: None,
             ran_with: None,
             unsaved: Vec::new(),
+            idle_gpu: None,
         };
         Event::AttemptAssigned { attempt, shares: instance.shares.clone(), funded_until: None }
     }

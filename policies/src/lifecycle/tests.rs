@@ -1,8 +1,8 @@
 //! What becomes of instances and attempts, one rule each.
 
 use bursar_model::{
-    AttemptEnd, AttemptState, BudgetKey, DrainReason, Event, ExperimentId, ExperimentState, InstanceId,
-    InstanceState, Outcome, Price, Span, StopReason, Usd,
+    AttemptEnd, AttemptId, AttemptState, BudgetKey, DrainReason, Event, ExperimentId, ExperimentState,
+    IdleAction, InstanceId, InstanceState, Outcome, Price, Span, StopReason, Usd, UtilizationPolicy,
 };
 
 use crate::{
@@ -204,6 +204,53 @@ fn an_attempt_stops_at_its_max_duration() {
     assert_eq!(stops(&world.step()), []);
     world.pass(Span::from_secs(1));
     assert_eq!(stops(&world.step()), [StopReason::MaxDuration]);
+}
+
+/// An experiment on a GPU that its agent reported idle a minute ago, under this policy of half an hour.
+fn idle(action: IdleAction) -> (World, AttemptId) {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    let mut wary = spec(&["T4:1"]);
+    // Longer than all that passes here, so that renewals do not matter.
+    world.settings.lease = Span::from_hours(10);
+    wary.utilization_policy =
+        Some(UtilizationPolicy { min_gpu_utilization: 10, time_window: Span::from_secs(1800), action });
+    let experiment = world.queue(&wary);
+    world.run();
+    let attempt = world.attempt_of(experiment);
+    world.apply(&Event::GpuIdle { attempt, since: Some(world.now - Span::from_secs(60)) });
+    (world, attempt)
+}
+
+#[test]
+fn an_experiment_whose_gpu_stays_idle_ends_when_the_window_is_over() {
+    let (mut world, _) = idle(IdleAction::Stop);
+    world.pass(Span::from_secs(1739));
+    assert_eq!(stops(&world.step()), []);
+    world.pass(Span::from_secs(1));
+    assert_eq!(stops(&world.step()), [StopReason::IdleGpu]);
+    assert!(!StopReason::IdleGpu.requeues());
+}
+
+#[test]
+fn a_gpu_that_is_used_again_saves_its_experiment() {
+    let (mut world, attempt) = idle(IdleAction::Stop);
+    world.apply(&Event::GpuIdle { attempt, since: None });
+    world.pass(Span::from_secs(7200));
+    assert_eq!(stops(&world.step()), []);
+}
+
+#[test]
+fn where_nobody_wants_it_stopped_somebody_is_told_once() {
+    let (mut world, attempt) = idle(IdleAction::Notify);
+    let alerts = |plan: &Plan| {
+        plan.events.iter().filter(|event| matches!(event, Event::IdleGpuAlerted { .. })).count()
+    };
+    world.pass(Span::from_secs(1740));
+    let plan = world.step();
+    assert_eq!((alerts(&plan), stops(&plan)), (1, vec![]));
+    world.pass(Span::from_secs(60));
+    world.apply(&Event::GpuIdle { attempt, since: Some(world.now - Span::from_secs(1850)) });
+    assert_eq!(alerts(&world.step()), 0);
 }
 
 #[test]

@@ -279,6 +279,7 @@ impl<'a> Placement<'a, '_> {
             checkpoint_at: None,
             ran_with: None,
             unsaved: Vec::new(),
+            idle_gpu: None,
         };
         let shares = after.clone();
         self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), shares, funded_until });

@@ -234,6 +234,7 @@ impl Tally {
             | Event::BudgetSet { .. }
             | Event::BudgetWindowBegan { .. }
             | Event::BudgetAlerted { .. }
+            | Event::IdleGpuAlerted { .. }
             | Event::AgentRegistered { .. }
             | Event::InstanceNoticed { .. }
             | Event::InstanceAtRisk { .. }
@@ -245,6 +246,7 @@ impl Tally {
             | Event::InstanceTerminating { .. }
             | Event::AttemptRecorded { .. }
             | Event::MetricsReported { .. }
+            | Event::GpuIdle { .. }
             | Event::RungReached { .. }
             | Event::TrialPromoted { .. }
             | Event::AttemptStopping { .. }

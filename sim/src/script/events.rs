@@ -15,6 +15,7 @@ pub(super) fn is_bookkeeping(event: &Event) -> bool {
         | Event::AttemptRecorded { .. }
         | Event::AttemptCheckpointed { .. }
         | Event::MetricsReported { .. }
+        | Event::GpuIdle { .. }
         | Event::NotificationQueued { .. }
         | Event::NotificationDelivered { .. }
         | Event::NotificationFailed { .. }
@@ -26,6 +27,7 @@ pub(super) fn is_bookkeeping(event: &Event) -> bool {
         | Event::BudgetSet { .. }
         | Event::BudgetWindowBegan { .. }
         | Event::BudgetAlerted { .. }
+        | Event::IdleGpuAlerted { .. }
         | Event::InstanceIntended { .. }
         | Event::AgentRegistered { .. }
         | Event::InstanceNoticed { .. }
@@ -87,6 +89,9 @@ pub(super) fn line(event: &Event) -> String {
         Event::AttemptRecorded { attempt, ran_with } => format!("{attempt} runs with {}", ran_with.runtime),
         Event::AttemptCheckpointed { attempt, at, .. } => format!("{attempt} has saved as of {at}"),
         Event::MetricsReported { attempt, .. } => format!("{attempt} reports metrics"),
+        Event::GpuIdle { attempt, since: Some(_) } => format!("a GPU of {attempt} is idle"),
+        Event::GpuIdle { attempt, since: None } => format!("all GPUs of {attempt} are used"),
+        Event::IdleGpuAlerted { attempt, .. } => format!("a GPU of {attempt} stays idle"),
         Event::RungReached { experiment, rung, score, .. } => {
             let score = score.map_or_else(|| "no number".to_owned(), |score| score.to_string());
             format!("{experiment} reaches rung {rung} with {score}")

@@ -21,6 +21,7 @@ fn scenario() -> Scenario {
         NotificationKind::Exhausted,
         NotificationKind::Forecast,
         NotificationKind::Anomaly,
+        NotificationKind::IdleGpu,
         NotificationKind::Report,
     ]);
     let webhook =
@@ -95,6 +96,7 @@ fn news(of: &[Notification]) -> Vec<String> {
                 let alert = format!("{alert:?}");
                 format!("{key}: {}", alert.split(" { breach").next().unwrap_or_default())
             }
+            NotificationAbout::IdleGpu { name, .. } => format!("{name}: idle GPU"),
             NotificationAbout::Report { name, .. } => format!("report {name}"),
         })
         .collect();
@@ -181,7 +183,7 @@ fn a_daemon_that_was_down_sends_one_report_of_all_the_time() {
         .iter()
         .filter_map(|notification| match notification.about {
             NotificationAbout::Report { period, .. } => Some(period),
-            NotificationAbout::Budget { .. } => None,
+            NotificationAbout::Budget { .. } | NotificationAbout::IdleGpu { .. } => None,
         })
         .collect();
     let hours: Vec<i64> = periods.iter().map(|period| period.span().as_millis() / 3_600_000).collect();

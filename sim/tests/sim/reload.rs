@@ -280,7 +280,7 @@ fn reports_go_on_over_reloads_and_a_changed_schedule_counts_from_where_they_had_
         .iter()
         .filter_map(|notification| match notification.about {
             NotificationAbout::Report { period, .. } => Some(period),
-            NotificationAbout::Budget { .. } => None,
+            NotificationAbout::Budget { .. } | NotificationAbout::IdleGpu { .. } => None,
         })
         .collect();
     assert!(periods.windows(2).all(|pair| pair[0].to == pair[1].from), "none twice, no gap: {periods:?}");

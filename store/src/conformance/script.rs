@@ -492,6 +492,7 @@ impl Script {
             checkpoint_at: None,
             ran_with: None,
             unsaved: Vec::new(),
+            idle_gpu: None,
         };
         let account = self.fleet.experiments[&experiment].account.clone();
         let mut shares = self.fleet.instances[&instance].shares.clone();
@@ -532,6 +533,7 @@ fn a_spec(number: u8) -> ExperimentSpec {
         priority: 0,
         retry: Retry { limit: 2 },
         max_duration: None,
+        utilization_policy: None,
         checkpoint: CheckpointSpec::default(),
         data: DataSpec::default(),
         estimate: None,

@@ -8,7 +8,7 @@ use bursar_model::{
     StopReason, Timestamp, Workdir,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
-use bursar_policies::{attempt_ended, rung_reached};
+use bursar_policies::{attempt_ended, gpu_idle_noted, rung_reached};
 use bursar_store::Store;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -164,9 +164,20 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::AttemptCheckpointed { attempt: id, at, took }, turn);
             }
         }
+        self.note_idle_gpu(id, report, now, turn);
         self.note_metrics(id, report, now, turn);
         if let ReportedState::Ended { age_ms, end, .. } = &report.state {
             self.end_attempt(id, ago(*age_ms), end.clone(), now, turn);
+        }
+    }
+
+    fn note_idle_gpu(&mut self, id: AttemptId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
+        let Some(attempt) = self.fleet.attempts.get(&id) else { return };
+        let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
+        let Some(policy) = self.fleet.spec(experiment).utilization_policy else { return };
+        let idle_for = report.gpu_idle_ms.map(|ms| Span::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
+        if let Some(event) = gpu_idle_noted(attempt, &policy, idle_for, now) {
+            self.record(event, turn);
         }
     }
 

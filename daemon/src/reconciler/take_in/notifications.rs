@@ -1,13 +1,14 @@
 //! What webhooks are told: queued in the very commit of what it tells of, and crossed off when it was taken.
 
+use bursar_config::NotificationKind;
 use bursar_model::{
-    Backoff, BudgetAlert, BudgetKey, DropReason, Event, Notification, NotificationAbout, NotificationId,
-    NotificationState, Timestamp,
+    AttemptId, Backoff, BudgetAlert, BudgetKey, DropReason, Event, Notification, NotificationAbout,
+    NotificationId, NotificationState, Timestamp,
 };
 use bursar_store::Store;
 
 use crate::{
-    notify::{Undelivered, Verdict, judge, who_wants},
+    notify::{Undelivered, Verdict, judge, kind_of, who_wants},
     reconciler::{Reconciler, Turn},
     rules::Rules,
 };
@@ -78,7 +79,29 @@ impl<S: Store> Reconciler<S> {
             held: budget.held,
             window: budget.window,
         };
-        for to in who_wants(&self.rules.notifications, alert) {
+        for to in who_wants(&self.rules.notifications, kind_of(alert)) {
+            self.queue_notification(to, about.clone(), at, turn);
+        }
+    }
+
+    /// Queues that a GPU stays idle, for each webhook that wants to hear of it.
+    pub(in crate::reconciler) fn queue_idle_gpu(
+        &mut self,
+        attempt: AttemptId,
+        at: Timestamp,
+        turn: &mut Turn,
+    ) {
+        let Some(attempt) = self.fleet.attempts.get(&attempt) else { return };
+        let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
+        let policy = self.fleet.spec(experiment).utilization_policy;
+        let Some((idle, policy)) = attempt.idle_gpu.zip(policy) else { return };
+        let about = NotificationAbout::IdleGpu {
+            experiment: experiment.id,
+            name: experiment.name.clone(),
+            since: idle.since,
+            min_gpu_utilization: policy.min_gpu_utilization,
+        };
+        for to in who_wants(&self.rules.notifications, NotificationKind::IdleGpu) {
             self.queue_notification(to, about.clone(), at, turn);
         }
     }
