@@ -94,6 +94,8 @@ providers:
     let said = installation.bursar(&["plan", "careful.yaml", "--all"]).with_code(0).stdout;
     assert!(said.contains("a notice of 2s is too short to save in, which takes 5s"), "{said}");
 
+    // What is there already would be used again.
+    installation.until_empty();
     let careless =
         installation.submit("name: careless\ncheckpoint: {grace: 5s, accept_loss: true}\nrun: echo done\n");
     let detail = installation.until_state(&careless, "succeeded");
