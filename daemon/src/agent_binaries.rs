@@ -15,8 +15,8 @@ use crate::secrets;
 /// The kinds of machines that agents are built for, as `uname -m` names them.
 pub const ARCHES: [&str; 2] = ["x86_64", "aarch64"];
 
-/// An agent has less than 10 MB; whatever is much larger is something else.
-const BYTES_MAX: u64 = 64 << 20;
+/// An agent has less than 10 MB, unless it was built for debugging; whatever is much larger is something else.
+const BYTES_MAX: u64 = 256 << 20;
 
 /// The agents that there are.
 #[derive(Debug, Default)]

@@ -233,6 +233,7 @@ async fn nothing_of_a_forgotten_container_runs_on_though_it_cleared_its_environm
     daemon.logged(beside, "up\n").await;
     daemon.logged(attempt, "up\n").await;
     let beat = agent.attempt_folder(attempt).join("work/beat");
+    wait_for("it beats", || beat.exists().then_some(())).await;
     daemon.forget(attempt);
     wait_for("its folder is removed, which is when nothing of it runs", || (!beat.exists()).then_some(()))
         .await;
