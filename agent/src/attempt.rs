@@ -441,7 +441,11 @@ impl Attempt {
                 let nothing_marked = || none_of(Which::Marked(&self.mark));
                 let no_strays = || !alone || none_of(strays);
                 match self.removal {
-                    Removal::Needed if nothing_marked() && nothing_marked() => self.removal = Removal::Due,
+                    // It is over when that is done and not before.
+                    Removal::Needed if nothing_marked() && nothing_marked() => {
+                        self.removal = Removal::Due;
+                        return;
+                    }
                     // The engine's own processes are strays too: they are let do what they were told.
                     Removal::Needed | Removal::Due | Removal::UnderWay => return,
                     Removal::NotNeeded => {}
