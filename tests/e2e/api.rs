@@ -70,6 +70,7 @@ fn a_plan_for_a_sweep_keeps_to_the_budget_of_the_sweep() {
     let installation = Installation::started(QUICK);
     let spec = "name: grid\nrun: echo hi\nsweep: {matrix: {x: [1, 2]}, budget: 0.000001}\n";
     installation.write("grid.yaml", spec);
+    installation.until_on_offer();
     let planned = installation.bursar(&["plan", "grid.yaml"]).with_code(3);
     assert!(planned.stdout.contains("the sweep's budget has no room"), "{planned:?}");
     let _ = installation.bursar(&["sweep", "--wait", "grid.yaml"]).with_code(3);
@@ -171,6 +172,7 @@ fn a_limit_that_was_lowered_is_told_and_is_no_fault() {
         configuration.replace("limit: 40", "limit: 0.000001").replace("budget: 50", "budget: 0.000002");
     installation.write("bursar.yaml", lowered);
     installation.start();
+    installation.until_on_offer();
     let said = installation.bursar(&["doctor"]).with_code(0).stdout;
     for key in ["the installation's budget", "project lab's budget"] {
         let what = format!("{key}: its limit of");

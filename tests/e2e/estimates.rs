@@ -1,9 +1,9 @@
 //! What work is expected to cost before it runs, and what it did.
 
 use bursar_tests::{
-    Installation, PATIENCE,
+    Installation,
     installation::{QUICK, text},
-    nanos, until,
+    nanos,
 };
 
 /// A cent for ten seconds; on spot a third of it.
@@ -20,9 +20,7 @@ providers:
 /// A daemon that knows its first prices: before, there is nothing to estimate with.
 fn with_prices(configuration: &str) -> Installation {
     let installation = Installation::started(configuration);
-    until("prices are known", PATIENCE, || {
-        (!installation.json(&["offers"]).as_array().unwrap().is_empty()).then_some(())
-    });
+    installation.until_on_offer();
     installation
 }
 

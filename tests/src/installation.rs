@@ -249,6 +249,13 @@ impl Installation {
         });
     }
 
+    /// Waits until the daemon knows what is on offer: it answers before it has asked.
+    pub fn until_on_offer(&self) {
+        until("something is on offer", PATIENCE, || {
+            (!self.json(&["offers"]).as_array().unwrap().is_empty()).then_some(())
+        });
+    }
+
     /// An experiment's whole log, of all its attempts.
     #[must_use]
     pub fn logs(&self, experiment: &str) -> String {

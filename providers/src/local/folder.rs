@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Program;
 
+/// How often a folder is removed while somebody may still add to it.
+const REMOVALS_MAX: u32 = 10;
+
 /// What was asked for, and what chance decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -158,9 +161,19 @@ impl MachineFolder {
         fs::create_dir_all(&self.0)
     }
 
+    /// Whose host is still at its last lines may add a file meanwhile, so that it takes another try.
     #[expect(clippy::disallowed_methods, reason = "the edge: the cloud's records are removed here")]
     pub(crate) fn remove(&self) -> io::Result<()> {
-        fs::remove_dir_all(&self.0)
+        let mut removed = fs::remove_dir_all(&self.0);
+        for _ in 1..REMOVALS_MAX {
+            match &removed {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    removed = fs::remove_dir_all(&self.0);
+                }
+                Ok(()) | Err(_) => break,
+            }
+        }
+        removed
     }
 
     /// An ended machine's disk is gone, as in any cloud.
