@@ -95,6 +95,12 @@ impl<'a> Room<'a> {
         self.above(account, experiment).filter(short).last().map(Limited::short)
     }
 
+    /// Whether every budget above an experiment can take `amount` more, what is kept for next leases included.
+    #[must_use]
+    pub fn has(&self, account: &Account, experiment: ExperimentId, amount: Usd) -> bool {
+        self.above(account, experiment).all(|budget| budget.left() >= amount)
+    }
+
     /// Whether `amount` could be held if everything that is held now came back unspent. Where it could not, waiting
     /// does not help; the narrowest budget that says so is given.
     #[must_use]

@@ -15,6 +15,9 @@ pub(crate) struct Cap {
     /// What was billed and held when it was set may land until its window ends.
     landing: Usd,
     landing_until: Timestamp,
+    /// What was charged by then for time across the begin of that window. A charge counts where it begins, and from then on
+    /// charges are cut at windows.
+    straddling: Usd,
 }
 
 impl Cap {
@@ -32,16 +35,23 @@ impl Cap {
 
     /// The same, set while work runs: what is billed and held by then may land. What is not charged yet is in both, so
     /// that this is more than may land, by the charges of a lease at most.
-    pub(crate) fn set_while_running(self, cloud: &SimCloud, now: Timestamp, held: Usd) -> Self {
+    pub(crate) fn set_while_running(
+        self,
+        cloud: &SimCloud,
+        now: Timestamp,
+        held: Usd,
+        charged_across: impl FnOnce(Timestamp) -> Usd,
+    ) -> Self {
         let window = self.window(now);
         let (_, most) = cloud.bounds_of_all(window);
-        Self { landing: most + held, landing_until: window.to, ..self }
+        let straddling = charged_across(window.from);
+        Self { landing: most + held, landing_until: window.to, straddling, ..self }
     }
 
     /// What is wrong where the bill of the present window is above what it may be.
     pub(crate) fn judge(&self, cloud: &SimCloud, now: Timestamp) -> Option<String> {
         let cap = self.cap?;
-        let most = if now < self.landing_until { cap.max(self.landing) } else { cap };
+        let most = if now < self.landing_until { self.landing.max(cap + self.straddling) } else { cap };
         let window = self.window(now);
         let (least, _) = cloud.bounds_of_all(window);
         let least = least - cloud.bill_of_hung(window);

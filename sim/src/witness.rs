@@ -10,7 +10,7 @@ use std::{
 };
 
 use bursar_model::{
-    Account, AttemptEnd, Budget, BudgetKey, ChargeClass, Clock, Event, Fleet, Instance, InstanceId,
+    Account, AttemptEnd, Budget, BudgetKey, Charge, ChargeClass, Clock, Event, Fleet, Instance, InstanceId,
     InvariantId, Outcome, Price, ProjectName, Scope, Span, Timestamp, Usd, UserName, Violation, invariant,
 };
 use bursar_providers::{LIST_KEEPS_ENDED, LISTING_LAG};
@@ -61,6 +61,9 @@ struct State {
     deposed: bool,
     /// A machine that hangs has run for longer than it was paid for.
     outlived: bool,
+    /// What was charged for time that was paid for by no lease, because the daemon's clock lost time while it was down:
+    /// a step back that no life of it saw.
+    mistimed: Usd,
     /// When the store was last held against the journal.
     checked_at: Timestamp,
 }
@@ -132,9 +135,11 @@ impl Witness {
         self.state().fleet.clone()
     }
 
-    /// Whether a machine that hangs has run for longer than it was paid for, so that no budget can be kept any more.
+    /// Whether a machine has run for longer than it was paid for, since it hung or by a wrong clock, so that no budget can
+    /// be kept any more.
     pub(crate) fn has_outlived(&self) -> bool {
-        self.state().outlived
+        let state = self.state();
+        state.outlived || state.mistimed > Usd::ZERO
     }
 
     /// The ledger's word on all that is gone.
@@ -196,11 +201,22 @@ impl Witness {
         for event in &commit.events {
             self.judge(&mut state, event, commit.at);
             state.books.enter(event);
+            if let Event::Charged { charge, .. } = event
+                && charge.class == ChargeClass::Usage
+            {
+                self.judge_time(&mut state, charge);
+            }
             if let Event::BudgetSet { key, terms, .. } = event
                 && !key.ends_with_its_work()
             {
                 let held: Usd = state.fleet.instances.values().map(Instance::held).sum();
-                let cap = Cap::of(terms.as_ref()).set_while_running(&self.cloud, self.clock.now(), held);
+                let charged_across = |moment| state.books.charged_across(key, moment);
+                let cap = Cap::of(terms.as_ref()).set_while_running(
+                    &self.cloud,
+                    self.clock.now(),
+                    held,
+                    charged_across,
+                );
                 state.caps.insert(key.clone(), cap);
             }
             if let Err(illegal) = state.fleet.apply(event) {
@@ -220,6 +236,22 @@ impl Witness {
         }
         // What is over leaves the fleet with the changes, as it leaves the reconciler's.
         let _ = state.fleet.take_changes();
+    }
+
+    /// Nothing is charged beyond what is paid for, but for a machine that hangs, and by a wrong clock.
+    fn judge_time(&self, state: &mut State, charge: &Charge) {
+        let Some(instance) = state.fleet.instances.get(&charge.instance) else { return };
+        let from = instance.meter.from.unwrap_or(charge.period.from);
+        let ends_by = instance.held_until().max(from + instance.drain_allowance);
+        let beyond = charge.period.to.since(instance.offering.terms.billing.billed_until(from, ends_by));
+        if beyond <= Span::ZERO || self.cloud.is_hung(instance.id) {
+            return;
+        }
+        if beyond > self.ground.error_of_clock().spread() {
+            let detail = format!("{} is charged for {beyond} beyond what was paid for", instance.id);
+            self.ground.report(InvariantId::B1, detail);
+        }
+        state.mistimed += charge.rates.effective.cost_rounded_up(beyond);
     }
 
     fn is_check_due(&self, now: Timestamp) -> bool {
@@ -248,7 +280,7 @@ impl Witness {
         }
         // Prices that were heard of late and the installation's own overhead come on top of the cloud's bill.
         let hung = self.cloud.bill_of_hung(EVER);
-        let excused = if state.outlived { hung + hung } else { Usd::ZERO };
+        let excused = if state.outlived { hung + hung } else { Usd::ZERO } + state.mistimed;
         drop(state);
         let is_excused = |violation: &Violation| {
             let within =

@@ -206,7 +206,9 @@ impl<'a> Placement<'a, '_> {
         let whole = WorstCase::of_instance(instance)
             .cost(instance.outstanding(instance.meter.through, instance.held_until()));
         let part = hold::part_of(whole, kind.weight_of(amounts), instance.total_weight());
-        if self.room.short(&experiment.account, experiment.id, part).is_some() {
+        // Not held to what is kept for renewals, as little as an assignment is: a launch of this plan has a renewal in the
+        // next one, and would send away whoever was to join another.
+        if !self.room.has(&experiment.account, experiment.id, part) {
             return false;
         }
         self.room.take(&experiment.account, experiment.id, part);

@@ -295,3 +295,20 @@ fn spot_whose_notice_is_too_short_to_save_in_is_not_used() {
     let why = plan.waiting[0].1.to_string();
     assert!(why.ends_with("is spot with a notice of 31s, which saving takes"), "{why}");
 }
+
+#[test]
+fn a_launch_sends_nobody_away_who_waits_for_a_place_on_another() {
+    let mut world =
+        World::new(vec![offering(&gpu("one", "T4", 1), 1.0), offering(&gpu("four", "T4", 4), 3.0)]);
+    world.limit(BudgetKey::Project("p".into()), 1.15);
+    world.queue(&spec(&["T4:3"]));
+    let _ = world.step();
+    // The last place of the four goes to the first, so the second launches. What it keeps from then on for its next
+    // lease is not there for a launch, but the first needs none.
+    let first = world.queue(&spec(&["T4:1"]));
+    world.queue(&spec(&["T4:1"]));
+    let plan = world.step();
+    assert_eq!(plan.events.len(), 1, "{}", render(&plan));
+    let waits_for = |plan: &crate::Plan| plan.waiting.iter().find(|(id, _)| *id == first).cloned();
+    assert_eq!(waits_for(&world.look()), waits_for(&plan));
+}
