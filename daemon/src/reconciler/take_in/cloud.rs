@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bursar_ledger::{Metered, cuts, meter};
 use bursar_model::{
     Backoff, CapacityType, CloudInstance, CloudState, DrainReason, Event, Instance, InstanceEnd, InstanceId,
-    InstanceState, Offering, ProviderName, Scope, Span, Timestamp,
+    InstanceState, Offering, OfferingKey, ProviderName, Scope, Span, Timestamp,
 };
 use bursar_providers::{EffectMay, ErrorKind, LAUNCH_LAG, LIST_KEEPS_ENDED, LISTING_LAG, ProviderError};
 use bursar_store::Store;
@@ -230,11 +230,7 @@ impl<S: Store> Reconciler<S> {
         let key = instance.offering.key();
         if is_new {
             self.record(Event::InstanceLaunched { cloud: cloud.clone(), at: now }, turn);
-            let found: Vec<Scope> =
-                self.fleet.refused.keys().filter(|scope| **scope == Scope::of(&key)).cloned().collect();
-            for scope in found {
-                self.record(Event::CapacityFound { scope }, turn);
-            }
+            self.forget_refusal(&key, intended_at, turn);
         }
         let billing = terms.billing;
         if let Some(at) = billing.began(cloud).filter(|_| !is_billed && !is_new) {
@@ -256,6 +252,19 @@ impl<S: Store> Reconciler<S> {
                 let billed_until = began.zip(own_span).map_or(ended, |(began, span)| ended.min(began + span));
                 self.gone(cloud.instance, at, billed_until, interrupted, now, turn);
             }
+        }
+    }
+
+    /// A launch worked: what was refused of the same before is forgotten. Not where it was refused after this was asked
+    /// for, or may be yet: what was launched together finds room together, or the refusal counts for all of it.
+    fn forget_refusal(&mut self, key: &OfferingKey, intended_at: Timestamp, turn: &mut Turn) {
+        let scope = Scope::of(key);
+        let is_older = self.fleet.refused.get(&scope).is_some_and(|refused| refused.until <= intended_at);
+        let is_unanswered = |other: &Instance| {
+            matches!(other.state, InstanceState::Intended { .. }) && other.offering.key() == *key
+        };
+        if is_older && !self.fleet.instances.values().any(is_unanswered) {
+            self.record(Event::CapacityFound { scope }, turn);
         }
     }
 
