@@ -10,8 +10,8 @@ use bursar_model::{
     Accelerators, Account, Amounts, Attempt, AttemptEnd, AttemptId, AttemptState, Backoff, BillingRules,
     CapacityType, Category, CheckpointSpec, CloudInstance, CloudState, Costs, DataSpec, Discount, Event,
     Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd,
-    InstanceId, InstanceState, InstanceType, Meter, Offering, Params, Price, Remainders, Resources, Retry,
-    Span, SpecId, SpotPolicy, Terms, Timestamp, Usd,
+    InstanceId, InstanceState, InstanceType, Meter, Node, Offering, Paid, Params, Price, Remainders,
+    Resources, Retry, Span, SpecId, SpotPolicy, Terms, Timestamp, Usd,
 };
 use bursar_policies::attempt_ended;
 use bursar_store::{Commit, Dimension, OpenOptions, ReportQuery, ReportRow, SqliteStore, Store};
@@ -142,6 +142,7 @@ impl Month {
             },
             token_digest: None,
             boot: None,
+            address: None,
             idle_since: None,
             notice: None,
             at_risk: None,
@@ -174,7 +175,9 @@ impl Month {
 
     fn register(&mut self, id: InstanceId, at: Timestamp) {
         self.charge(id, at);
-        self.then(Event::AgentRegistered { instance: id, at, token_digest: "d".to_owned(), host: None });
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let token_digest = "d".to_owned();
+        self.then(Event::AgentRegistered { instance: id, at, token_digest, address, host: None });
     }
 
     fn start(
@@ -188,25 +191,24 @@ impl Month {
             id: self.ids.attempt(at),
             experiment,
             number: 1,
-            instance: id,
+            nodes: vec![Node::new(id, Vec::new())],
             amounts: Amounts { accelerators, cpus_milli: 1_000, memory_mib: 1_024 },
-            devices: Vec::new(),
             assigned_at: at,
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
             ran_with: None,
-            unsaved: Vec::new(),
             idle_gpu: None,
         };
         let (attempt_id, shares) = (attempt.id, self.fleet.instances[&id].shares.clone());
-        self.then(Event::AttemptAssigned { attempt, shares, funded_until: None });
+        let paid = BTreeMap::from([(id, Paid { shares, funded_until: None })]);
+        self.then(Event::AttemptAssigned { attempt, paid });
         self.then(Event::AttemptStarted { attempt: attempt_id, at });
         attempt_id
     }
 
     fn end(&mut self, attempt: AttemptId, at: Timestamp, end: AttemptEnd) {
-        attempt_ended(&self.fleet, attempt, at, end).into_iter().for_each(|event| self.then(event));
+        attempt_ended(&self.fleet, attempt, at, end, None).into_iter().for_each(|event| self.then(event));
     }
 
     fn store(mut self, path: &Path) -> SqliteStore {

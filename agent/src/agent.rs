@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, mem::Discriminant, time::Duration};
 
 use bursar_model::{
-    AttemptId, Host, StopReason,
+    AttemptId, Host, InstanceId, StopReason,
     agent_api::{Action, RegisterRequest, ReportedState, Stream, StreamReply, SyncReply, SyncRequest},
 };
 use rustix::process::{getpid, set_child_subreaper};
@@ -18,7 +18,7 @@ use crate::{
     AgentError,
     attempt::Attempt,
     cache::{Cache, Held},
-    containers::{Engine, REMOVAL_LIMIT, attempt_label, remove},
+    containers::{Engine, REMOVAL_LIMIT, node_label, remove},
     deadline::{Deadline, LONGEST},
     helpers::Helpers,
     host,
@@ -278,11 +278,12 @@ impl Agent {
 
     /// Has the engine remove what is left of attempts that have ended. Aside: it may hang.
     fn remove_containers(&mut self) {
+        let instance = self.settings.instance;
         for attempt in self.attempts.values_mut() {
             let Some(engine) = attempt.begin_removal() else { continue };
             let (helpers, sender, attempt) = (self.carrier.helpers.clone(), self.sender.clone(), attempt.id);
             tokio::spawn(async move {
-                let result = remove_containers(&helpers, engine, attempt).await;
+                let result = remove_containers(&helpers, engine, attempt, instance).await;
                 let _ = sender.send(Message::ContainersRemoved { attempt, result });
             });
         }
@@ -346,14 +347,18 @@ impl Agent {
                 let _ = sender.send(Message::Answered { request, sent: now, result });
             })
         } else {
-            let register = RegisterRequest {
-                instance: self.settings.instance,
-                secret: self.secret.clone(),
-                token: link.token().to_owned(),
-                host: self.host.clone(),
-            };
+            let (instance, secret) = (self.settings.instance, self.secret.clone());
+            let (token, told) = (link.token().to_owned(), self.settings.address);
+            let host = self.host.clone();
             tokio::spawn(async move {
-                let result = link.register(&register).await;
+                let result = async {
+                    let address = match told {
+                        Some(address) => address,
+                        None => link.own_address().await?,
+                    };
+                    link.register(&RegisterRequest { instance, secret, token, address, host }).await
+                };
+                let result = result.await;
                 let _ = sender.send(Message::Answered { request, sent: now, result });
             })
         };
@@ -527,13 +532,18 @@ impl Agent {
     }
 }
 
-async fn remove_containers(helpers: &Helpers, engine: Engine, attempt: AttemptId) -> Result<(), String> {
+async fn remove_containers(
+    helpers: &Helpers,
+    engine: Engine,
+    attempt: AttemptId,
+    instance: InstanceId,
+) -> Result<(), String> {
     let ask = |arguments: Vec<String>| {
         let mut command = shim::tied_to_this_thread(engine.program().as_ref());
         command.args(arguments);
         helpers.run(command, None, REMOVAL_LIMIT)
     };
-    remove(engine, &attempt_label(attempt), ask).await
+    remove(engine, &node_label(attempt, instance), ask).await
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -26,7 +26,7 @@ use crate::{
     notice::Notice,
     prepare::{Keeping, Preparation, Prepared, Setup},
     processes::{self, Mark, Which},
-    provenance,
+    provenance, rendezvous,
     runtime::{Container, Pull, Runtime},
     saver::Saver,
     settings::AgentSettings,
@@ -34,9 +34,6 @@ use crate::{
     wall_clock,
     workdir::{Carrier, WantedBy},
 };
-
-/// The variable that every process of an attempt has in its environment.
-const MARK: &str = "BURSAR_ATTEMPT_ID";
 
 /// How often a running attempt's log is looked at.
 const LOG_TICK: Duration = Duration::from_millis(250);
@@ -52,6 +49,10 @@ const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
 
 /// Variables that say who an attempt is: no parameter of a trial stands for them.
 const OURS: [&str; 2] = ["BURSAR_", "CUDA_VISIBLE_DEVICES"];
+
+/// The variable that every process of a node has in its environment: it tells them from all others, those of other nodes of
+/// the attempt included.
+pub(crate) const NODE_VARIABLE: &str = "BURSAR_NODE_ID";
 
 /// How often is looked for what is left of an attempt whose shell has ended.
 const CLEARING_TICK: Duration = Duration::from_millis(50);
@@ -74,6 +75,8 @@ pub(crate) struct Attempt {
     log: Delivery,
     points: Delivery,
     checkpoints: Checkpoints,
+    /// Which node of which attempt it is, in one word.
+    node: String,
     /// What its processes are known by; the session is that of the script that ran last.
     mark: Mark,
     env: BTreeMap<String, String>,
@@ -166,24 +169,30 @@ impl Attempt {
     /// An attempt that is to be prepared.
     pub(crate) fn new(order: &AttemptOrder, work: Work, settings: &AgentSettings, now: Instant) -> Self {
         let folder = Folder::new(&settings.work_dir, order.attempt);
+        // Several nodes of one attempt may be on one machine: each knows its own processes.
+        let node = format!("{}/{}", order.attempt, settings.instance);
         let checkpoints = match work.data.checkpoints {
             Some(_) => folder.checkpoints(),
             None => settings.checkpoint_root.join(order.experiment.to_string()),
         };
         let shelf = ShelfSlot::default();
-        let saver = Saver::new(order, &work.data, &folder, shelf.clone());
+        // Of several nodes the first stores for all: they would overwrite what the others store.
+        let stores = work.rank == 0;
+        let saver = stores.then(|| Saver::new(order, &work.data, &folder, shelf.clone())).flatten();
         let runtime = runtime(order, &work, settings, &checkpoints);
         let mut env = runtime.base_environment(&folder);
         // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        env.extend(rendezvous::variables(&work));
         let login = work.container.as_ref().and_then(|container| container.registry.as_ref());
         let hidden = work.secrets.iter().filter_map(|name| work.envs.get(name));
         let hidden = hidden.chain(login.map(|login| &login.password)).map(String::as_str);
         for (name, value) in [
             ("BURSAR_EXPERIMENT_ID", order.experiment.to_string()),
-            (MARK, order.attempt.to_string()),
+            ("BURSAR_ATTEMPT_ID", order.attempt.to_string()),
             ("BURSAR_ATTEMPT", order.number.to_string()),
             ("BURSAR_INSTANCE_ID", settings.instance.to_string()),
+            (NODE_VARIABLE, node.clone()),
             ("BURSAR_CHECKPOINT_DIR", checkpoints.display().to_string()),
             ("BURSAR_METRICS", folder.metrics().display().to_string()),
             ("BURSAR_NOTICE_FILE", folder.notice().display().to_string()),
@@ -199,7 +208,8 @@ impl Attempt {
             log: Delivery::new(folder.log(), LOG_BYTES_KEPT, LOG_GATHER, Mask::new(hidden)),
             points: Delivery::new(folder.points(), POINTS_BYTES_MAX, POINTS_GATHER, Mask::default()),
             metrics: Metrics::new(&folder),
-            mark: Mark { variable: format!("{MARK}={}", order.attempt), session: None, container: None },
+            mark: Mark { variable: format!("{NODE_VARIABLE}={node}"), session: None, container: None },
+            node,
             folder,
             checkpoints: Checkpoints::new(checkpoints),
             env,
@@ -242,7 +252,7 @@ impl Attempt {
             (Runtime::Container(container), Some(work)) => Some(Pull {
                 engine: container.engine(),
                 work: work.clone(),
-                mark: (MARK, self.id.to_string()),
+                mark: (NODE_VARIABLE, self.node.clone()),
                 helpers: carrier.helpers.clone(),
             }),
             (Runtime::Process | Runtime::Container(_), _) => None,
@@ -263,7 +273,7 @@ impl Attempt {
             folder: self.folder.clone(),
             carrier,
             workdir: self.work.workdir.clone(),
-            wanted_by: WantedBy { attempt: self.id, envs: self.work.envs.clone() },
+            wanted_by: WantedBy { node: self.node.clone(), envs: self.work.envs.clone() },
             setup_key: self.work.setup_key.filter(|_| self.work.setup.is_some() && can_keep_setup),
             checkpoints: self.checkpoints.folder().to_owned(),
             pull,
@@ -728,6 +738,7 @@ impl Attempt {
         let saved = match &self.saver {
             // What lies on the instance goes with it.
             Some(saver) if saver.saves() => saver.newest()?.0,
+            None if self.work.data.checkpoints.is_some() => return None,
             Some(_) | None => self.checkpoints.newest(now)?,
         };
         (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())

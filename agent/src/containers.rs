@@ -66,9 +66,9 @@ impl Engine {
     }
 }
 
-/// The label of an attempt's containers.
-pub(crate) fn attempt_label(attempt: AttemptId) -> String {
-    format!("bursar.attempt={attempt}")
+/// The label of the containers of an attempt's node. Other nodes may be on the same machine.
+pub(crate) fn node_label(attempt: AttemptId, instance: InstanceId) -> String {
+    format!("bursar.node={attempt}/{instance}")
 }
 
 /// The label of an instance's containers.

@@ -87,7 +87,7 @@ impl Delivery {
                     self.not_before = Some(now + self.backoff.next());
                 }
             }
-            Err(LinkError::Unreachable(_) | LinkError::Failed { .. }) => {
+            Err(LinkError::Unreachable(_) | LinkError::NoRoute(_) | LinkError::Failed { .. }) => {
                 self.not_before = Some(now + self.backoff.next());
             }
         }

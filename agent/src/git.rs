@@ -14,10 +14,11 @@ use std::{
     time::Duration,
 };
 
-use bursar_model::{AttemptId, Digest};
+use bursar_model::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    attempt::NODE_VARIABLE,
     cache::{Cache, Held, aside},
     helpers::Helpers,
     shim,
@@ -43,7 +44,7 @@ pub(crate) struct Commit {
     pub(crate) path: Option<String>,
     pub(crate) token: Option<String>,
     /// For whom: what is started for it ends with it.
-    pub(crate) attempt: AttemptId,
+    pub(crate) node: String,
 }
 
 impl Commit {
@@ -58,8 +59,7 @@ impl Commit {
         // One at a time: git's own locks would fail those that come second.
         let turn = cache.turn(name).await;
         let repository = turn.path();
-        let git =
-            Git { repository: &repository, token: self.token.as_deref(), attempt: self.attempt, helpers };
+        let git = Git { repository: &repository, token: self.token.as_deref(), node: &self.node, helpers };
         let _held: Held = match turn.held() {
             Some(held) => {
                 self.fetch(&git).await?;
@@ -93,7 +93,7 @@ impl Commit {
     }
 
     async fn fetch(&self, git: &Git<'_>) -> Result<(), String> {
-        let Self { url, commit, path: _, token: _, attempt: _ } = self;
+        let Self { url, commit, path: _, token: _, node: _ } = self;
         let object = format!("{commit}^{{commit}}");
         if git.run(&["cat-file", "-e", &object], LOCAL_LIMIT).await.is_ok() {
             return Ok(());
@@ -113,7 +113,7 @@ impl Commit {
 struct Git<'a> {
     repository: &'a Path,
     token: Option<&'a str>,
-    attempt: AttemptId,
+    node: &'a str,
     helpers: &'a Helpers,
 }
 
@@ -125,7 +125,7 @@ impl Git<'_> {
         command.arg("--git-dir").arg(self.repository).args(arguments);
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git:file");
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new");
-        command.env("BURSAR_ATTEMPT_ID", self.attempt.to_string());
+        command.env(NODE_VARIABLE, self.node);
         command.env("GIT_ASKPASS", self.repository.join("askpass"));
         if let Some(token) = self.token {
             command.env("BURSAR_GIT_TOKEN", token);

@@ -31,6 +31,7 @@ mod power;
 mod prepare;
 pub mod processes;
 mod provenance;
+mod rendezvous;
 mod runtime;
 mod saver;
 mod settings;

@@ -1,14 +1,21 @@
 //! The way to the daemon: three kinds of request, each answered, refused or lost.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use bursar_model::{
     AttemptId, Digest,
     agent_api::{RegisterRequest, Stream, StreamReply, SyncReply, SyncRequest},
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::{
+    net::{UdpSocket, lookup_host},
+    time::timeout,
+};
 
 use crate::AgentError;
 
@@ -27,6 +34,9 @@ pub(crate) enum LinkError {
     /// No answer.
     #[error("the daemon cannot be reached")]
     Unreachable(#[source] reqwest::Error),
+    /// No way to it.
+    #[error("there is no way to the daemon")]
+    NoRoute(#[source] io::Error),
     /// It may work later.
     #[error("the daemon answered {status}")]
     Failed { status: StatusCode },
@@ -60,6 +70,25 @@ impl Link {
     /// The token that this agent made for itself.
     pub(crate) fn token(&self) -> &str {
         &self.token
+    }
+
+    /// The address of this machine by which it reaches the daemon.
+    pub(crate) async fn own_address(&self) -> Result<IpAddr, LinkError> {
+        let looked = tokio::time::timeout(CONNECT_TIMEOUT, self.look_up_own_address()).await;
+        looked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(LinkError::NoRoute)
+    }
+
+    /// A datagram socket knows its own end as soon as it knows the other, without a word being sent.
+    async fn look_up_own_address(&self) -> io::Result<IpAddr> {
+        let url = Url::parse(&self.url).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let daemon = lookup_host((host, url.port_or_known_default().unwrap_or(80))).await?.next();
+        let daemon = daemon.ok_or(io::ErrorKind::NotFound)?;
+        let any: IpAddr =
+            if daemon.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(daemon).await?;
+        Ok(socket.local_addr()?.ip())
     }
 
     /// Makes itself known with the one-time secret.
@@ -171,6 +200,14 @@ mod tests {
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3000, 3000, 3000]);
         backoff.reset();
         assert_eq!(backoff.next().as_millis(), 100);
+    }
+
+    #[tokio::test]
+    async fn the_own_address_is_the_one_by_which_the_daemon_is_reached() {
+        let link = Link::new("http://127.0.0.1:9").unwrap();
+        assert_eq!(link.own_address().await.unwrap(), IpAddr::from([127, 0, 0, 1]));
+        let nowhere = Link::new("http://no-such-host.invalid:9").unwrap();
+        assert!(matches!(nowhere.own_address().await, Err(LinkError::NoRoute(_))));
     }
 
     #[test]

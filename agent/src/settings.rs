@@ -2,6 +2,7 @@
 //! secret never stands in one.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +31,9 @@ pub struct AgentSettings {
     pub notice: NoticeSource,
     /// When the first lease ends.
     pub lease_until: Timestamp,
+    /// Where other nodes reach this one. Unless it is told, the address by which the daemon is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// Where to write the end of each renewed lease, for whoever ends an instance whose agent hangs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_file: Option<PathBuf>,
@@ -114,6 +118,7 @@ mod tests {
             checkpoint_root: PathBuf::new(),
             notice: NoticeSource::File { path: PathBuf::new() },
             lease_until: wall_clock() + Span::from_secs(lease),
+            address: None,
             lease_file: None,
             container_engine: None,
             timer_file: Some(timer.clone()),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bursar_model::{AttemptId, Digest, Workdir, workdir::PACKED_BYTES_MAX};
+use bursar_model::{Digest, Workdir, workdir::PACKED_BYTES_MAX};
 use flate2::bufread::GzDecoder;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -45,7 +45,8 @@ pub(crate) struct Carrier {
 /// For whom something is brought here.
 #[derive(Debug)]
 pub(crate) struct WantedBy {
-    pub(crate) attempt: AttemptId,
+    /// The node, as its processes are marked.
+    pub(crate) node: String,
     /// Hold the token of a repository, where its name is one of theirs.
     pub(crate) envs: BTreeMap<String, String>,
 }
@@ -90,8 +91,8 @@ impl Carrier {
             }
             Workdir::Git { url, commit, path, token } => {
                 let token = token.and_then(|name| wanted_by.envs.get(&name).cloned());
-                let attempt = wanted_by.attempt;
-                Commit { url, commit, path, token, attempt }.bring(into, &self.cache, &self.helpers).await
+                let node = wanted_by.node.clone();
+                Commit { url, commit, path, token, node }.bring(into, &self.cache, &self.helpers).await
             }
         }
     }
@@ -122,7 +123,9 @@ impl Carrier {
             match self.link.blob(digest, download.have).await {
                 Ok(response) => download.take(response).await?,
                 Err(error @ LinkError::Refused { .. }) => return Err(error.to_string()),
-                Err(error @ (LinkError::Unreachable(_) | LinkError::Failed { .. })) => {
+                Err(
+                    error @ (LinkError::Unreachable(_) | LinkError::NoRoute(_) | LinkError::Failed { .. }),
+                ) => {
                     if progress.1.elapsed() > AWAY_MAX {
                         return Err(error.to_string());
                     }

@@ -235,6 +235,9 @@ pub(crate) struct Logs {
     /// Of this attempt, or of all, one after another [default: the newest, and those that follow]
     #[arg(long, value_name = "N|all")]
     pub(crate) attempt: Option<String>,
+    /// The node whose log it is, by rank, where it has several
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) node: u32,
     /// Only the last so many lines
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u64>,

@@ -119,14 +119,14 @@ pub enum Message {
         /// What it is to do; may be held back until there is news.
         reply: oneshot::Sender<AgentAnswer>,
     },
-    /// An agent wants to deliver the log of an attempt: is it its own?
+    /// An agent wants to deliver the log of its node of an attempt: which node is that?
     AuthorizeLog {
         /// SHA-256 of the token that it showed, in hex.
         token_digest: String,
         /// Whose log.
         attempt: AttemptId,
-        /// Yes or no.
-        reply: oneshot::Sender<bool>,
+        /// Its rank; none where the attempt is not its own.
+        reply: oneshot::Sender<Option<u32>>,
     },
     /// An agent wants to fetch a packed working folder: does an attempt that it has need it?
     AuthorizeBlob {

@@ -9,6 +9,7 @@ pub mod effects;
 pub mod http;
 pub mod inbox;
 pub mod logs;
+mod nodes;
 pub mod notify;
 pub mod reconciler;
 pub mod reports;

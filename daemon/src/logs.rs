@@ -1,7 +1,7 @@
 //! What agents deliver of attempts, as files in the data folder: logs and metrics over time, appended in order by offset, so
 //! that no byte is lost or doubled however often an agent has to repeat itself.
 //!
-//! Three files an attempt: `ID.log` as it was written, `ID.times` with when each part of it came, and `ID.metrics`, a
+//! Three files a node of an attempt: `ID.log` as it was written, `ID.times` with when each part of it came, and `ID.metrics`, a
 //! [`bursar_model::Point`] a line. None of it is in the store: an experiment that prints in a loop must not slow the loop down.
 
 mod lines;
@@ -10,6 +10,7 @@ mod times;
 mod which;
 
 use std::{
+    fmt,
     io::{self, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -46,6 +47,31 @@ pub struct Logs {
     locks: Arc<[Mutex<()>; LOCKS]>,
 }
 
+/// Whose files they are: those of a node of an attempt. Most attempts have but the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOf {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The node's rank.
+    pub node: u32,
+}
+
+impl std::convert::From<AttemptId> for LogOf {
+    fn from(attempt: AttemptId) -> Self {
+        Self { attempt, node: 0 }
+    }
+}
+
+/// What the names of its files begin with.
+impl fmt::Display for LogOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { attempt, node: 0 } => write!(f, "{attempt}"),
+            Self { attempt, node } => write!(f, "{attempt}.{node}"),
+        }
+    }
+}
+
 /// From where on a log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct From {
@@ -67,20 +93,20 @@ impl Logs {
         Ok(Self { folder: folder.to_owned(), writers: Arc::new(Semaphore::new(WRITERS)), locks })
     }
 
-    /// Where the log of an attempt is.
+    /// Where a log is.
     #[must_use]
-    pub fn path(&self, attempt: AttemptId) -> PathBuf {
-        self.folder.join(format!("{attempt}.log"))
+    pub fn path(&self, of: impl Into<LogOf>) -> PathBuf {
+        self.folder.join(format!("{}.log", of.into()))
     }
 
-    /// Where the metrics of an attempt are.
+    /// Where metrics are.
     #[must_use]
-    pub fn points_path(&self, attempt: AttemptId) -> PathBuf {
-        self.folder.join(format!("{attempt}.metrics"))
+    pub fn points_path(&self, of: impl Into<LogOf>) -> PathBuf {
+        self.folder.join(format!("{}.metrics", of.into()))
     }
 
-    fn times_path(&self, attempt: AttemptId) -> PathBuf {
-        self.folder.join(format!("{attempt}.times"))
+    fn times_path(&self, of: LogOf) -> PathBuf {
+        self.folder.join(format!("{of}.times"))
     }
 
     /// Adds bytes to a log that begin at `offset` and came now. Answers with the offset that is wanted next: what is there
@@ -92,18 +118,19 @@ impl Logs {
     /// When the disk does not take it; the agent offers it again.
     pub async fn append(
         &self,
-        attempt: AttemptId,
+        of: impl Into<LogOf>,
         offset: u64,
         bytes: Bytes,
         now: Timestamp,
     ) -> io::Result<StreamReply> {
+        let of = of.into();
         let file = Appended {
-            path: self.path(attempt),
+            path: self.path(of),
             most: LOG_BYTES_MAX,
             full: LOG_FULL,
-            times: Some((self.times_path(attempt), now)),
+            times: Some((self.times_path(of), now)),
         };
-        self.add(attempt, file, offset, bytes).await
+        self.add(of.attempt, file, offset, bytes).await
     }
 
     /// The same for metrics.
@@ -112,13 +139,14 @@ impl Logs {
     /// When the disk does not take it; the agent offers it again.
     pub async fn append_points(
         &self,
-        attempt: AttemptId,
+        of: impl Into<LogOf>,
         offset: u64,
         bytes: Bytes,
     ) -> io::Result<StreamReply> {
-        let path = self.points_path(attempt);
+        let of = of.into();
+        let path = self.points_path(of);
         let file = Appended { path, most: POINTS_BYTES_MAX, full: b"", times: None };
-        self.add(attempt, file, offset, bytes).await
+        self.add(of.attempt, file, offset, bytes).await
     }
 
     async fn add(
@@ -145,8 +173,8 @@ impl Logs {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn read(&self, attempt: AttemptId, offset: u64, max: usize) -> io::Result<Vec<u8>> {
-        let mut file = match File::open(self.path(attempt)).await {
+    pub async fn read(&self, of: impl Into<LogOf>, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+        let mut file = match File::open(self.path(of)).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -161,9 +189,10 @@ impl Logs {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub async fn start(&self, attempt: AttemptId, from: From) -> io::Result<u64> {
+    pub async fn start(&self, of: impl Into<LogOf>, from: From) -> io::Result<u64> {
+        let of = of.into();
         let From { tail, since } = from;
-        let mut file = match File::open(self.path(attempt)).await {
+        let mut file = match File::open(self.path(of)).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error),
@@ -171,7 +200,7 @@ impl Logs {
         let len = file.metadata().await?.len();
         let mut start = 0;
         if let Some(since) = since {
-            let came = times::place(&times::read(&self.times_path(attempt)).await?, since).unwrap_or(len);
+            let came = times::place(&times::read(&self.times_path(of)).await?, since).unwrap_or(len);
             start = if came < len { lines::back(&mut file, came, 0).await? } else { len };
         }
         if let Some(tail) = tail {

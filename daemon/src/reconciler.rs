@@ -27,6 +27,7 @@ use crate::{
     clock::{SteadyClock, elapsed},
     effects::{Effects, Surroundings},
     inbox::{CommitFailed, Inbox, Message, Messages},
+    nodes::Nodes,
     notify::{Courier, Notifier},
     rules::{Pricing, Rules},
     waiters::Waiters,
@@ -116,6 +117,7 @@ pub struct Reconciler<S> {
     /// No silence is counted from before: the start, or when agents were last told how often to speak.
     listening_since: Timestamp,
     heard: BTreeMap<InstanceId, Timestamp>,
+    nodes: Nodes,
     offered: BTreeMap<ProviderName, Vec<Offering>>,
     orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     effects: Effects,
@@ -193,6 +195,7 @@ impl<S: Store> Reconciler<S> {
             started_at: now,
             listening_since: now,
             heard: BTreeMap::new(),
+            nodes: Nodes::default(),
             offered: BTreeMap::new(),
             orphans: BTreeMap::new(),
             effects: Effects::new(providers, surroundings, inbox),
@@ -481,7 +484,7 @@ impl<S: Store> Reconciler<S> {
 }
 
 fn instances_of(changes: &Changes) -> BTreeSet<InstanceId> {
-    let attempts = changes.attempts.iter().map(|change| change.row.instance);
+    let attempts = changes.attempts.iter().flat_map(|change| change.row.instances());
     changes.instances.iter().map(|change| change.row.id).chain(attempts).collect()
 }
 
@@ -506,7 +509,8 @@ fn log_decision(event: &Event) {
                 held = %instance.held(), "launching");
         }
         Event::AttemptAssigned { attempt, .. } => {
-            info!(experiment = %attempt.experiment, attempt = %attempt.id, instance = %attempt.instance, "assigned");
+            let on: Vec<String> = attempt.instances().map(|id| id.to_string()).collect();
+            info!(experiment = %attempt.experiment, attempt = %attempt.id, on = on.join(" "), "assigned");
         }
         Event::AttemptStopping { attempt, why, .. } => info!(%attempt, %why, "stopping"),
         Event::RungReached { experiment, rung, score, .. } => info!(%experiment, rung, score, "rung reached"),
@@ -515,7 +519,8 @@ fn log_decision(event: &Event) {
         Event::InstanceTerminating { instance, why, .. } => info!(%instance, %why, "terminating"),
         Event::ExperimentEnded { experiment, outcome, .. } => info!(%experiment, %outcome, "ended"),
         Event::CapacityRefused { scope, until, .. } => warn!(%scope, %until, "refused"),
-        Event::AttemptEnded { attempt, end, .. } => info!(%attempt, %end, "attempt ended"),
+        Event::AttemptEnded { attempt, end, node, .. } => info!(%attempt, %end, node, "attempt ended"),
+        Event::NodeLost { attempt, instance, end, .. } => info!(%attempt, %instance, %end, "node lost"),
         Event::AgentRegistered { instance, .. } => info!(%instance, "ready"),
         Event::InstanceNoticed { instance, gone_at } => warn!(%instance, %gone_at, "the cloud takes it back"),
         Event::InstanceAtRisk { instance, why } => warn!(%instance, why, "the cloud may take it back"),

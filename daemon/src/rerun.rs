@@ -98,7 +98,8 @@ fn surroundings(attempt: &AttemptView, ran_with: &RanWith, offered: &BTreeSet<St
     if bursar != version {
         differs.push(format!("bursar is {version}, it was {bursar}"));
     }
-    if let Some(offering) = attempt.offering.as_ref().filter(|offering| !offered.contains(*offering)) {
+    let offering = attempt.nodes.first().and_then(|node| node.offering.as_ref());
+    if let Some(offering) = offering.filter(|offering| !offered.contains(*offering)) {
         differs.push(format!("{offering}, on which it ran, is not on offer: it will run on something else"));
     }
     differs

@@ -13,7 +13,7 @@ mod shapes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use bursar_ledger::bill::OwnCost;
-use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, SweepId, Timestamp, Usd, WaitingOn};
+use bursar_model::{BudgetKey, Category, ExperimentId, InstanceId, Node, SweepId, Timestamp, Usd, WaitingOn};
 use bursar_store::{
     ChargeFilter, Dimension, ExperimentFilter, ExperimentRow, InstanceFilter, Reader, ReportFilter,
     ReportQuery, StoreError, SweepFilter,
@@ -30,7 +30,7 @@ pub use self::{
     progress::Progress,
     shapes::{
         AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
-        InstanceView, List, ReportLine, ReportView, RungView, SweepView, budget_name,
+        InstanceView, List, NodeView, ReportLine, ReportView, RungView, SweepView, budget_name,
     },
 };
 
@@ -91,8 +91,13 @@ impl Views {
         let Some(row) = self.reader.experiment(id)? else { return Ok(None) };
         let mut attempts = Vec::new();
         for attempt in self.reader.attempts_of(id)? {
-            let offering = self.reader.instance(attempt.instance)?.map(|on| on.offering.key().to_string());
-            attempts.push(attempt_view(attempt, offering));
+            let mut nodes = Vec::with_capacity(attempt.nodes.len());
+            for Node { instance, devices, .. } in &attempt.nodes {
+                let on = self.reader.instance(*instance)?;
+                let offering = on.map(|on| on.offering.key().to_string());
+                nodes.push(NodeView { instance: *instance, offering, devices: devices.clone() });
+            }
+            attempts.push(attempt_view(attempt, nodes));
         }
         let filter = ReportFilter { experiment: Some(id), ..ReportFilter::default() };
         let cost_by_category = self

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
+    net::IpAddr,
 };
 
 use bursar_model::{
-    Attempt, AttemptId, AttemptState, ExperimentSpec, Fleet, InstanceId, InstanceState, Timestamp,
+    Attempt, AttemptId, AttemptState, ExperimentSpec, Fleet, InstanceId, InstanceState, Timestamp, TypedId,
     agent_api::{Action, AttemptOrder, ContainerWork, RegistryLogin, SyncReply, Work},
+    id::split_mix,
     seed_of,
 };
 use rustc_hash::FxHasher;
@@ -77,6 +79,15 @@ impl Waiters {
         self.deadlines = self.waiting.iter().map(|(id, waiter)| (waiter.deadline, *id)).collect();
     }
 
+    /// The answer to an agent is due, news or not: it shows that it lives by asking again.
+    pub(crate) fn answer_soon(&mut self, instance: InstanceId, now: Timestamp) {
+        if let Some(waiter) = self.waiting.get_mut(&instance) {
+            self.deadlines.remove(&(waiter.deadline, instance));
+            waiter.deadline = waiter.deadline.min(now);
+            self.deadlines.insert((waiter.deadline, instance));
+        }
+    }
+
     /// When the next answer is due though there is no news.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
@@ -136,6 +147,7 @@ pub(crate) fn orders(
         // Machines end by the provider's hand, once, with what they run told to stop before.
         reply.power_off = matches!(instance.state, InstanceState::Gone { .. });
         for attempt in fleet.attempts_on(id) {
+            let Some((rank, node)) = attempt.node_on(id) else { continue };
             let Some(experiment) = fleet.experiments.get(&attempt.experiment) else { continue };
             let spec = fleet.spec(experiment);
             let grace_ms = spec.checkpoint.grace.as_millis() as u64;
@@ -166,13 +178,16 @@ pub(crate) fn orders(
                             secrets: spec.secrets.keys().cloned().collect(),
                             workdir: spec.workdir.clone(),
                             setup_key: setup_key(spec),
-                            devices: attempt.devices.clone(),
+                            devices: node.devices.clone(),
                             min_gpu_utilization: spec
                                 .utilization_policy
                                 .map(|policy| policy.min_gpu_utilization),
                             grace_ms,
                             container: container(spec, attempt),
                             data: data_of(spec, experiment.id, rules.storage.as_ref()),
+                            rank,
+                            nodes: addresses(fleet, attempt),
+                            master_port: master_port(attempt.id),
                         })),
                     }
                 }
@@ -205,6 +220,19 @@ fn container(spec: &ExperimentSpec, attempt: &Attempt) -> Option<ContainerWork> 
     })
 }
 
+/// Where the nodes of an attempt are reached, by rank: it is given to instances whose agents have said so.
+fn addresses(fleet: &Fleet, attempt: &Attempt) -> Vec<IpAddr> {
+    attempt.instances().filter_map(|id| fleet.instances.get(&id)?.address).collect()
+}
+
+/// Where the nodes of an attempt may meet: a port outside those that systems hand out by themselves, different for most
+/// attempts, since several may have their first node on one machine.
+fn master_port(attempt: AttemptId) -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u64 = 10_000;
+    FIRST + (split_mix(attempt.as_u64()) % COUNT) as u16
+}
+
 /// Differs when the orders do, or the lease. The work of an attempt never changes, so its id stands for it. A longer lease
 /// is news: an agent that heard of it late would begin to stop its work in vain.
 fn version_of(reply: &SyncReply, lease_until: Timestamp) -> u64 {
@@ -212,7 +240,7 @@ fn version_of(reply: &SyncReply, lease_until: Timestamp) -> u64 {
     lease_until.as_millis().hash(&mut hasher);
     reply.power_off.hash(&mut hasher);
     for order in &reply.attempts {
-        bursar_model::TypedId::as_u64(order.attempt).hash(&mut hasher);
+        order.attempt.as_u64().hash(&mut hasher);
         match &order.action {
             Action::Run { .. } => 0_u8.hash(&mut hasher),
             Action::Stop { why, grace_ms } => (1_u8, *why as u8, *grace_ms).hash(&mut hasher),

@@ -8,7 +8,7 @@ use std::{
 use bursar_model::{
     Accelerators, Account, Amounts, Attempt, AttemptState, Backoff, BudgetKey, CapacityType, Category,
     ChargeClass, Costs, EarlierPrice, ExperimentId, IdGen, Instance, InstanceState, InstanceType, Meter,
-    Offering, Period, Price, Remainders, RunCharge, Span, Timestamp, Usd, UsdPerHour,
+    Node, Offering, Period, Price, Remainders, RunCharge, Span, Timestamp, Usd, UsdPerHour,
 };
 use proptest::prelude::*;
 
@@ -108,6 +108,7 @@ impl Life {
             },
             token_digest: Some("of its agent".to_owned()),
             boot: None,
+            address: None,
             idle_since: None,
             notice: None,
             at_risk: None,
@@ -151,7 +152,7 @@ impl Life {
                 *own.entry(line.payer).or_default() += line.costs.effective;
                 let attempt = self.attempts.iter_mut().find(|attempt| attempt.experiment == line.payer);
                 if let Some(attempt) = attempt.filter(|_| line.category == Category::Run) {
-                    attempt.unsaved.push(RunCharge { period: charge.period, costs: line.costs });
+                    attempt.nodes[0].ran(RunCharge { period: charge.period, costs: line.costs });
                 }
             }
         }
@@ -191,15 +192,13 @@ impl Life {
                     id: self.ids.attempt(self.now),
                     experiment,
                     number: 1,
-                    instance: self.instance.id,
+                    nodes: vec![Node::new(self.instance.id, Vec::new())],
                     amounts: part,
-                    devices: Vec::new(),
                     assigned_at: self.now,
                     state: AttemptState::Running,
                     started_at: Some(self.now),
                     checkpoint_at: None,
                     ran_with: None,
-                    unsaved: Vec::new(),
                     idle_gpu: None,
                 });
             }

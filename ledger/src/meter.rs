@@ -172,14 +172,15 @@ fn parts<'a>(
     parts
 }
 
-/// Turns what was charged as `run` since the last checkpoint into `lost`, for an attempt whose work since then is lost.
-/// Two lines that cancel out for each charge: the cost of the instance stays as it is.
+/// Turns what was charged on an instance as `run` since the last checkpoint into `lost`, for an attempt whose work since
+/// then is lost. Two lines that cancel out for each charge: the cost of the instance stays as it is.
 #[must_use]
 pub fn lost_work(instance: &Instance, attempt: &Attempt) -> Option<Metered> {
     let safe_until = attempt.checkpoint_at.max(attempt.started_at).unwrap_or(attempt.assigned_at);
     let share = instance.shares.get(&attempt.experiment)?;
+    let (_, node) = attempt.node_on(instance.id)?;
     let mut steps = Vec::new();
-    for charge in &attempt.unsaved {
+    for charge in &node.unsaved {
         // Each in its own day and window: there the work was paid for.
         let lost = Period::new(charge.period.from.max(safe_until), charge.period.to);
         let costs = charge.costs.map(|cost| part_by_time(cost, lost, charge.period));

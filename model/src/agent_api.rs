@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct RegisterRequest {
     /// What the agent found on its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Box<Host>>,
+    /// Where other nodes of an attempt reach it: the address by which it reaches the daemon, unless it was told another.
+    pub address: IpAddr,
 }
 
 /// The answer to both kinds of request.
@@ -188,6 +191,15 @@ pub struct Work {
     /// What it gets from stores and leaves there.
     #[serde(default, skip_serializing_if = "Data::is_empty")]
     pub data: Data,
+    /// Which node of the attempt this is, from 0.
+    #[serde(default)]
+    pub rank: u32,
+    /// Where all nodes of the attempt are reached, by rank, this one among them.
+    #[serde(default)]
+    pub nodes: Vec<IpAddr>,
+    /// The port on the first node that is left to the nodes to meet at.
+    #[serde(default)]
+    pub master_port: u16,
 }
 
 /// What a container is made of.

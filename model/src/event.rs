@@ -1,6 +1,6 @@
 //! Events: everything that ever changes the state, as facts with all their numbers worked out beforehand.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,8 @@ pub enum Event {
         /// What it found there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<Box<Host>>,
+        /// Where other nodes reach it.
+        address: IpAddr,
     },
     /// The cloud said that it will take an instance back.
     InstanceNoticed {
@@ -186,15 +188,12 @@ pub enum Event {
         /// How.
         end: InstanceEnd,
     },
-    /// An attempt was given to an instance.
+    /// An attempt was given to its instances.
     AttemptAssigned {
         /// The attempt, in state `Assigned`.
         attempt: Attempt,
-        /// Who pays for the instance from now on, with what is now held for it.
-        shares: BTreeMap<ExperimentId, Share>,
-        /// Until when money is held at least, though the lease is shorter.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        funded_until: Option<Timestamp>,
+        /// How each of its instances is paid for from now on.
+        paid: BTreeMap<InstanceId, Paid>,
     },
     /// The agent started an attempt's work.
     AttemptStarted {
@@ -271,6 +270,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         at_once: bool,
     },
+    /// The instance of a node went away, while others of its attempt are still there: they are told to stop, and the
+    /// attempt is over once they have.
+    NodeLost {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Where the node was.
+        instance: InstanceId,
+        /// When.
+        at: Timestamp,
+        /// How the node ended.
+        end: AttemptEnd,
+    },
     /// An attempt is over; its experiment waits again unless `ExperimentEnded` follows.
     AttemptEnded {
         /// Which attempt.
@@ -279,6 +290,9 @@ pub enum Event {
         at: Timestamp,
         /// How.
         end: AttemptEnd,
+        /// The rank of the node that ended it for all, where there are several and it was one of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<u32>,
         /// Whether it failed of itself, which counts against `retry`.
         failed: bool,
         /// When the experiment may be tried again.
@@ -350,4 +364,14 @@ pub enum Event {
         /// Up to there; `None` where the configuration no longer names it.
         until: Option<Timestamp>,
     },
+}
+
+/// How an instance is paid for once an attempt was given to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paid {
+    /// Who pays for it, with what is now held for it.
+    pub shares: BTreeMap<ExperimentId, Share>,
+    /// Until when money is held at least, though the lease is shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funded_until: Option<Timestamp>,
 }

@@ -171,7 +171,7 @@ pub enum Refusal {
     },
 }
 
-/// One try at running an experiment on one instance.
+/// One try at running an experiment: on one instance or, where it wants several nodes, on as many at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its id, which fences off reports of earlier attempts.
@@ -180,13 +180,12 @@ pub struct Attempt {
     pub experiment: ExperimentId,
     /// 1 for the first of its experiment.
     pub number: u32,
-    /// Where it runs.
-    pub instance: InstanceId,
-    /// What it takes of the instance.
+    /// Where it runs, each node on an instance of its own. A node's rank is its place in this list, and the first is
+    /// the one at which the others meet.
+    pub nodes: Vec<Node>,
+    /// What it takes of each of them.
     pub amounts: Amounts,
-    /// Which accelerators are its own, by number on the instance.
-    pub devices: Vec<u32>,
-    /// When it was given to the instance.
+    /// When it was given to its nodes.
     pub assigned_at: Timestamp,
     /// Where it is in its life.
     pub state: AttemptState,
@@ -199,9 +198,6 @@ pub struct Attempt {
     /// What it runs with, once its agent said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_with: Option<Box<RanWith>>,
-    /// What was charged as `run` for work that no checkpoint covers yet: what an interruption would lose.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unsaved: Vec<RunCharge>,
     /// A GPU of it is idle by the experiment's `utilization_policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_gpu: Option<IdleGpu>,
@@ -215,6 +211,21 @@ pub struct IdleGpu {
     /// Somebody was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
+}
+
+/// An attempt's part on one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which accelerators are its own, by number on the instance.
+    pub devices: Vec<u32>,
+    /// What was charged here as `run` for work that no checkpoint covers yet: what an interruption would lose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<RunCharge>,
+    /// How it ended, where its instance went away while the attempt has other nodes. Nothing of it is left then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<AttemptEnd>,
 }
 
 /// What one period of an attempt's work was charged.
@@ -250,6 +261,9 @@ pub enum AttemptState {
         at: Timestamp,
         /// How.
         end: AttemptEnd,
+        /// The rank of the node that ended it for all, where there are several and it was one of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<u32>,
     },
 }
 
@@ -275,6 +289,8 @@ pub enum StopReason {
     LeaseEnded,
     /// It reached a rung of its sweep's asha: it goes on where it comes to be among the best there.
     Paused,
+    /// One of its nodes has ended, and the others are no use without it.
+    NodeEnded,
 }
 
 impl StopReason {
@@ -282,7 +298,12 @@ impl StopReason {
     #[must_use]
     pub fn requeues(self) -> bool {
         match self {
-            Self::Moved | Self::Interrupted | Self::Unfunded | Self::LeaseEnded | Self::Paused => true,
+            Self::Moved
+            | Self::Interrupted
+            | Self::Unfunded
+            | Self::LeaseEnded
+            | Self::Paused
+            | Self::NodeEnded => true,
             Self::Cancelled | Self::Budget | Self::MaxDuration | Self::IdleGpu => false,
         }
     }
@@ -300,6 +321,7 @@ impl fmt::Display for StopReason {
             Self::Interrupted => "interrupted by the cloud",
             Self::LeaseEnded => "its lease ended while the daemon was away",
             Self::Paused => "paused at a rung of asha",
+            Self::NodeEnded => "another of its nodes has ended",
         })
     }
 }
@@ -468,7 +490,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Attempt {
+impl Node {
+    /// A node on this instance, for which nothing was charged yet.
+    #[must_use]
+    pub fn new(instance: InstanceId, devices: Vec<u32>) -> Self {
+        Self { instance, devices, unsaved: Vec::new(), lost: None }
+    }
+
     /// The most periods that `unsaved` keeps apart: the oldest are merged beyond, which costs precision only where
     /// work goes unsaved through more price changes and leases than this.
     const UNSAVED_MAX: usize = 32;
@@ -483,11 +511,42 @@ impl Attempt {
             next.costs += oldest.costs;
         }
     }
+}
+
+impl Attempt {
+    /// Its nodes that are not lost, with their ranks.
+    pub fn live_nodes(&self) -> impl Iterator<Item = (u32, &Node)> + Clone {
+        (0..).zip(&self.nodes).filter(|(_, node)| node.lost.is_none())
+    }
+
+    /// Its node on an instance, with the rank, unless it is lost.
+    #[must_use]
+    pub fn node_on(&self, instance: InstanceId) -> Option<(u32, &Node)> {
+        self.live_nodes().find(|(_, node)| node.instance == instance)
+    }
+
+    /// The same, to change it.
+    pub fn node_on_mut(&mut self, instance: InstanceId) -> Option<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.instance == instance && node.lost.is_none())
+    }
+
+    /// Whether one of its nodes is on an instance, and not lost.
+    #[must_use]
+    pub fn is_on(&self, instance: InstanceId) -> bool {
+        self.node_on(instance).is_some()
+    }
+
+    /// The instances of its nodes that are not lost, by rank.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceId> + Clone {
+        self.live_nodes().map(|(_, node)| node.instance)
+    }
 
     /// Forgets what a checkpoint made safe.
     pub(crate) fn saved(&mut self, at: Timestamp) {
         self.checkpoint_at = self.checkpoint_at.max(Some(at));
-        self.unsaved.retain(|charge| charge.period.to > at);
+        for node in &mut self.nodes {
+            node.unsaved.retain(|charge| charge.period.to > at);
+        }
     }
 
     /// Whether it is over.

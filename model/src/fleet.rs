@@ -99,7 +99,7 @@ impl Fleet {
     /// The live attempts on an instance, in the order of their ids. Looks at every attempt: index them where many
     /// instances are asked about.
     pub fn attempts_on(&self, instance: InstanceId) -> impl Iterator<Item = &Attempt> {
-        self.attempts.values().filter(move |attempt| attempt.instance == instance && !attempt.is_ended())
+        self.attempts.values().filter(move |attempt| attempt.is_on(instance) && !attempt.is_ended())
     }
 
     /// What no attempt uses of an instance.

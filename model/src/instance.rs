@@ -1,6 +1,6 @@
 //! Instances: ours from the intent to the end, and the cloud's record of them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,9 @@ pub struct Instance {
     /// How it came up, once its agent registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Arc<Boot>>,
+    /// Where other nodes of an attempt reach it, once its agent said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// Since when nothing runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Timestamp>,

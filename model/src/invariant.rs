@@ -137,8 +137,8 @@ fn attempts_match_experiments(fleet: &Fleet, violations: &mut Vec<Violation>) {
         if !runs {
             broken(format!("{} is live, but not the attempt of {}", attempt.id, attempt.experiment));
         }
-        if !fleet.instances.contains_key(&attempt.instance) {
-            broken(format!("{} is live on {}, which is gone", attempt.id, attempt.instance));
+        for instance in attempt.instances().filter(|id| !fleet.instances.contains_key(id)) {
+            broken(format!("{} is live on {instance}, which is gone", attempt.id));
         }
     }
 }
@@ -167,10 +167,12 @@ fn sweeps_recounted(fleet: &Fleet, violations: &mut Vec<Violation>) {
 fn instances_not_overfull(fleet: &Fleet, violations: &mut Vec<Violation>) {
     let mut used: BTreeMap<_, Amounts> = BTreeMap::new();
     for attempt in fleet.attempts.values().filter(|attempt| !attempt.is_ended()) {
-        let sum = used.entry(attempt.instance).or_default();
-        sum.accelerators += attempt.amounts.accelerators;
-        sum.cpus_milli += attempt.amounts.cpus_milli;
-        sum.memory_mib += attempt.amounts.memory_mib;
+        for instance in attempt.instances() {
+            let sum = used.entry(instance).or_default();
+            sum.accelerators += attempt.amounts.accelerators;
+            sum.cpus_milli += attempt.amounts.cpus_milli;
+            sum.memory_mib += attempt.amounts.memory_mib;
+        }
     }
     for (id, sum) in used {
         if fleet.instances.get(&id).is_some_and(|i| !i.offering.instance_type.amounts().fits(sum)) {

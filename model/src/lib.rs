@@ -31,9 +31,9 @@ pub use self::{
     asha::{Asha, AshaMode, AshaRules, Rung, Standing},
     budget::{Account, Budget, BudgetAlert, BudgetKey, BudgetTerms, Counted, OnExhausted, SetBy, Told},
     charge::{Category, Charge, ChargeClass, ChargeLine},
-    event::Event,
+    event::{Event, Paid},
     experiment::{
-        Attempt, AttemptEnd, AttemptState, CostEstimate, Experiment, ExperimentState, IdleGpu, Outcome,
+        Attempt, AttemptEnd, AttemptState, CostEstimate, Experiment, ExperimentState, IdleGpu, Node, Outcome,
         Refusal, RunCharge, StopReason, Sweep,
     },
     fleet::{Change, Changes, Fleet, FleetParts, IllegalTransition, RefusedScope},

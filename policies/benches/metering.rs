@@ -168,6 +168,7 @@ impl Running {
             instance: id,
             at: BEGAN,
             token_digest: String::new(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             host: None,
         });
         self.heard.insert(id, BEGAN);
@@ -190,7 +191,7 @@ fn metering(criterion: &mut Criterion) {
     let now = BEGAN + Span::from_secs(300);
     running.heard.values_mut().for_each(|heard| *heard = now);
     let attempts: BTreeMap<InstanceId, &Attempt> =
-        running.fleet.attempts.values().map(|attempt| (attempt.instance, attempt)).collect();
+        running.fleet.attempts.values().map(|attempt| (attempt.nodes[0].instance, attempt)).collect();
     assert_eq!(attempts.len(), INSTANCES, "all of them run");
     let cuts = cuts(&running.fleet.budgets);
     criterion.bench_function("10,000 running instances charged", |bencher| {

@@ -47,12 +47,12 @@ pub fn rung_reached(
     let mut events = Vec::new();
     let mut cost = spent_by(fleet, trial);
     // Leases are charged when they are renewed: without what has run since, a rung would look too cheap.
-    let live: Vec<&Attempt> = fleet.attempts_on(attempt.instance).collect();
-    // Not for more than is held: where the clock has stepped, nobody knows what of it went by.
-    let metered = fleet.instances.get(&attempt.instance).and_then(|instance| {
-        meter(instance, live.iter().copied(), now.min(instance.held_until()), &cuts(&fleet.budgets))
-    });
-    if let Some(metered) = metered {
+    let cuts = cuts(&fleet.budgets);
+    for instance in attempt.instances().filter_map(|id| fleet.instances.get(&id)) {
+        let live: Vec<&Attempt> = fleet.attempts_on(instance.id).collect();
+        // Not for more than is held: where the clock has stepped, nobody knows what of it went by.
+        let until = now.min(instance.held_until());
+        let Some(metered) = meter(instance, live.iter().copied(), until, &cuts) else { continue };
         let lines = metered.charges().flat_map(|charge| &charge.lines);
         cost += lines.filter(|line| line.payer == trial).map(|line| line.costs.effective).sum();
         events.extend(metered.into_events());

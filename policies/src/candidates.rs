@@ -29,9 +29,9 @@ pub struct Candidate {
     pub speed: f64,
     /// How long the experiment is expected to run on it: its estimate, or an hour where it gives none.
     pub expected_hours: f64,
-    /// What the experiment is expected to cost on it, alone.
+    /// What the experiment is expected to cost on it, alone, with all its nodes.
     pub expected_cost: Option<Usd>,
-    /// What a launch has to hold in every budget above.
+    /// What a launch of all nodes has to hold in every budget above.
     pub hold: Option<Usd>,
     /// Chosen, or why not.
     pub verdict: Verdict,
@@ -262,11 +262,12 @@ impl Verdict {
     }
 }
 
-/// How long an experiment is expected to run at a speed, and what that comes to.
+/// How long an experiment is expected to run at a speed, and what that comes to on all its nodes.
 #[expect(clippy::float_arithmetic, reason = "an expectation for people; no charge or hold is made of it")]
 fn expectation(spec: &ExperimentSpec, speed: f64, price: Option<UsdPerHour>) -> (f64, Option<Usd>) {
     const HOUR_MS: f64 = 3_600_000.0;
     let hours = spec.estimate.as_ref().map_or(1.0, |e| e.duration.as_millis() as f64 / HOUR_MS) / speed;
-    let cost = price.map(|price| Usd::from_nanos((price.as_nanos() as f64 * hours).round() as i64));
+    let nodes = f64::from(spec.num_nodes);
+    let cost = price.map(|price| Usd::from_nanos((price.as_nanos() as f64 * hours * nodes).round() as i64));
     (hours, cost)
 }

@@ -10,7 +10,7 @@ use bursar_ledger::WorstCase;
 use bursar_model::{
     Attempt, AttemptState, BudgetKey, CapacityType, Event, Experiment, ExperimentId, ExperimentSpec,
     ExperimentState, Fleet, IdGen, Instance, InstanceState, InvariantId, Resources, SpotPolicy, Standing,
-    Usd, Violation, invariant,
+    StopReason, Usd, Violation, invariant,
 };
 
 use crate::{Plan, PlanInput, plan};
@@ -34,6 +34,7 @@ pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
     instance_limit(input, &after, &mut found);
     nothing_above_its_ceiling(&after, &mut found);
     what_is_over_lands(input, &after, &mut found);
+    gangs_are_whole(plan, &after, &mut found);
     sweeps_within_max_parallel(input, &after, &mut found);
     everything_is_answered(input, plan, &after, &mut found);
     violations.extend(new_state_violations(input.fleet, &after));
@@ -81,6 +82,7 @@ fn judge(input: &PlanInput<'_>, fleet: &Fleet, event: &Event, found: &mut Found<
         | Event::MetricsReported { .. }
         | Event::GpuIdle { .. }
         | Event::RungReached { .. }
+        | Event::NodeLost { .. }
         | Event::AttemptEnded { .. }
         | Event::CapacityRefused { .. }
         | Event::CapacityFound { .. }
@@ -142,7 +144,7 @@ fn judge_launch(input: &PlanInput<'_>, fleet: &Fleet, instance: &Instance, found
             continue;
         };
         let spec = fleet.spec(experiment);
-        if experiment.state != ExperimentState::Queued
+        if experiment.state != ExperimentState::Queued && !is_moving(fleet, experiment)
             || experiment.not_before.is_some_and(|at| at > input.now)
         {
             wrong("is launched for somebody who does not wait for it");
@@ -165,18 +167,39 @@ fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, fou
     let Some(experiment) = fleet.experiments.get(&attempt.experiment) else {
         return wrong("is an attempt of nobody");
     };
-    let Some(instance) = fleet.instances.get(&attempt.instance) else {
-        return wrong("is assigned to nothing");
-    };
-    if instance.notice.is_some() {
-        wrong("starts on an instance that the cloud takes back");
-    }
     let spec = fleet.spec(experiment);
-    if let Some(what) = breaks(spec, instance) {
-        wrong(&format!("does not suit its instance: {what}"));
+    let mut places = BTreeSet::new();
+    for node in &attempt.nodes {
+        let Some(instance) = fleet.instances.get(&node.instance) else {
+            return wrong("is assigned to nothing");
+        };
+        places.insert(instance.offering.key());
+        if instance.notice.is_some() {
+            wrong("starts on an instance that the cloud takes back");
+        }
+        if let Some(what) = breaks(spec, instance) {
+            wrong(&format!("does not suit its instance: {what}"));
+        }
+        if spec.resources.amounts_on(&instance.offering.instance_type) != Some(attempt.amounts) {
+            wrong("takes something else than its spec says");
+        }
+        let others = fleet.attempts_on(instance.id).filter_map(|other| other.node_on(instance.id));
+        let others: BTreeSet<u32> = others.flat_map(|(_, other)| other.devices.iter().copied()).collect();
+        let own: BTreeSet<u32> = node.devices.iter().copied().collect();
+        let total = instance.offering.instance_type.amounts().accelerators;
+        if own.len() != attempt.amounts.accelerators as usize
+            || own.len() != node.devices.len()
+            || own.iter().any(|device| *device >= total || others.contains(device))
+        {
+            wrong("has the wrong accelerators");
+        }
     }
-    if spec.resources.amounts_on(&instance.offering.instance_type) != Some(attempt.amounts) {
-        wrong("takes something else than its spec says");
+    let instances: BTreeSet<_> = attempt.instances().collect();
+    if instances.len() != spec.num_nodes as usize || attempt.nodes.len() != instances.len() {
+        wrong("has not as many instances as nodes");
+    }
+    if places.len() > 1 {
+        wrong("has nodes of several offerings");
     }
     if experiment.cancelled || experiment.not_before.is_some_and(|at| at > input.now) {
         wrong("starts though its experiment is not to run now");
@@ -187,15 +210,40 @@ fn judge_assignment(input: &PlanInput<'_>, fleet: &Fleet, attempt: &Attempt, fou
     if attempt.number != experiment.attempts + 1 || attempt.assigned_at != input.now {
         wrong("has the wrong number or time");
     }
-    let others: BTreeSet<u32> =
-        fleet.attempts_on(instance.id).flat_map(|other| other.devices.iter().copied()).collect();
-    let own: BTreeSet<u32> = attempt.devices.iter().copied().collect();
-    let total = instance.offering.instance_type.amounts().accelerators;
-    if own.len() != attempt.amounts.accelerators as usize
-        || own.len() != attempt.devices.len()
-        || own.iter().any(|device| *device >= total || others.contains(device))
-    {
-        wrong("has the wrong accelerators");
+}
+
+/// Whether the cloud interrupts what an experiment runs, so that it may be launched for before that has ended.
+fn is_moving(fleet: &Fleet, experiment: &Experiment) -> bool {
+    let ExperimentState::Running { attempt } = experiment.state else { return false };
+    fleet.attempts.get(&attempt).is_some_and(|attempt| {
+        matches!(attempt.state, AttemptState::Stopping { why: StopReason::Interrupted, .. })
+    })
+}
+
+/// Where something is launched for a gang, it has as many instances of that offering by then as it wants nodes.
+fn gangs_are_whole(plan: &Plan, after: &Fleet, found: &mut Found<'_>) {
+    for event in &plan.events {
+        let Event::InstanceIntended { instance } = event else { continue };
+        let key = instance.offering.key();
+        for payer in instance.shares.keys() {
+            let Some(experiment) = after.experiments.get(payer) else { continue };
+            let is_one = |other: &&Instance| {
+                let takes_work = match other.state {
+                    InstanceState::Intended { .. }
+                    | InstanceState::Booting { .. }
+                    | InstanceState::Ready { .. } => true,
+                    InstanceState::Draining { .. }
+                    | InstanceState::Terminating { .. }
+                    | InstanceState::Gone { .. } => false,
+                };
+                takes_work && other.shares.contains_key(payer) && other.offering.key() == key
+            };
+            let have = after.instances.values().filter(is_one).count();
+            let nodes = after.spec(experiment).num_nodes as usize;
+            if have < nodes {
+                found(InvariantId::P1, format!("{payer} wants {nodes} nodes and has only {have} at {key}"));
+            }
+        }
     }
 }
 
@@ -285,7 +333,7 @@ fn what_is_over_lands(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_
         let works = |attempt: &Attempt| {
             let ends = |on: &Instance| matches!(on.state, InstanceState::Terminating { .. });
             matches!(attempt.state, AttemptState::Assigned | AttemptState::Running)
-                && !after.instances.get(&attempt.instance).is_some_and(ends)
+                && !attempt.instances().filter_map(|id| after.instances.get(&id)).any(ends)
         };
         let goes_on = |payer: &ExperimentId| match after.experiments.get(payer).map(|payer| &payer.state) {
             Some(ExperimentState::Running { attempt }) => after.attempts.get(attempt).is_some_and(works),

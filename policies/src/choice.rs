@@ -32,6 +32,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) speeds: Option<&'a BTreeMap<AcceleratorName, f64>>,
     /// How long a cloud's notice must be for its work to be saved, as far as that is known and matters to it.
     pub(crate) notice: Option<Span>,
+    /// Instances that it needs at once.
+    pub(crate) nodes: u32,
 }
 
 /// The market as a plan sees it, without what was refused lately.
@@ -72,6 +74,8 @@ pub(crate) struct Choice {
     pub(crate) disk_gib: u32,
     /// How many such experiments fit.
     pub(crate) places: u32,
+    /// How many instances it takes: each of them what one experiment takes of it.
+    pub(crate) nodes: u32,
     pub(crate) score: Score,
     /// Something that scores better was left out because the hold for it cannot be had.
     pub(crate) constrained: bool,
@@ -115,6 +119,7 @@ impl<'a> Wish<'a> {
                 .map(|estimate| &estimate.speeds)
                 .filter(|speeds| !speeds.is_empty()),
             notice: notice_needed(spec, checkpoint_took),
+            nodes: spec.num_nodes,
         }
     }
 
@@ -289,6 +294,7 @@ impl<'a> View<'a> {
             speed,
             disk_gib: wish.resources.disk_gib,
             places,
+            nodes: wish.nodes,
             score: Score::new(price, speed, places.min(mates), index),
             constrained: false,
         })
@@ -300,7 +306,8 @@ impl<'a> View<'a> {
         means.left == Usd::MAX || self.hold(choice, mates, means) <= means.left
     }
 
-    /// What the first of `mates` experiments holds for a launch: its own part, and what the others leave over.
+    /// What the first of `mates` experiments holds for a launch, for all its nodes: its own part of each, and what the
+    /// others leave over.
     pub(crate) fn hold(&self, choice: &Choice, mates: u32, means: Means) -> Usd {
         let kind = &self.market.offering(choice.offering).instance_type;
         let part = kind.weight_of(choice.amounts);
@@ -308,7 +315,8 @@ impl<'a> View<'a> {
         let total = kind.weight().max(others.saturating_add(part));
         let whole =
             self.worst_case(choice).cost_of_launch(means.held_for(choice.speed) + self.drain_allowance);
-        hold::part_of(whole, total - others, total)
+        let each = hold::part_of(whole, total - others, total);
+        Usd::from_nanos(each.as_nanos().saturating_mul(i64::from(choice.nodes)))
     }
 
     /// What a launch may come to cost.

@@ -1,7 +1,7 @@
 //! What an experiment is expected to cost, before anything of it has run.
 //!
 //! Let `T` be the time that its `estimate` says, at its speed on the offering, and `p` what that machine and its disk cost
-//! an hour. Of a machine on which `n` of its kind fit, of which `m` wait, each pays `1 / min(n, m)`; by its own amounts
+//! an hour; for several nodes, all below is as many times as much. Of a machine on which `n` of its kind fit, of which `m` wait, each pays `1 / min(n, m)`; by its own amounts
 //! it pays `s`.
 //!
 //! - **expected** `= p × (T + lost) / min(n, m)`. On spot one interruption a day of work is reckoned with; each loses half a
@@ -79,7 +79,8 @@ pub fn estimate(prospect: &Prospect<'_>) -> Option<CostEstimate> {
     let Prospect { spec, past, .. } = *prospect;
     let Some(asked) = &spec.estimate else { return among_peers(&past.peers) };
     let choice = choice(prospect)?;
-    Some(widened(on_offering(prospect, &choice, asked.duration), &past.kept))
+    let cost = on_offering(prospect, &choice, asked.duration).times(choice.nodes);
+    Some(widened(cost, &past.kept))
 }
 
 fn choice(prospect: &Prospect<'_>) -> Option<Choice> {

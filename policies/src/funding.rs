@@ -67,7 +67,7 @@ fn finished_at(
         ExperimentState::Running { attempt } => {
             let attempt = input.fleet.attempts.get(&attempt)?;
             // Paid here for an earlier attempt, it works elsewhere now.
-            (attempt.instance == instance.id).then(|| attempt.started_at.unwrap_or(input.now))?
+            attempt.is_on(instance.id).then(|| attempt.started_at.unwrap_or(input.now))?
         }
         ExperimentState::Ended { .. } => return None,
     };

@@ -30,7 +30,7 @@ pub use self::{
     candidates::{Candidate, Verdict, candidates, candidates_for},
     check::check,
     estimate::{Past, Prospect, estimate},
-    lifecycle::attempt_ended,
+    lifecycle::{attempt_ended, node_lost},
     market::Market,
     utilization::gpu_idle_noted,
 };

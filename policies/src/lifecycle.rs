@@ -43,7 +43,17 @@ pub(crate) struct Lifecycle<'a> {
     pub(crate) exhausted: BTreeSet<BudgetKey>,
 }
 
-impl Lifecycle<'_> {
+impl<'a> Lifecycle<'a> {
+    /// The attempts that end because the cloud takes an instance of theirs back, by experiment. Each goes on elsewhere
+    /// from what it saves now, unless it is not to go on at all.
+    pub(crate) fn moving(&self, fleet: &'a Fleet) -> BTreeMap<ExperimentId, &'a Attempt> {
+        let is_moving = |attempt: &&Attempt| {
+            let told = self.told.get(&attempt.id).copied();
+            told.or_else(|| told_before(attempt)) == Some(StopReason::Interrupted)
+        };
+        fleet.attempts.values().filter(is_moving).map(|attempt| (attempt.experiment, attempt)).collect()
+    }
+
     /// Tells an attempt to stop, unless it was told already. Only a move may turn into a final stop: somebody cancels
     /// meanwhile, or its time is over.
     fn stop(
@@ -54,16 +64,22 @@ impl Lifecycle<'_> {
         why: StopReason,
         at_once: bool,
     ) {
-        let before = match (self.told.get(&attempt.id), &attempt.state) {
-            (Some(told), _) => Some(*told),
-            (None, AttemptState::Assigned | AttemptState::Running) => None,
-            (None, AttemptState::Stopping { why, .. }) => Some(*why),
-            (None, AttemptState::Ended { .. }) => return,
-        };
+        if attempt.is_ended() {
+            return;
+        }
+        let before = self.told.get(&attempt.id).copied().or_else(|| told_before(attempt));
         if before.is_none_or(|before| before.requeues() && !why.requeues()) {
             self.told.insert(attempt.id, why);
             plan.events.push(Event::AttemptStopping { attempt: attempt.id, at: input.now, why, at_once });
         }
+    }
+}
+
+/// Why an attempt was told to stop before this plan.
+fn told_before(attempt: &Attempt) -> Option<StopReason> {
+    match attempt.state {
+        AttemptState::Stopping { why, .. } => Some(why),
+        AttemptState::Assigned | AttemptState::Running | AttemptState::Ended { .. } => None,
     }
 }
 
@@ -76,7 +92,9 @@ pub(crate) fn plan_lifecycle<'a>(
     let mut lifecycle = Lifecycle { landing: budgets::landing(input.fleet), ..Lifecycle::default() };
     // What ended in this very turn is still in the fleet until it is stored.
     for attempt in input.fleet.attempts.values().filter(|attempt| !attempt.is_ended()) {
-        lifecycle.attempts.entry(attempt.instance).or_default().push(attempt);
+        for instance in attempt.instances() {
+            lifecycle.attempts.entry(instance).or_default().push(attempt);
+        }
     }
     end_cancelled(input, plan);
     for instance in input.fleet.instances.values() {
@@ -317,12 +335,61 @@ fn reason_to_leave(
     let idle_since = instance.idle_since.filter(|_| live.is_empty());
     if let Some(idle_since) = idle_since {
         let expiry = idle_since + input.settings.idle_duration;
-        if input.now >= expiry {
+        let awaited_until = expiry.max(idle_since + input.settings.boot_timeout);
+        if input.now < expiry {
+            plan.wake(expiry);
+        } else if input.now < awaited_until && is_awaited(input, instance, ready_since) {
+            plan.wake(awaited_until);
+        } else {
             return Some(DrainReason::Idle);
         }
-        plan.wake(expiry);
     }
     None
+}
+
+/// Whether an instance on which nothing runs is kept for somebody who cannot begin yet: who still saves elsewhere, or whose
+/// other nodes are on their way. Both take about as long as a boot.
+fn is_awaited(input: &PlanInput<'_>, instance: &Instance, ready_since: Timestamp) -> bool {
+    let never_worked = instance.idle_since == Some(ready_since);
+    let awaits = |payer: &ExperimentId| {
+        let Some(experiment) = input.fleet.experiments.get(payer) else { return false };
+        match experiment.state {
+            ExperimentState::Running { attempt } => {
+                let attempt = input.fleet.attempts.get(&attempt);
+                attempt.is_some_and(|attempt| {
+                    told_before(attempt) == Some(StopReason::Interrupted) && !attempt.is_on(instance.id)
+                })
+            }
+            ExperimentState::Queued => {
+                let is_due = experiment.not_before.is_none_or(|at| at <= input.now) && !experiment.cancelled;
+                let nodes = input.fleet.spec(experiment).num_nodes as usize;
+                is_due
+                    && (nodes > 1 || never_worked)
+                    && siblings(input.fleet, instance, *payer).count() >= nodes
+            }
+            ExperimentState::Ended { .. } => false,
+        }
+    };
+    instance.shares.keys().any(awaits)
+}
+
+/// The instances of the same offering that take work, now or soon, and are paid for by this experiment.
+fn siblings<'a>(
+    fleet: &'a Fleet,
+    instance: &'a Instance,
+    payer: ExperimentId,
+) -> impl Iterator<Item = &'a Instance> {
+    fleet.instances.values().filter(move |other| {
+        let takes_work = match other.state {
+            InstanceState::Intended { .. } | InstanceState::Booting { .. } | InstanceState::Ready { .. } => {
+                true
+            }
+            InstanceState::Draining { .. }
+            | InstanceState::Terminating { .. }
+            | InstanceState::Gone { .. } => false,
+        };
+        takes_work && other.shares.contains_key(&payer) && other.offering.key() == instance.offering.key()
+    })
 }
 
 /// Tells everything on an instance to stop; where nothing runs, ends it at once.
@@ -357,7 +424,7 @@ fn leave(
 }
 
 /// Asks for the end of an instance from now on. What still runs on it is over when the cloud says that it is gone.
-fn end(
+pub(crate) fn end(
     input: &PlanInput<'_>,
     room: &mut Room<'_>,
     plan: &mut Plan,
@@ -644,18 +711,23 @@ pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Tim
     heard.min(input.now).min(instance.held_until()).max(instance.meter.through)
 }
 
-/// The events that end a live attempt: its charge up to then, the work that is lost, the end, and the end of its
-/// experiment where it is not to be tried again. None for an attempt that does not run anywhere.
+/// The events that end a live attempt on all its nodes: their charges up to then, the work that is lost, the end, and the
+/// end of its experiment where it is not to be tried again. None for an attempt that is over. `node` is the rank of the
+/// one that ended it for all, if it was one.
 #[must_use]
-pub fn attempt_ended(fleet: &Fleet, attempt: AttemptId, at: Timestamp, end: AttemptEnd) -> Vec<Event> {
-    let found = fleet.attempts.get(&attempt).and_then(|attempt| {
-        let instance = fleet.instances.get(&attempt.instance)?;
-        Some((attempt, instance, fleet.experiments.get(&attempt.experiment)?))
-    });
-    let Some((attempt, instance, experiment)) = found else { return Vec::new() };
-    let live: Vec<&Attempt> = fleet.attempts_on(instance.id).collect();
+pub fn attempt_ended(
+    fleet: &Fleet,
+    attempt: AttemptId,
+    at: Timestamp,
+    end: AttemptEnd,
+    node: Option<u32>,
+) -> Vec<Event> {
+    let found = fleet
+        .attempts
+        .get(&attempt)
+        .and_then(|attempt| Some((attempt, fleet.experiments.get(&attempt.experiment)?)));
+    let Some((attempt, experiment)) = found else { return Vec::new() };
     let retry_limit = fleet.spec(experiment).retry.limit;
-    let cuts = cuts(&fleet.budgets);
     let mut events = Vec::new();
     // What was told to stop for good stays stopped, however its process took it.
     let end = match (&attempt.state, end) {
@@ -679,22 +751,8 @@ pub fn attempt_ended(fleet: &Fleet, attempt: AttemptId, at: Timestamp, end: Atte
             (last.then(|| Outcome::Failed { end: end.clone() }), false, !last)
         }
     };
-    let mut charged = instance.clone();
-    let mut ended = attempt.clone();
-    // Nor for more than is held: what it really cost beyond is known once it is gone.
-    if let Some(metered) = meter(instance, live.iter().copied(), at.min(instance.held_until()), &cuts) {
-        // The lost part is counted with this last charge in it.
-        for charge in metered.charges() {
-            let ran = charge.lines.iter().filter(|line| line.category == Category::Run);
-            for line in ran.filter(|line| line.payer == attempt.experiment) {
-                ended.ran(RunCharge { period: charge.period, costs: line.costs });
-            }
-        }
-        charged.meter = metered.meter().clone();
-        events.extend(metered.into_events());
-    }
-    if lost && let Some(correction) = lost_work(&charged, &ended) {
-        events.extend(correction.into_events());
+    for instance in attempt.instances().filter_map(|id| fleet.instances.get(&id)) {
+        close_node(fleet, attempt, instance, at, lost, &mut events);
     }
     let not_before = match &end {
         AttemptEnd::InstanceLost { interrupted: false } => Some(at + backoff_after(experiment.losses)),
@@ -706,11 +764,61 @@ pub fn attempt_ended(fleet: &Fleet, attempt: AttemptId, at: Timestamp, end: Atte
     };
     // An instance may have been gone, unseen, when it was given the attempt: it costs nothing from its end on.
     let ended_at = at.max(attempt.assigned_at);
-    events.push(Event::AttemptEnded { attempt: attempt.id, at: ended_at, end, failed, not_before });
+    let node = node.filter(|_| attempt.nodes.len() > 1);
+    events.push(Event::AttemptEnded { attempt: attempt.id, at: ended_at, end, node, failed, not_before });
     if let Some(outcome) = outcome {
         events.push(Event::ExperimentEnded { experiment: experiment.id, at, outcome });
     }
     events
+}
+
+/// The events that end one node of an attempt of several, because its instance went away: its charge up to then, and the
+/// work that is lost on it, unless the attempt was told to stop for good.
+#[must_use]
+pub fn node_lost(
+    fleet: &Fleet,
+    attempt: &Attempt,
+    instance: InstanceId,
+    at: Timestamp,
+    end: AttemptEnd,
+) -> Vec<Event> {
+    let Some(instance) = fleet.instances.get(&instance) else { return Vec::new() };
+    let lost = told_before(attempt).is_none_or(StopReason::requeues);
+    let mut events = Vec::new();
+    close_node(fleet, attempt, instance, at, lost, &mut events);
+    events.push(Event::NodeLost { attempt: attempt.id, instance: instance.id, at, end });
+    events
+}
+
+/// Charges an instance for the last that an attempt ran on it, and for what of its work there is lost.
+fn close_node(
+    fleet: &Fleet,
+    attempt: &Attempt,
+    instance: &Instance,
+    at: Timestamp,
+    lost: bool,
+    events: &mut Vec<Event>,
+) {
+    let live: Vec<&Attempt> = fleet.attempts_on(instance.id).collect();
+    let mut ended = attempt.clone();
+    let mut charged = instance.clone();
+    // Not for more than is held: what it really cost beyond is known once it is gone.
+    let until = at.min(instance.held_until());
+    if let Some(metered) = meter(instance, live.iter().copied(), until, &cuts(&fleet.budgets)) {
+        // The lost part is counted with this last charge in it.
+        for charge in metered.charges() {
+            let ran = charge.lines.iter().filter(|line| line.category == Category::Run);
+            for line in ran.filter(|line| line.payer == attempt.experiment) {
+                let node = ended.node_on_mut(instance.id).expect("it is one of the attempt's instances");
+                node.ran(RunCharge { period: charge.period, costs: line.costs });
+            }
+        }
+        charged.meter = metered.meter().clone();
+        events.extend(metered.into_events());
+    }
+    if lost && let Some(correction) = lost_work(&charged, &ended) {
+        events.extend(correction.into_events());
+    }
 }
 
 /// 1 s, 2 s, 4 s … up to about 4 minutes between tries of what fails of itself.

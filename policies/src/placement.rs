@@ -7,9 +7,13 @@
 //! - Whoever shares a launch of this plan becomes one of its payers.
 //! - Who waits for a place on an instance on its way counts as if it had its part of the budgets already.
 //!
+//! What the cloud is interrupting takes part as if it waited already: it gets a place now and its next attempt there once
+//! it has saved. Experiments of several nodes are placed whole or not at all (`gangs`).
+//!
 //! The rest is first come, first served in plan order (priority, then age), except that experiments with the same
 //! wishes as the first fill up the instance that is launched for it.
 
+mod gangs;
 mod launches;
 mod places;
 mod queue;
@@ -19,8 +23,11 @@ mod tests;
 use std::sync::Arc;
 
 use bursar_ledger::Room;
-use bursar_model::{Event, IdGen, NoRoom, Outcome, Refusal, StopReason, SweepId, Usd, WaitingOn};
-use rustc_hash::FxHashMap;
+use bursar_model::{
+    Event, ExperimentId, ExperimentState, IdGen, NoRoom, Outcome, Refusal, StopReason, SweepId, Usd,
+    WaitingOn,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
     launches::Launch,
@@ -38,7 +45,7 @@ pub(crate) fn plan_placement<'a>(
     ids: &mut IdGen,
     plan: &mut Plan,
 ) {
-    let Queue { entries, groups } = queue::queue(input, halving);
+    let Queue { entries, groups } = queue::queue(input, halving, lifecycle);
     if entries.is_empty() {
         return;
     }
@@ -49,6 +56,7 @@ pub(crate) fn plan_placement<'a>(
         room,
         ids,
         plan,
+        lifecycle,
         view: View::new(input),
         entries,
         groups,
@@ -57,11 +65,13 @@ pub(crate) fn plan_placement<'a>(
         open_launches: FxHashMap::default(),
         instances: u32::try_from(live).unwrap_or(u32::MAX),
         trials: FxHashMap::default(),
+        gangs: FxHashSet::default(),
     };
     placement.send_home();
     for index in 0..placement.entries.len() {
         placement.place(index);
     }
+    placement.give_back();
     placement.finish();
 }
 
@@ -71,6 +81,7 @@ struct Placement<'a, 'p> {
     room: &'p mut Room<'a>,
     ids: &'p mut IdGen,
     plan: &'p mut Plan,
+    lifecycle: &'p Lifecycle<'a>,
     view: View<'a>,
     /// In plan order.
     entries: Vec<Entry<'a>>,
@@ -83,6 +94,9 @@ struct Placement<'a, 'p> {
     instances: u32,
     /// Trials that got a place in this plan.
     trials: FxHashMap<SweepId, u32>,
+    /// Experiments of several nodes that this plan has decided on: instances of theirs that they did not take are not
+    /// theirs any more.
+    gangs: FxHashSet<ExperimentId>,
 }
 
 impl<'a> Placement<'a, '_> {
@@ -93,11 +107,15 @@ impl<'a> Placement<'a, '_> {
             return;
         }
         let (account, group) = (entry.account, entry.group);
+        let is_gang = self.groups[group].wish.nodes > 1;
+        if is_gang && self.complete(index) {
+            return;
+        }
         if let Some(reason) = &self.groups[group].blocked {
             let reason = reason.clone();
             return self.wait(index, reason);
         }
-        if let Some(limit) = self.sweep_is_full(account.sweep, 0) {
+        if let Some(limit) = self.sweep_has_no_place(index) {
             return self.wait(index, WaitingOn::SweepParallel { limit });
         }
         // Where whole estimates are held, what one lacks says nothing of another.
@@ -105,17 +123,22 @@ impl<'a> Placement<'a, '_> {
         if let Some(no_room) = short.cloned() {
             return self.lack_budget(index, no_room);
         }
-        if self.take_place(index) || self.join_launch(index) {
-            return;
+        let is_placed =
+            if is_gang { self.take_places(index) } else { self.take_place(index) || self.join_launch(index) };
+        if !is_placed {
+            self.launch(index);
         }
-        self.launch(index);
     }
 
     /// Decides on an experiment, for this plan.
     fn decide(&mut self, index: usize, fate: Fate) {
         let entry = &mut self.entries[index];
         entry.fate = fate;
-        self.groups[entry.group].open -= 1;
+        let group = &mut self.groups[entry.group];
+        group.open -= 1;
+        if group.wish.nodes > 1 {
+            self.gangs.insert(entry.experiment.id);
+        }
     }
 
     fn wait(&mut self, index: usize, reason: WaitingOn) {
@@ -124,10 +147,18 @@ impl<'a> Placement<'a, '_> {
 
     /// A place was found: a trial counts against its sweep's `max_parallel` from now on.
     fn found_place(&mut self, index: usize, fate: Fate) {
-        if let Some(sweep) = self.entries[index].account.sweep {
+        let entry = &self.entries[index];
+        // Who moves counts as running already.
+        if let Some(sweep) = entry.account.sweep.filter(|_| entry.moving.is_none()) {
             *self.trials.entry(sweep).or_default() += 1;
         }
         self.decide(index, fate);
+    }
+
+    /// `max_parallel`, if the sweep of an experiment runs as many without it.
+    fn sweep_has_no_place(&self, index: usize) -> Option<u32> {
+        let entry = &self.entries[index];
+        self.sweep_is_full(entry.account.sweep.filter(|_| entry.moving.is_none()), 0)
     }
 
     /// `max_parallel`, if the sweep runs as many with `more` on top of what this plan has placed.
@@ -143,7 +174,9 @@ impl<'a> Placement<'a, '_> {
     fn lack_budget(&mut self, index: usize, no_room: Arc<NoRoom>) {
         let needed = no_room.needed;
         let experiment = self.entries[index].experiment;
+        // Who still runs is not over for want of money for the next attempt.
         let never = self.room.never(&experiment.account, experiment.id, needed);
+        let never = never.filter(|_| experiment.state == ExperimentState::Queued);
         if let Some(short) = never.filter(|short| short.key.ends_with_its_work() && short.held == Usd::ZERO) {
             let why = Refusal::Budget { key: short.key, limit: short.limit, spent: short.spent, needed };
             // What has run and cannot go on was stopped, with its checkpoint kept; only what never ran is refused.
@@ -176,7 +209,9 @@ impl<'a> Placement<'a, '_> {
                     if let WaitingOn::Backoff { until, .. } | WaitingOn::Capacity { until, .. } = &reason {
                         plan.wake(*until);
                     }
-                    plan.waiting.push((experiment.id, reason));
+                    if experiment.state == ExperimentState::Queued {
+                        plan.waiting.push((experiment.id, reason));
+                    }
                 }
                 Fate::Open => unreachable!("placing gives everything a fate"),
             }

@@ -65,14 +65,16 @@ fn specs() -> impl Strategy<Value = ExperimentSpec> {
     ]);
     let money = (prop::option::weighted(0.2, 1_u32..60), prop::option::weighted(0.2, 1_u32..30));
     let project = prop::sample::select(vec!["p", "p", "q"]);
-    (accelerators, policy, money, 1_u32..9, -1_i32..2, project).prop_map(
-        |(accelerators, policy, (max_price, budget), cpus, priority, project)| ExperimentSpec {
+    let nodes = prop::sample::select(vec![1_u32, 1, 1, 2, 3]);
+    (accelerators, policy, money, 1_u32..9, -1_i32..2, project, nodes).prop_map(
+        |(accelerators, policy, (max_price, budget), cpus, priority, project, num_nodes)| ExperimentSpec {
             project: project.into(),
             spot_policy: policy,
             max_price: max_price.map(|tenths| per_hour(f64::from(tenths) / 10.0)),
             budget: budget
                 .map(|tenths| Arc::new(BudgetTerms::of(crate::testing::dollars(f64::from(tenths) / 10.0)))),
             priority,
+            num_nodes,
             checkpoint: CheckpointSpec {
                 takes: (cpus % 3 == 0).then_some(Span::from_secs(60)),
                 ..CheckpointSpec::default()
@@ -281,15 +283,15 @@ proptest! {
         let table = candidates(&world.input(), &spec, &account, usize::MAX);
         let chosen: Vec<_> = table.iter().filter(|row| row.verdict == Verdict::Chosen).collect();
         world.queue(&spec);
-        let launched: Vec<_> = world
-            .look()
-            .events
-            .into_iter()
-            .filter_map(|event| if let Event::InstanceIntended { instance } = event { Some(instance) } else { None })
-            .collect();
+        let mut launched = std::collections::BTreeMap::new();
+        for event in world.look().events {
+            if let Event::InstanceIntended { instance } = event {
+                *launched.entry(instance.offering.key()).or_insert(bursar_model::Usd::ZERO) += instance.held();
+            }
+        }
         prop_assert_eq!(
             chosen.iter().map(|row| (row.offering.clone(), row.hold)).collect::<Vec<_>>(),
-            launched.iter().map(|i| (i.offering.key(), Some(i.held()))).collect::<Vec<_>>()
+            launched.into_iter().map(|(key, held)| (key, Some(held))).collect::<Vec<_>>()
         );
         prop_assert!(table.iter().skip(1).all(|row| row.verdict != Verdict::Chosen), "chosen comes first");
     }

@@ -1,12 +1,12 @@
 //! Small worlds for the tests of this crate: a fleet with a market and a clock, in which plans come true.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, sync::Arc};
 
 use bursar_model::{
     Accelerators, Account, Asha, AshaRules, AttemptEnd, AttemptId, BudgetKey, BudgetTerms, CapacityType,
     CheckpointSpec, CloudInstance, CloudState, DataSpec, Event, Experiment, ExperimentId, ExperimentSpec,
-    ExperimentState, Fleet, IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Offering, Params,
-    Resources, Retry, SetBy, Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
+    ExperimentState, Fleet, IdGen, InstanceEnd, InstanceId, InstanceState, InstanceType, Node, Offering,
+    Params, Resources, Retry, SetBy, Span, SpecId, SpotPolicy, Sweep, SweepId, Timestamp, Usd, UsdPerHour,
 };
 
 use bursar_ledger::{Metered, Room};
@@ -276,6 +276,7 @@ impl World {
                         at: self.now,
                         token_digest: String::new(),
                         host: None,
+                        address: Ipv4Addr::LOCALHOST.into(),
                     });
                     self.heard.insert(id, self.now);
                 }
@@ -312,10 +313,10 @@ impl World {
     /// An attempt ends, as its agent says.
     #[track_caller]
     pub(crate) fn end(&mut self, attempt: AttemptId, end: AttemptEnd) {
-        let instance = &self.fleet.instances[&self.fleet.attempts[&attempt].instance];
+        let instance = &self.fleet.instances[&self.fleet.attempts[&attempt].nodes[0].instance];
         // The instance ended itself by the end of what is paid for, and the attempt with it.
         let at = self.now.min(instance.paid_until());
-        let events = attempt_ended(&self.fleet, attempt, at, end);
+        let events = attempt_ended(&self.fleet, attempt, at, end, None);
         for event in &events {
             self.apply(event);
         }
@@ -368,13 +369,13 @@ pub(crate) fn render(plan: &Plan) -> String {
                 }
                 line
             }
-            Event::AttemptAssigned { attempt, shares, .. } => {
-                let mut line = format!(
-                    "assign {} to {} on {:?}, paid by",
-                    attempt.experiment, attempt.instance, attempt.devices
-                );
-                for (payer, share) in shares {
-                    write!(line, " {payer} ({}, {} held)", share.weight, share.held.rounded()).unwrap();
+            Event::AttemptAssigned { attempt, paid } => {
+                let mut line = format!("assign {}", attempt.experiment);
+                for Node { instance, devices, .. } in &attempt.nodes {
+                    write!(line, " to {instance} on {devices:?}, paid by").unwrap();
+                    for (payer, share) in &paid[instance].shares {
+                        write!(line, " {payer} ({}, {} held)", share.weight, share.held.rounded()).unwrap();
+                    }
                 }
                 line
             }

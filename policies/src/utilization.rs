@@ -37,7 +37,7 @@ pub(crate) fn idle_until(attempt: &Attempt, policy: &UtilizationPolicy) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use bursar_model::{Amounts, IdGen, IdleAction, IdleGpu};
+    use bursar_model::{Amounts, IdGen, IdleAction, IdleGpu, Node};
 
     use super::*;
 
@@ -49,14 +49,12 @@ mod tests {
             id: ids.attempt(NOW),
             experiment: ids.experiment(NOW),
             number: 1,
-            instance: ids.instance(NOW),
+            nodes: vec![Node::new(ids.instance(NOW), vec![0])],
             amounts: Amounts { accelerators: 1, cpus_milli: 1000, memory_mib: 1024 },
-            devices: vec![0],
             assigned_at: NOW - Span::from_hours(2),
             state: AttemptState::Running,
             started_at: None,
             checkpoint_at: None,
-            unsaved: Vec::new(),
             idle_gpu,
             ran_with: None,
         }

@@ -66,6 +66,7 @@ fn settings(request: &LaunchRequest, notice: NoticeSource) -> AgentSettings {
         lease_until: request.lease_until,
         lease_file: None,
         timer_file: Some(below("timer")),
+        address: None,
         power_off: true,
         container_engine: None,
     }

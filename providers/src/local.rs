@@ -12,6 +12,7 @@ pub mod host;
 
 use std::{
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -21,7 +22,7 @@ use std::{
 use bursar_agent::{AgentSettings, NoticeSource, containers, processes};
 use bursar_model::{
     CapacityType, Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering,
-    ProviderName, Region, Scope, Span, UsdPerHour, Zone,
+    ProviderName, Region, Scope, Span, TypedId, UsdPerHour, Zone, id::split_mix,
 };
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -408,6 +409,7 @@ impl Provider for LocalProvider {
                 timer_file: None,
                 power_off: false,
                 container_engine: None,
+                address: Some(loopback_of(request.instance).into()),
             };
             let making = self.settings.root.join("making");
             let (new, secret) = (folder.clone(), request.secret.clone());
@@ -471,6 +473,14 @@ impl LocalType {
             CapacityType::Reserved => None,
         }
     }
+}
+
+/// The loopback address of an instance. Each has one of its own, so that several on this machine can listen on the same
+/// port; all of 127.0.0.0/8 is this machine (RFC 1122, 3.2.1.3).
+fn loopback_of(instance: InstanceId) -> Ipv4Addr {
+    let [a, b, c, ..] = split_mix(instance.as_u64()).to_be_bytes();
+    // Neither what else listens on 127.0.0.*, nor a first or last address of a network.
+    Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254))
 }
 
 /// What the record says of an instance.

@@ -76,6 +76,9 @@ pub(crate) struct Agent {
 struct Attempt {
     experiment: ExperimentId,
     job: Job,
+    /// The node that it is; the first saves for all.
+    rank: u32,
+    on: InstanceId,
     grace: Span,
     phase: Phase,
     /// How long its experiment has worked, earlier attempts included.
@@ -185,6 +188,7 @@ impl Agent {
                 secret: self.machine.secret.clone(),
                 token: self.token.clone(),
                 host: None,
+                address: std::net::Ipv4Addr::LOCALHOST.into(),
             };
             Message::Register { request, reply }
         };
@@ -227,12 +231,12 @@ impl Agent {
         self.heartbeat = Span::from_millis(heartbeat_ms as i64);
         self.version = version;
         self.sent_home |= power_off;
-        let ground = &self.ground;
+        let (ground, on) = (&self.ground, self.machine.instance);
         self.attempts.retain(|id, attempt| {
             let listed = orders.iter().any(|order| order.attempt == *id);
             if !listed {
                 // Fenced off, without grace: another attempt may work elsewhere already.
-                ground.cease(attempt.experiment, *id);
+                ground.cease(attempt.experiment, *id, on);
             }
             listed
         });
@@ -247,13 +251,13 @@ impl Agent {
             (Action::Run { .. }, Some(_)) => {}
             (Action::Run { work: None }, None) => {}
             (Action::Run { work: Some(work) }, None) => {
-                self.attempts.insert(id, Attempt::begin(experiment, &work, now));
+                self.attempts.insert(id, Attempt::begin(experiment, &work, self.machine.instance, now));
             }
             (Action::Stop { why, grace_ms }, Some(attempt)) => {
                 attempt.stop(now, why, Span::from_millis(grace_ms as i64));
             }
             (Action::Stop { why, .. }, None) => {
-                let mut attempt = Attempt::begin(experiment, &Work::default(), now);
+                let mut attempt = Attempt::begin(experiment, &Work::default(), self.machine.instance, now);
                 attempt.stop(now, why, Span::ZERO);
                 self.attempts.insert(id, attempt);
             }
@@ -289,7 +293,7 @@ impl Agent {
     fn stop_working(&mut self, now: Timestamp) {
         self.advance(now);
         for (id, attempt) in std::mem::take(&mut self.attempts) {
-            self.ground.cease(attempt.experiment, id);
+            self.ground.cease(attempt.experiment, id, self.machine.instance);
         }
     }
 
@@ -324,10 +328,12 @@ async fn answer_of(asked: &mut Option<Asked>) -> Option<AgentAnswer> {
 }
 
 impl Attempt {
-    fn begin(experiment: ExperimentId, work: &Work, now: Timestamp) -> Self {
+    fn begin(experiment: ExperimentId, work: &Work, on: InstanceId, now: Timestamp) -> Self {
         Self {
             experiment,
             job: Job::of(work),
+            rank: work.rank,
+            on,
             grace: Span::from_millis(work.grace_ms as i64),
             phase: Phase::Preparing { until: now + PREPARING },
             done: Span::ZERO,
@@ -357,7 +363,7 @@ impl Attempt {
     fn step(&mut self, id: AttemptId, now: Timestamp, tells_saves: bool, ground: &Ground) -> bool {
         match self.phase {
             Phase::Preparing { until } if until <= now => {
-                let done_before = ground.begin(self.experiment, id);
+                let done_before = ground.begin(self.experiment, id, self.on);
                 self.started_at = Some(until);
                 self.phase = Phase::Running { since: until, done_before };
                 true
@@ -369,25 +375,34 @@ impl Attempt {
                 let news = saved > self.saved_at;
                 if let Some(at) = saved.filter(|_| news) {
                     self.saved_at = saved;
-                    ground.save(self.experiment, done_before + at.since(since));
+                    self.save(done_before + at.since(since), ground);
                 }
                 if ends_at > now {
                     return news && tells_saves;
                 }
-                ground.finish(self.experiment);
-                ground.cease(self.experiment, id);
+                if self.rank == 0 {
+                    ground.finish(self.experiment);
+                }
+                ground.cease(self.experiment, id, self.on);
                 self.phase =
                     Phase::Ended { at: ends_at, end: AttemptEnd::Exited { code: self.job.exit_code } };
                 true
             }
             Phase::Saving { done, until, why } if until <= now => {
-                ground.save(self.experiment, done);
-                ground.cease(self.experiment, id);
+                self.save(done, ground);
+                ground.cease(self.experiment, id, self.on);
                 self.saved_at = Some(until);
                 self.phase = Phase::Ended { at: until, end: AttemptEnd::Stopped { why } };
                 true
             }
             Phase::Preparing { .. } | Phase::Saving { .. } | Phase::Ended { .. } => false,
+        }
+    }
+
+    /// The first node saves for all, as with data-parallel training.
+    fn save(&self, done: Span, ground: &Ground) {
+        if self.rank == 0 {
+            ground.save(self.experiment, done);
         }
     }
 
@@ -424,7 +439,7 @@ impl Attempt {
         AttemptReport {
             attempt,
             state,
-            checkpoint_age_ms: self.saved_at.map(age),
+            checkpoint_age_ms: self.saved_at.filter(|_| self.rank == 0).map(age),
             checkpoint_took_ms: None,
             metrics: self.job.metrics(self.done),
             ran_with: None,

@@ -31,7 +31,7 @@ struct State {
     cut_off: BTreeMap<InstanceId, Timestamp>,
     intended: BTreeSet<InstanceId>,
     saved: BTreeMap<ExperimentId, Span>,
-    working: BTreeMap<ExperimentId, AttemptId>,
+    working: BTreeMap<ExperimentId, BTreeSet<(AttemptId, InstanceId)>>,
     finished: BTreeMap<ExperimentId, u32>,
     findings: Vec<Violation>,
     noise_per_mille: u32,
@@ -138,11 +138,16 @@ impl Ground {
         }
     }
 
-    /// An attempt begins to work; answers with how much of the work earlier ones have saved. Two at once would be what
-    /// fencing is for (E1).
-    pub(crate) fn begin(&self, experiment: ExperimentId, attempt: AttemptId) -> Span {
-        let other = self.state().working.insert(experiment, attempt);
-        if let Some(other) = other.filter(|other| *other != attempt) {
+    /// A node of an attempt begins to work; answers with how much of the work earlier ones have saved. Two attempts at
+    /// once would be what fencing is for (E1), on whichever nodes.
+    pub(crate) fn begin(&self, experiment: ExperimentId, attempt: AttemptId, on: InstanceId) -> Span {
+        let other = {
+            let State { working, .. } = &mut *self.state();
+            let working = working.entry(experiment).or_default();
+            working.insert((attempt, on));
+            working.iter().find(|(other, _)| *other != attempt).copied()
+        };
+        if let Some((other, _)) = other {
             self.report(InvariantId::E1, format!("{attempt} works on {experiment} while {other} does"));
         }
         self.state().saved.get(&experiment).copied().unwrap_or_default()
@@ -152,11 +157,10 @@ impl Ground {
         self.state().saved.insert(experiment, done);
     }
 
-    /// An attempt works no longer.
-    pub(crate) fn cease(&self, experiment: ExperimentId, attempt: AttemptId) {
-        let mut state = self.state();
-        if state.working.get(&experiment) == Some(&attempt) {
-            state.working.remove(&experiment);
+    /// A node of an attempt works no longer.
+    pub(crate) fn cease(&self, experiment: ExperimentId, attempt: AttemptId, on: InstanceId) {
+        if let Some(working) = self.state().working.get_mut(&experiment) {
+            working.remove(&(attempt, on));
         }
     }
 

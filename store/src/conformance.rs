@@ -192,7 +192,7 @@ pub async fn what_is_over_is_not_loaded_but_found<S: Store>(open: impl AsyncFn()
     assert_eq!(over.len(), 1);
     let attempts = reader.attempts_of(over[0].experiment.id).expect("it reads");
     assert_eq!(attempts.len(), 1);
-    let instance = reader.instance(attempts[0].instance).expect("it reads").expect("it is kept");
+    let instance = reader.instance(attempts[0].nodes[0].instance).expect("it reads").expect("it is kept");
     assert!(!instance.is_live());
     assert!(over[0].spent > Usd::ZERO);
     for peers in [

@@ -103,7 +103,7 @@ fn bill_by_budget(installation: &Installation, experiments: &[String]) -> Vec<(V
     for id in experiments {
         let detail = installation.json(&["show", id]);
         let attempts = detail["attempts"].as_array().unwrap();
-        let cost: i64 = attempts.iter().map(|attempt| bill[text(&attempt["instance"])]).sum();
+        let cost: i64 = attempts.iter().map(|attempt| bill[text(&attempt["nodes"][0]["instance"])]).sum();
         let experiment = &detail["experiment"];
         let mut above = vec![
             "installation".to_owned(),

@@ -23,6 +23,7 @@ mod inputs;
 mod logs;
 mod metrics;
 mod money;
+mod nodes;
 mod notifications;
 mod outcomes;
 mod queue;

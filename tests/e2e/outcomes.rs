@@ -95,7 +95,8 @@ fn two_experiments_on_one_machine_have_different_accelerators() {
     devices.sort();
     assert_eq!(devices, ["device 0\n", "device 1\n"]);
     installation.write("go", "");
-    let instance = |id: &str| attempts(&installation.until_state(id, "succeeded"))[0]["instance"].clone();
+    let instance =
+        |id: &str| attempts(&installation.until_state(id, "succeeded"))[0]["nodes"][0]["instance"].clone();
     assert_eq!(instance(&one), instance(&two));
 }
 

@@ -163,7 +163,7 @@ fn an_interrupted_attempt_is_resumed_from_its_checkpoint_on_another_machine() {
     let attempts = detail["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 2, "{detail:#}");
     assert_eq!(attempts[0]["reason"], "stopped: interrupted by the cloud");
-    assert_ne!(attempts[0]["instance"], attempts[1]["instance"]);
+    assert_ne!(attempts[0]["nodes"][0]["instance"], attempts[1]["nodes"][0]["instance"]);
     assert!(attempts[0]["checkpoint_at"].is_string(), "{detail:#}");
     let log = |number: &str| installation.bursar(&["logs", "--attempt", number, &id]).with_code(0).stdout;
     let (first, second) = (log("1"), log("2"));

@@ -201,7 +201,7 @@ fn survives_the_kill_of(what: &str) {
     let attempts = detail["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 2, "{detail:#}");
     assert_eq!(attempts[0]["reason"], "the instance was lost");
-    assert_ne!(attempts[0]["instance"], attempts[1]["instance"]);
+    assert_ne!(attempts[0]["nodes"][0]["instance"], attempts[1]["nodes"][0]["instance"]);
     let left: Vec<_> = first.keys().filter(|pid| processes::is_running(**pid)).collect();
     assert!(left.is_empty(), "of the first instance there run {left:?} of {first:#?}");
     installation.until_empty();

@@ -19,7 +19,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::Image;
 use crate::{
-    containers::{Engine, attempt_label, instance_label, write_engine},
+    containers::{Engine, instance_label, node_label, write_engine},
     folder::Folder,
     shim,
 };
@@ -150,11 +150,13 @@ impl Container {
         add(&["run", "--rm", "--pull=never", "--network=host", "--read-only"]);
         add(&[
             "--name",
-            &format!("bursar-{attempt}-{started}"),
+            &format!("bursar-{attempt}-{instance}-{started}"),
             "--cidfile",
             &text(&folder.container_id(*started)),
         ]);
-        add(&["--label", &instance_label(*instance), "--label", &attempt_label(*attempt)]);
+        // By the node it is found again; the attempt is for people.
+        add(&["--label", &instance_label(*instance), "--label", &node_label(*attempt, *instance)]);
+        add(&["--label", &format!("bursar.attempt={attempt}")]);
         add(&["--cap-drop=all", "--security-opt=no-new-privileges", "--security-opt=label=disable"]);
         add(&["--pids-limit", &PIDS_MAX.to_string()]);
         // Data loaders hand batches over in shared memory, which counts as the container's: the engines' 64 MiB are too few.

@@ -144,6 +144,7 @@ impl Daemon {
             timer_file: None,
             power_off: false,
             container_engine: None,
+            address: None,
         }
     }
 

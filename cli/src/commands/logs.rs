@@ -2,7 +2,7 @@
 
 use bursar_daemon::{
     clock::SystemClock,
-    logs::{From, Logs as LogFiles, Which},
+    logs::{From, LogOf, Logs as LogFiles, Which},
     serve::store_path,
     views::time_range,
 };
@@ -28,7 +28,7 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
     let mut out = Shown::new();
     match context.source().await? {
         Source::Daemon(client) => {
-            let mut query = vec![("follow", wanted.follow.to_string())];
+            let mut query = vec![("follow", wanted.follow.to_string()), ("node", wanted.node.to_string())];
             query.extend(wanted.attempt.map(|attempt| ("attempt", attempt)));
             query.extend(wanted.tail.map(|lines| ("tail", lines.to_string())));
             query.extend(wanted.since.map(|since| ("since", since)));
@@ -53,13 +53,14 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
                 return Err(Failure::new(NOT_FOUND, "there is no such attempt"));
             }
             for attempt in attempts {
-                if let Some(heading) = which.heading(attempt, detail.attempts.len(), false) {
+                if let Some(heading) = which.heading(attempt, wanted.node, detail.attempts.len(), false) {
                     out.write(heading.as_bytes())?;
                 }
-                let mut offset = files.start(attempt.id, from).await?;
+                let of = LogOf { attempt: attempt.id, node: wanted.node };
+                let mut offset = files.start(of, from).await?;
                 // Ends at the end of the file, which nobody writes to.
                 loop {
-                    let bytes = files.read(attempt.id, offset, CHUNK).await?;
+                    let bytes = files.read(of, offset, CHUNK).await?;
                     if bytes.is_empty() {
                         break;
                     }

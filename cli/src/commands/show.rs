@@ -150,16 +150,13 @@ fn attempt(detail: &ExperimentDetail, number: u32, as_json: bool) -> Outcome {
             .collect::<Vec<_>>()
             .join(", "),
     )?;
-    let devices: Vec<String> = attempt.devices.iter().map(u32::to_string).collect();
-    let devices =
-        if devices.is_empty() { String::new() } else { format!(", accelerators {}", devices.join(" ")) };
-    field(
-        "ran on",
-        &format!(
-            "{}{devices}",
-            attempt.offering.as_deref().unwrap_or("an instance of which nothing is kept")
-        ),
-    )?;
+    for node in &attempt.nodes {
+        let devices: Vec<String> = node.devices.iter().map(u32::to_string).collect();
+        let devices =
+            if devices.is_empty() { String::new() } else { format!(", accelerators {}", devices.join(" ")) };
+        let offering = node.offering.as_deref().unwrap_or("an instance of which nothing is kept");
+        field("ran on", &format!("{offering}{devices}"))?;
+    }
     match &attempt.ran_with {
         Some(RanWith { bursar, runtime, image, system, driver }) => {
             field("runtime", runtime)?;
@@ -230,17 +227,21 @@ fn use_of(name: &str, series: &SeriesView) -> Option<String> {
 fn attempt_table(attempts: &[AttemptView]) -> String {
     let rows = attempts
         .iter()
-        .map(|attempt| {
+        .flat_map(|attempt| {
             let ran = attempt.started_at.zip(attempt.ended_at).map(|(from, to)| to.since(from).to_string());
-            vec![
-                attempt.number.to_string(),
-                attempt.instance.to_string(),
-                attempt.offering.clone().unwrap_or_default(),
+            let whole = [
                 attempt.state.clone(),
                 attempt.assigned_at.to_string(),
                 ran.unwrap_or_default(),
                 attempt.reason.clone().unwrap_or_default(),
-            ]
+            ];
+            // What is of the attempt stands beside its first node.
+            attempt.nodes.iter().enumerate().map(move |(rank, node)| {
+                let number = if rank == 0 { attempt.number.to_string() } else { String::new() };
+                let place = [number, node.instance.to_string(), node.offering.clone().unwrap_or_default()];
+                let whole = if rank == 0 { whole.clone() } else { Default::default() };
+                place.into_iter().chain(whole).collect()
+            })
         })
         .collect();
     render(&["attempt", "instance", "offering", "state", "assigned", "ran", "reason"], rows, &[0])

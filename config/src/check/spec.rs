@@ -30,6 +30,8 @@ const DISK_GIB_DEFAULT: u32 = 10;
 
 /// An experiment that still fails after so many tries fails of itself, and each try costs money.
 const RETRY_MAX: u32 = 1000;
+/// More machines than these are not had at once in one zone, and each of them would have to be told of all others.
+const NODES_MAX: u32 = 1000;
 /// Alternatives are searched one by one for each offering.
 const ALTERNATIVES_MAX: usize = 64;
 /// A label is a word to filter by; texts belong in files.
@@ -135,11 +137,6 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         [("spot", SpotPolicy::Spot), ("on-demand", SpotPolicy::OnDemand), ("auto", SpotPolicy::Auto)];
     let priority =
         priority.map(i32::try_from).map(|priority| priority.map_err(|_| "out of range for a priority"));
-    if num_nodes.is_some_and(|nodes| nodes > 1) {
-        report.error(not_available("num_nodes", "experiments on several machines are"));
-    } else if let Some(nodes) = num_nodes {
-        words::count(report, "num_nodes", nodes, 1, 1);
-    }
     ExperimentSpec {
         project: check_project(report, project.as_deref().unwrap_or(Config::DEFAULT_PROJECT), config),
         resources: check_resources(report, resources.unwrap_or_default()),
@@ -179,13 +176,11 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
         data: check_data(report, mounts, outputs.unwrap_or_default(), config),
         estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
-        num_nodes: 1,
+        num_nodes: num_nodes
+            .and_then(|nodes| words::count(report, "num_nodes", nodes, 1, NODES_MAX))
+            .unwrap_or(1),
         labels: labels.into_iter().map(|(name, value)| (name, value.0)).collect(),
     }
-}
-
-fn not_available(path: &str, what: &str) -> Problem {
-    Problem::new(path, format!("{what} not available in this version"))
 }
 
 fn check_project(report: &mut Report, name: &str, config: Option<&Config>) -> ProjectName {

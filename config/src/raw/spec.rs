@@ -98,7 +98,8 @@ pub struct RawSpec {
     /// What is known of how long it takes: makes the choice between cheap and fast a good one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<RawEstimate>,
-    /// Machines that it needs at once. More than 1 is not available in this version. Default 1.
+    /// Machines that it needs at once, each with all of `resources`, in one zone: all of them or none are launched, `run`
+    /// is started on each, and what becomes of one becomes of all. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_nodes: Option<i64>,
     /// Words of your own, kept with the experiment and shown by `bursar show --json`.

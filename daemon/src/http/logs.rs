@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     inbox::Message,
-    logs::{From, Which},
+    logs::{From, LogOf, Which},
     views::{ViewError, time_range},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct ReadLog {
     /// Only this attempt, by number, or `all` of them one after another; the newest where none is given, and with `follow`
     /// those after it.
     attempt: Option<String>,
+    /// The node whose log it is, by rank; the first unless told.
+    node: u32,
     /// Go on until the experiment is over.
     follow: bool,
     /// Only the last so many lines of each attempt.
@@ -56,8 +58,8 @@ pub(super) async fn deliver_log(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<StreamReply>, ApiError> {
-    authorize(&api, attempt, &headers).await?;
-    api.logs.append(attempt, query.offset, body, api.clock.now()).await.map(Json).map_err(not_stored)
+    let of = authorize(&api, attempt, &headers).await?;
+    api.logs.append(of, query.offset, body, api.clock.now()).await.map(Json).map_err(not_stored)
 }
 
 pub(super) async fn deliver_metrics(
@@ -67,15 +69,15 @@ pub(super) async fn deliver_metrics(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<StreamReply>, ApiError> {
-    authorize(&api, attempt, &headers).await?;
-    api.logs.append_points(attempt, query.offset, body).await.map(Json).map_err(not_stored)
+    let of = authorize(&api, attempt, &headers).await?;
+    api.logs.append_points(of, query.offset, body).await.map(Json).map_err(not_stored)
 }
 
-/// Only the agent of an attempt's instance delivers for it.
-async fn authorize(api: &Api, attempt: AttemptId, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Only the agent of a node's instance delivers for it.
+async fn authorize(api: &Api, attempt: AttemptId, headers: &HeaderMap) -> Result<LogOf, ApiError> {
     let token_digest = bearer_digest(headers)?;
-    let owns = api.inbox.ask(|reply| Message::AuthorizeLog { token_digest, attempt, reply }).await?;
-    if owns { Ok(()) } else { Err(unauthorized()) }
+    let node = api.inbox.ask(|reply| Message::AuthorizeLog { token_digest, attempt, reply }).await?;
+    node.map(|node| LogOf { attempt, node }).ok_or_else(unauthorized)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` calls it")]
@@ -88,7 +90,7 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Query(query): Query<ReadLog>,
 ) -> Result<Response, ApiError> {
-    let ReadLog { attempt, follow, tail, since } = query;
+    let ReadLog { attempt, node, follow, tail, since } = query;
     let detail = super::read::find_experiment(&api, &id)?;
     let which = Which::parse(attempt.as_deref(), &detail)
         .ok_or_else(|| ViewError::Malformed("attempt: write a number or `all`".to_owned()))?;
@@ -98,6 +100,7 @@ pub(super) async fn read(
         api,
         experiment: detail.experiment.id,
         which,
+        node,
         follow,
         from: From { tail, since },
         known,
@@ -114,6 +117,7 @@ struct Reading {
     api: Api,
     experiment: ExperimentId,
     which: Which,
+    node: u32,
     follow: bool,
     from: From,
     /// The attempts that there were at first. What comes later is read from its beginning.
@@ -145,7 +149,8 @@ enum Step {
 impl Reading {
     async fn next(&mut self) -> Step {
         if let Some((attempt, _)) = self.attempt {
-            let bytes = self.api.logs.read(attempt, self.offset, CHUNK).await.unwrap_or_default();
+            let bytes =
+                self.api.logs.read(self.log_of(attempt), self.offset, CHUNK).await.unwrap_or_default();
             if !bytes.is_empty() {
                 self.offset += bytes.len() as u64;
                 return Step::Chunk(bytes);
@@ -165,10 +170,10 @@ impl Reading {
         if let Some(next) = next.filter(|_| current_is_over) {
             self.attempt = Some((next.id, next.number));
             self.offset = match next.number <= self.known {
-                true => self.api.logs.start(next.id, self.from).await.unwrap_or_default(),
+                true => self.api.logs.start(self.log_of(next.id), self.from).await.unwrap_or_default(),
                 false => 0,
             };
-            let heading = self.which.heading(next, detail.attempts.len(), last_read.is_some());
+            let heading = self.which.heading(next, self.node, detail.attempts.len(), last_read.is_some());
             return Step::Chunk(heading.unwrap_or_default().into_bytes());
         }
         let all_over = detail.experiment.ended_at.is_some() || self.which.is_one() && current_is_over;
@@ -177,5 +182,9 @@ impl Reading {
             return Step::Chunk(Vec::new());
         }
         Step::Wait
+    }
+
+    fn log_of(&self, attempt: AttemptId) -> LogOf {
+        LogOf { attempt, node: self.node }
     }
 }

@@ -13,7 +13,7 @@ use bursar_store::Reader;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Logs;
+use super::{LogOf, Logs};
 use crate::configuration::Configuration;
 
 /// How often is looked for what need not be kept: days count, not minutes.
@@ -26,6 +26,8 @@ pub struct Kept {
     pub bytes: u64,
     /// When the newest of it came.
     pub newest: Timestamp,
+    /// The highest rank of a node that has left any.
+    pub last_node: u32,
 }
 
 /// Whose files go, the oldest first.
@@ -83,8 +85,9 @@ fn sweep(
     let gone = to_remove(&kept, &live, policy, now);
     let mut bytes = 0;
     for attempt in &gone {
-        logs.remove(*attempt)?;
-        bytes += kept[attempt].bytes;
+        let Kept { bytes: own, newest: _, last_node } = kept[attempt];
+        logs.remove(*attempt, last_node)?;
+        bytes += own;
     }
     if !gone.is_empty() {
         info!(attempts = gone.len(), bytes, keep = %policy.keep, max_total = policy.max_total, "removed old logs");
@@ -103,17 +106,19 @@ impl Logs {
             let entry = entry?;
             let name = entry.file_name();
             // Whatever else somebody put there is none of ours.
-            let stem = name.to_str().and_then(|name| name.split_once('.')).map(|(stem, _)| stem.parse());
-            let Some(Ok(attempt)) = stem else { continue };
+            let Some((stem, rest)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+            let Ok(attempt) = stem.parse() else { continue };
+            let node = rest.split_once('.').and_then(|(node, _)| node.parse().ok()).unwrap_or(0);
             // It may be gone by now, as after a removal by hand.
             let Ok(metadata) = entry.metadata() else { continue };
             let modified =
                 metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
             let millis = modified.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
             let newest = Timestamp::from_millis(millis);
-            let kept = found.entry(attempt).or_insert(Kept { bytes: 0, newest });
+            let kept = found.entry(attempt).or_insert(Kept { bytes: 0, newest, last_node: 0 });
             kept.bytes += metadata.len();
             kept.newest = kept.newest.max(newest);
+            kept.last_node = kept.last_node.max(node);
         }
         Ok(found)
     }
@@ -123,8 +128,9 @@ impl Logs {
     /// # Errors
     /// When one cannot be removed.
     #[expect(clippy::disallowed_methods, reason = "this is where logs meet the disk")]
-    fn remove(&self, attempt: AttemptId) -> io::Result<()> {
-        for path in [self.path(attempt), self.times_path(attempt), self.points_path(attempt)] {
+    fn remove(&self, attempt: AttemptId, last_node: u32) -> io::Result<()> {
+        let nodes = (0..=last_node).map(|node| LogOf { attempt, node });
+        for path in nodes.flat_map(|of| [self.path(of), self.times_path(of), self.points_path(of)]) {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -149,7 +155,9 @@ mod tests {
         let kept: BTreeMap<_, _> = [(40, 10), (20, 30), (10, 30), (0, 30), (50, 100)]
             .iter()
             .zip(&attempts)
-            .map(|((age, bytes), attempt)| (*attempt, Kept { bytes: *bytes, newest: now - days(*age) }))
+            .map(|((age, bytes), attempt)| {
+                (*attempt, Kept { bytes: *bytes, newest: now - days(*age), last_node: 0 })
+            })
             .collect();
         let live = BTreeSet::from([attempts[4]]);
         let gone = |keep, max_total| {

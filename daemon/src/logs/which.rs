@@ -43,9 +43,16 @@ impl Which {
 
     /// The line that stands before an attempt's log where those of several are read.
     #[must_use]
-    pub fn heading(self, attempt: &AttemptView, attempts: usize, is_later: bool) -> Option<String> {
+    pub fn heading(
+        self,
+        attempt: &AttemptView,
+        node: u32,
+        attempts: usize,
+        is_later: bool,
+    ) -> Option<String> {
         let needed = is_later || (self == Self::All && attempts > 1);
-        let on = attempt.offering.as_deref().unwrap_or("unknown");
+        let place = attempt.nodes.get(node as usize).and_then(|node| node.offering.as_deref());
+        let on = place.unwrap_or("unknown");
         needed.then(|| format!("==> attempt {} on {on} <==\n", attempt.number))
     }
 }

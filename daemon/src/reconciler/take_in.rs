@@ -62,7 +62,7 @@ impl<S: Store> Reconciler<S> {
                 self.sync(&token_digest, request, reply, now, turn)
             }
             Message::AuthorizeLog { token_digest, attempt, reply } => {
-                let _ = reply.send(self.owns_log(&token_digest, attempt));
+                let _ = reply.send(self.node_of(&token_digest, attempt));
             }
             Message::AuthorizeBlob { token_digest, digest, reply } => {
                 let _ = reply.send(self.needs_blob(&token_digest, digest));

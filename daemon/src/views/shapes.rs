@@ -93,12 +93,8 @@ pub struct AttemptView {
     pub id: bursar_model::AttemptId,
     /// 1 for the first.
     pub number: u32,
-    /// Where it ran.
-    pub instance: InstanceId,
-    /// What that was: provider, zone, type, capacity type.
-    pub offering: Option<String>,
-    /// The accelerators that it had, by number.
-    pub devices: Vec<u32>,
+    /// Where it ran, by rank.
+    pub nodes: Vec<NodeView>,
     /// `assigned`, `running`, `stopping` or `ended`.
     pub state: String,
     /// How it ended or why it stops, for people.
@@ -114,6 +110,17 @@ pub struct AttemptView {
     /// What it ran with, once its agent said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_with: Option<RanWith>,
+}
+
+/// An attempt's part on one instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What that was: provider, zone, type, capacity type.
+    pub offering: Option<String>,
+    /// The accelerators that it had, by number.
+    pub devices: Vec<u32>,
 }
 
 /// A sweep in a list.
@@ -370,19 +377,20 @@ pub(super) fn list<T, V>(page: Page<T>, view: impl FnMut(T) -> V) -> List<V> {
     }
 }
 
-pub(super) fn attempt_view(attempt: Attempt, offering: Option<String>) -> AttemptView {
+pub(super) fn attempt_view(attempt: Attempt, nodes: Vec<NodeView>) -> AttemptView {
     let (state, reason, ended_at) = match &attempt.state {
         AttemptState::Assigned => ("assigned", None, None),
         AttemptState::Running => ("running", None, None),
         AttemptState::Stopping { why, .. } => ("stopping", Some(why.to_string()), None),
-        AttemptState::Ended { at, end } => ("ended", Some(end.to_string()), Some(*at)),
+        AttemptState::Ended { at, end, node: None } => ("ended", Some(end.to_string()), Some(*at)),
+        AttemptState::Ended { at, end, node: Some(node) } => {
+            ("ended", Some(format!("node {node}: {end}")), Some(*at))
+        }
     };
     AttemptView {
         id: attempt.id,
         number: attempt.number,
-        instance: attempt.instance,
-        offering,
-        devices: attempt.devices,
+        nodes,
         state: state.to_owned(),
         reason,
         assigned_at: attempt.assigned_at,

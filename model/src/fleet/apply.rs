@@ -10,8 +10,10 @@ use crate::{
     asha::Asha,
     budget::BudgetKey,
     charge::{Category, Charge, ChargeClass},
-    event::Event,
-    experiment::{Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, IdleGpu, RunCharge, Sweep},
+    event::{Event, Paid},
+    experiment::{
+        Attempt, AttemptEnd, AttemptState, Experiment, ExperimentState, IdleGpu, RunCharge, StopReason, Sweep,
+    },
     host::Boot,
     id::{AttemptId, ExperimentId, InstanceId, NotificationId},
     instance::{Backoff, CloudInstance, Instance, InstanceEnd, InstanceState, Meter, Share},
@@ -84,7 +86,7 @@ impl Fleet {
             }
             Event::InstanceIntended { instance } => self.instance_intended(instance),
             Event::InstanceLaunched { cloud, at } => self.instance_launched(cloud, *at),
-            Event::AgentRegistered { instance, at, token_digest, host } => {
+            Event::AgentRegistered { instance, at, token_digest, address, host } => {
                 let found = self.instance_mut(*instance)?;
                 if let InstanceState::Intended { at: since } | InstanceState::Booting { at: since } =
                     found.state
@@ -104,6 +106,7 @@ impl Fleet {
                     }
                 }
                 found.token_digest = Some(token_digest.clone());
+                found.address = Some(*address);
                 Ok(())
             }
             Event::InstanceNoticed { instance, gone_at } => {
@@ -172,9 +175,7 @@ impl Fleet {
                 }
             }
             Event::InstanceGone { instance, at, end } => self.instance_gone(*instance, *at, end),
-            Event::AttemptAssigned { attempt, shares, funded_until } => {
-                self.attempt_assigned(attempt, shares, *funded_until)
-            }
+            Event::AttemptAssigned { attempt, paid } => self.attempt_assigned(attempt, paid),
             Event::AttemptStarted { attempt, at } => {
                 let found = self.attempt_mut(*attempt)?;
                 if found.state == AttemptState::Assigned {
@@ -243,19 +244,47 @@ impl Fleet {
                 found.state = AttemptState::Stopping { since: *at, why: *why, at_once: *at_once };
                 Ok(())
             }
-            Event::AttemptEnded { attempt, at, end, failed, not_before } => {
+            Event::NodeLost { attempt, instance, at, end } => {
+                let found = self.attempt_mut(*attempt)?;
+                if found.is_ended() || found.instances().nth(1).is_none() {
+                    return illegal(format!("{attempt} loses the last of its nodes and goes on"));
+                }
+                let Some(node) = found.node_on_mut(*instance) else {
+                    return illegal(format!("{attempt} has no node on {instance} to lose"));
+                };
+                node.lost = Some(end.clone());
+                if let AttemptState::Assigned | AttemptState::Running = found.state {
+                    let why = match end {
+                        AttemptEnd::InstanceLost { interrupted: true } => StopReason::Interrupted,
+                        AttemptEnd::InstanceLost { interrupted: false }
+                        | AttemptEnd::Exited { .. }
+                        | AttemptEnd::Killed { .. }
+                        | AttemptEnd::NotStarted { .. }
+                        | AttemptEnd::Stopped { .. } => StopReason::NodeEnded,
+                    };
+                    found.state = AttemptState::Stopping { since: *at, why, at_once: false };
+                }
+                // The rest of what it is charged there is not of this attempt.
+                let others = self.attempts_on(*instance).next().is_some();
+                if !others {
+                    self.instance_mut(*instance)?.idle_since = Some(*at);
+                }
+                Ok(())
+            }
+            Event::AttemptEnded { attempt, at, end, node, failed, not_before } => {
                 let found = self.attempt_mut(*attempt)?;
                 if found.is_ended() {
                     return illegal(format!("{attempt} ends twice"));
                 }
-                found.state = AttemptState::Ended { at: *at, end: end.clone() };
-                let (experiment, instance) = (found.experiment, found.instance);
+                found.state = AttemptState::Ended { at: *at, end: end.clone(), node: *node };
+                let (experiment, instances) = (found.experiment, found.instances().collect::<Vec<_>>());
                 self.attempt_left(experiment, end, *failed, *not_before)?;
-                let others = self.attempts_on(instance).next().is_some();
-                if !others && let Some(instance) = self.instances.get_mut(&instance) {
-                    instance.idle_since = Some(*at);
-                    let id = instance.id;
-                    self.touched.instances.insert(id);
+                for id in instances {
+                    let others = self.attempts_on(id).next().is_some();
+                    if !others && let Some(instance) = self.instances.get_mut(&id) {
+                        instance.idle_since = Some(*at);
+                        self.touched.instances.insert(id);
+                    }
                 }
                 Ok(())
             }
@@ -385,26 +414,29 @@ impl Fleet {
         self.set_shares(id, &released)
     }
 
-    fn attempt_assigned(
-        &mut self,
-        attempt: &Attempt,
-        shares: &BTreeMap<ExperimentId, Share>,
-        funded_until: Option<Timestamp>,
-    ) -> Applied {
-        let Attempt { id, experiment, instance, .. } = attempt;
+    fn attempt_assigned(&mut self, attempt: &Attempt, paid: &BTreeMap<InstanceId, Paid>) -> Applied {
+        let Attempt { id, experiment, .. } = attempt;
         if attempt.state != AttemptState::Assigned || self.attempts.contains_key(id) {
             return illegal(format!("{id} was assigned twice"));
         }
-        match self.instances.get(instance) {
-            Some(found) if matches!(found.state, InstanceState::Ready { .. }) => {
-                if !self.free_on(found).fits(attempt.amounts) {
-                    return illegal(format!("{id} does not fit onto {instance}"));
+        // A payment for each node and no other, so that each node has an instance of its own.
+        let is_paid = attempt.instances().all(|instance| paid.contains_key(&instance));
+        if attempt.nodes.is_empty() || !is_paid || paid.len() != attempt.nodes.len() {
+            return illegal(format!("{id} is assigned, and not each node has an instance that is paid for"));
+        }
+        for instance in paid.keys() {
+            match self.instances.get(instance) {
+                Some(found) if matches!(found.state, InstanceState::Ready { .. }) => {
+                    if !self.free_on(found).fits(attempt.amounts) {
+                        return illegal(format!("{id} does not fit onto {instance}"));
+                    }
                 }
+                Some(found) => {
+                    let state = found.state_name();
+                    return illegal(format!("{id} is assigned to {instance}, which is {state}"));
+                }
+                None => return illegal(format!("{id} is assigned to {instance}, which is unknown")),
             }
-            Some(found) => {
-                return illegal(format!("{id} is assigned to {instance}, which is {}", found.state_name()));
-            }
-            None => return illegal(format!("{id} is assigned to {instance}, which is unknown")),
         }
         let found = self.experiment_mut(*experiment)?;
         if found.state != ExperimentState::Queued {
@@ -420,10 +452,13 @@ impl Fleet {
         }
         self.attempts.insert(*id, attempt.clone());
         self.touched.attempts.insert(*id);
-        let found = self.instance_mut(*instance)?;
-        found.idle_since = None;
-        found.funded_until = funded_until;
-        self.set_shares(*instance, shares)
+        for (instance, Paid { shares, funded_until }) in paid {
+            let found = self.instance_mut(*instance)?;
+            found.idle_since = None;
+            found.funded_until = *funded_until;
+            self.set_shares(*instance, shares)?;
+        }
+        Ok(())
     }
 
     fn attempt_left(
@@ -496,7 +531,9 @@ impl Fleet {
                     self.experiments.get(&line.payer).map(|experiment| &experiment.state)
                 {
                     let attempt = *attempt;
-                    self.attempt_mut(attempt)?.ran(ran);
+                    if let Some(node) = self.attempt_mut(attempt)?.node_on_mut(id) {
+                        node.ran(ran);
+                    }
                 }
             }
         }

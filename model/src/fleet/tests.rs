@@ -1,12 +1,18 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use crate::{
     Account, Amounts, Attempt, AttemptEnd, AttemptState, Backoff, BudgetKey, CapacityType, Category, Charge,
     ChargeClass, ChargeLine, CloudInstance, CloudState, Costs, Event, Experiment, ExperimentId,
     ExperimentSpec, ExperimentState, Fleet, IdGen, Instance, InstanceEnd, InstanceState, InstanceType, Meter,
-    Offering, Outcome, Period, Price, Remainders, Retry, Share, Span, SpecId, SpotPolicy, Timestamp, Usd,
-    UsdPerHour, invariant,
+    Node, Offering, Outcome, Paid, Period, Price, Remainders, Retry, Share, Span, SpecId, SpotPolicy,
+    Timestamp, Usd, UsdPerHour, invariant,
 };
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const SPEC: SpecId = SpecId::from_digest([1; 16]);
 
@@ -128,6 +134,7 @@ impl Course {
             },
             token_digest: None,
             boot: None,
+            address: None,
             idle_since: None,
             notice: None,
             at_risk: None,
@@ -142,18 +149,17 @@ impl Course {
             id: self.ids.attempt(at(10)),
             experiment,
             number: 1,
-            instance: instance.id,
+            nodes: vec![Node::new(instance.id, Vec::new())],
             amounts: Amounts { accelerators: 0, cpus_milli: 1000, memory_mib: 512 },
-            devices: Vec::new(),
             assigned_at: at(10),
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
             ran_with: None,
-            unsaved: Vec::new(),
             idle_gpu: None,
         };
-        Event::AttemptAssigned { attempt, shares: instance.shares.clone(), funded_until: None }
+        let paid = Paid { shares: instance.shares.clone(), funded_until: None };
+        Event::AttemptAssigned { attempt, paid: BTreeMap::from([(instance.id, paid)]) }
     }
 
     fn held(&self) -> Usd {
@@ -233,6 +239,7 @@ fn an_experiment_has_one_live_attempt_at_most() {
         instance: instance.id,
         at: at(5),
         token_digest: "d".into(),
+        address: ADDRESS,
         host: None,
     });
     let first = course.assign(experiment, &instance);
@@ -252,6 +259,7 @@ fn what_is_over_leaves_the_live_state_once_it_was_taken_for_the_store() {
         instance: instance.id,
         at: at(5),
         token_digest: "d".into(),
+        address: ADDRESS,
         host: None,
     });
     let assigned = course.assign(experiment, &instance);
@@ -265,7 +273,14 @@ fn what_is_over_leaves_the_live_state_once_it_was_taken_for_the_store() {
         "an attempt still runs on it"
     );
     let end = AttemptEnd::Exited { code: 0 };
-    course.apply(Event::AttemptEnded { attempt, at: at(20), end, failed: false, not_before: None });
+    course.apply(Event::AttemptEnded {
+        attempt,
+        at: at(20),
+        end,
+        node: None,
+        failed: false,
+        not_before: None,
+    });
     course.apply(Event::ExperimentEnded { experiment, at: at(20), outcome: Outcome::Succeeded });
     course.apply(Event::InstanceGone { instance: instance.id, at: at(30), end: InstanceEnd::Vanished });
     let changes = course.fleet.take_changes();

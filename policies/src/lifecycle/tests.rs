@@ -1,8 +1,9 @@
 //! What becomes of instances and attempts, one rule each.
 
 use bursar_model::{
-    AttemptEnd, AttemptId, AttemptState, BudgetKey, DrainReason, Event, ExperimentId, ExperimentState,
-    IdleAction, InstanceId, InstanceState, Outcome, Price, Span, StopReason, Usd, UtilizationPolicy,
+    AttemptEnd, AttemptId, AttemptState, BudgetKey, BudgetTerms, DrainReason, Event, ExperimentId,
+    ExperimentState, IdleAction, InstanceId, InstanceState, Outcome, Price, Span, StopReason, Usd,
+    UtilizationPolicy,
 };
 
 use crate::{
@@ -106,7 +107,7 @@ fn what_loses_instance_after_instance_is_put_apart_and_ends() {
     world.end(world.attempt_of(suspect), AttemptEnd::InstanceLost { interrupted: false });
     world.pass(Span::from_secs(1));
     world.run();
-    let instance_of = |world: &World, id| world.fleet.attempts[&world.attempt_of(id)].instance;
+    let instance_of = |world: &World, id| world.fleet.attempts[&world.attempt_of(id)].nodes[0].instance;
     assert_ne!(instance_of(&world, suspect), instance_of(&world, bystander), "nobody is put beside it");
     for _ in 0..4 {
         world.end(world.attempt_of(suspect), AttemptEnd::InstanceLost { interrupted: false });
@@ -150,19 +151,46 @@ fn an_instance_with_nothing_to_do_is_ended_after_idle_duration() {
 }
 
 #[test]
-fn after_a_notice_work_is_told_to_save_itself_and_runs_elsewhere() {
+fn after_a_notice_work_is_told_to_save_itself_while_its_next_instance_boots() {
     let (mut world, experiment, instance) = running();
+    world.settings.idle_duration = Span::from_secs(1);
     let gone_at = world.now + Span::from_secs(120);
     world.apply(&Event::InstanceNoticed { instance, gone_at });
-    assert_eq!(stops(&world.step()), [StopReason::Interrupted]);
-    world.pass(Span::from_secs(10));
-    world.end(world.attempt_of(experiment), AttemptEnd::Stopped { why: StopReason::Interrupted });
-    assert_eq!(world.fleet.experiments[&experiment].state, ExperimentState::Queued);
     let plan = world.step();
-    assert!(
-        plan.events.iter().any(|event| matches!(event, Event::InstanceIntended { .. })),
-        "it is replaced"
-    );
+    assert_eq!(stops(&plan), [StopReason::Interrupted]);
+    let launched = |plan: &Plan| {
+        plan.events.iter().filter(|event| matches!(event, Event::InstanceIntended { .. })).count()
+    };
+    assert_eq!(launched(&plan), 1, "it is replaced in the same plan");
+    world.boot();
+    world.boot();
+    world.pass(Span::from_secs(10));
+    let plan = world.step();
+    assert_eq!(launched(&plan), 0, "once");
+    let next = world.fleet.instances.values().find(|other| other.id != instance).unwrap().id;
+    assert!(matches!(state(&world, next), InstanceState::Ready { .. }), "it is not idle, but awaited");
+    assert_eq!(world.fleet.attempts.len(), 1, "and works only once the old attempt has ended");
+    world.end(world.attempt_of(experiment), AttemptEnd::Stopped { why: StopReason::Interrupted });
+    let _ = world.step();
+    assert!(world.fleet.attempts[&world.attempt_of(experiment)].is_on(next));
+}
+
+#[test]
+fn what_is_cancelled_or_cannot_pay_for_two_instances_is_not_replaced_while_it_saves() {
+    for cancelled in [true, false] {
+        let (mut world, experiment, instance) = running();
+        if cancelled {
+            world.apply(&Event::CancelRequested { experiment });
+        } else {
+            let held = world.fleet.budgets[&BudgetKey::Installation].committed();
+            world.set_terms(BudgetKey::Installation, BudgetTerms::of(held));
+        }
+        let gone_at = world.now + Span::from_secs(120);
+        world.apply(&Event::InstanceNoticed { instance, gone_at });
+        let plan = world.step();
+        assert!(!plan.events.iter().any(|event| matches!(event, Event::InstanceIntended { .. })));
+        assert!(!plan.events.iter().any(|event| matches!(event, Event::ExperimentEnded { .. })));
+    }
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl Launch<'_> {
                 },
                 token_digest: None,
                 boot: None,
+                address: None,
                 idle_since: None,
                 notice: None,
                 at_risk: None,
@@ -142,7 +143,7 @@ impl<'a> Placement<'a, '_> {
     }
 
     /// What an experiment can hold, and for how long it has to.
-    fn means(&self, index: usize) -> Means {
+    pub(super) fn means(&self, index: usize) -> Means {
         let Entry { experiment, account, .. } = self.entries[index];
         Means {
             left: self.room.left(account, experiment.id),
@@ -157,7 +158,7 @@ impl<'a> Placement<'a, '_> {
         let Entry { experiment, account, suspect, group, .. } = self.entries[index];
         let wish = self.groups[group].wish;
         let limit = self.input.settings.max_instances;
-        if self.instances >= limit {
+        if self.instances.saturating_add(wish.nodes) > limit {
             let reason = match self.view.choose(&wish, 1, Means::ANY) {
                 Some(_) => WaitingOn::InstanceLimit { limit },
                 None => self.view.why_none(&wish),
@@ -165,7 +166,8 @@ impl<'a> Placement<'a, '_> {
             return self.block(index, reason);
         }
         let means = self.means(index);
-        if !suspect && self.launch_together(index, means) || self.launch_alone(index, means) {
+        let may_share = !suspect && wish.nodes == 1;
+        if may_share && self.launch_together(index, means) || self.launch_alone(index, means) {
             return;
         }
         if self.view.choose(&wish, 1, Means::ANY).is_none() {
@@ -195,7 +197,7 @@ impl<'a> Placement<'a, '_> {
                 choice = smaller;
                 sharing.truncate(choice.places as usize);
             }
-            match self.launch_for(&sharing, &choice) {
+            match self.launch_for(&sharing, &choice, choice.nodes) {
                 Ok(()) => return true,
                 Err((payer, short)) => {
                     let own = &self.entries[index].experiment;
@@ -212,7 +214,7 @@ impl<'a> Placement<'a, '_> {
     /// Launches what can be held for this experiment alone. Others may join it all the same.
     fn launch_alone(&mut self, index: usize, means: Means) -> bool {
         let choice = self.view.choose(&self.groups[self.entries[index].group].wish, 1, means);
-        choice.is_some_and(|choice| self.launch_for(&[index], &choice).is_ok())
+        choice.is_some_and(|choice| self.launch_for(&[index], &choice, choice.nodes).is_ok())
     }
 
     /// The best offering for the group's first, given how many wait with it.
@@ -231,8 +233,14 @@ impl<'a> Placement<'a, '_> {
         Some(choice)
     }
 
-    /// Launches this for these experiments of one group, if their budgets allow it; else says whose do not.
-    fn launch_for(&mut self, sharing: &[usize], choice: &Choice) -> Result<(), (ExperimentId, Short)> {
+    /// Launches this for these experiments of one group, so many times, if their budgets allow all of it; else says whose
+    /// do not.
+    pub(super) fn launch_for(
+        &mut self,
+        sharing: &[usize],
+        choice: &Choice,
+        count: u32,
+    ) -> Result<(), (ExperimentId, Short)> {
         let offering: &'a Offering = self.view.market.offering(choice.offering);
         let payer = |member: &usize| {
             let Entry { experiment, account, .. } = self.entries[*member];
@@ -244,22 +252,42 @@ impl<'a> Placement<'a, '_> {
         let whole =
             self.view.worst_case(choice).cost_of_launch(held_for + self.input.settings.drain_allowance);
         let shares = held_shares(offering, whole, &payers);
-        self.room.exchange(&BTreeMap::new(), &shares)?;
-
-        let id = self.ids.instance(self.input.now);
-        for member in sharing {
-            self.found_place(*member, Fate::Waits(WaitingOn::Instance { instance: id }));
+        let nothing = BTreeMap::new();
+        for taken in 0..count {
+            if let Err(short) = self.room.exchange(&nothing, &shares) {
+                (0..taken).for_each(|_| self.room.revert(&nothing, &shares));
+                return Err(short);
+            }
         }
         let kind = &offering.instance_type;
         let free = payers.iter().fold(kind.amounts(), |free, (_, _, amounts)| free.minus(*amounts));
         let alone = sharing.iter().any(|member| self.entries[*member].suspect);
-        if !alone && can_be_shared(kind, free) {
-            let key = kind.accelerators.as_ref().map(|has| &has.name);
-            self.open_launches.entry(key).or_default().push(self.launches.len());
-        }
+        let is_open = !alone && can_be_shared(kind, free);
         let Choice { price, ceiling, disk_gib, .. } = *choice;
-        self.launches.push(Launch { id, offering, price, ceiling, disk_gib, held_for, free, payers, shares });
-        self.instances += 1;
+        let first = self.launches.len();
+        for _ in 0..count {
+            if is_open {
+                let key = kind.accelerators.as_ref().map(|has| &has.name);
+                self.open_launches.entry(key).or_default().push(self.launches.len());
+            }
+            let (id, payers, shares) = (self.ids.instance(self.input.now), payers.clone(), shares.clone());
+            self.launches.push(Launch {
+                id,
+                offering,
+                price,
+                ceiling,
+                disk_gib,
+                held_for,
+                free,
+                payers,
+                shares,
+            });
+        }
+        let instance = self.launches[first].id;
+        for member in sharing {
+            self.found_place(*member, Fate::Waits(WaitingOn::Instance { instance }));
+        }
+        self.instances += count;
         Ok(())
     }
 

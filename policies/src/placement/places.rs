@@ -1,14 +1,15 @@
 //! Free places on the instances that there are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use bursar_ledger::{WorstCase, hold, shares};
+use bursar_ledger::{Metered, WorstCase, hold, shares};
 use bursar_model::{
-    Amounts, Attempt, AttemptState, Event, Experiment, ExperimentId, Instance, InstanceState, WaitingOn,
+    Amounts, Attempt, AttemptState, Event, Experiment, ExperimentId, Instance, InstanceId, InstanceState,
+    Node, Paid, Share, Timestamp, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
-use super::{Fate, Placement};
+use super::{Entry, Fate, Placement};
 use crate::{
     PlanInput,
     choice::{Means, Wish},
@@ -20,15 +21,31 @@ use crate::{
 /// An instance that takes work, now or soon.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
-    instance: &'a Instance,
+    pub(super) instance: &'a Instance,
     /// Its agent takes work now. Otherwise whoever gets a place here waits for it.
-    ready: bool,
+    pub(super) ready: bool,
     free: Amounts,
-    live: Vec<&'a Attempt>,
+    pub(super) live: Vec<&'a Attempt>,
     /// One that may be the end of instances is on it, or will be: nobody is put beside it.
     guarded: bool,
+    /// Somebody gets a part of it by this plan, now or once it is there.
+    pub(super) is_taken: bool,
     /// The instance as this plan leaves it and what the plan assigns to it, once it assigns anything.
     changed: Option<(Instance, Vec<Attempt>)>,
+}
+
+/// What an attempt's part on an instance is paid with, entered in the plan's room.
+struct Payment {
+    /// The instance with the shares of before.
+    working: Instance,
+    /// What this plan has assigned to it so far.
+    assigned: Vec<Attempt>,
+    /// What was charged before the shares change.
+    charged: Option<Metered>,
+    /// The shares from now on.
+    after: BTreeMap<ExperimentId, Share>,
+    /// Until when money was held before.
+    funded_before: Option<Timestamp>,
 }
 
 /// The instances that take work.
@@ -55,7 +72,15 @@ pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Ve
         if free != Amounts::default() {
             let suspect = |id: &ExperimentId| input.fleet.experiments.get(id).is_some_and(is_suspect);
             let guarded = live.iter().any(|attempt| suspect(&attempt.experiment));
-            places.push(Place { instance, ready, free, live: live.to_vec(), guarded, changed: None });
+            places.push(Place {
+                instance,
+                ready,
+                free,
+                live: live.to_vec(),
+                guarded,
+                is_taken: false,
+                changed: None,
+            });
         }
     }
     places
@@ -69,12 +94,12 @@ pub(super) fn is_suspect(experiment: &Experiment) -> bool {
 
 impl Place<'_> {
     /// Whether this experiment may be beside those who are here.
-    fn may_have(&self, experiment: &Experiment) -> bool {
+    pub(super) fn may_have(&self, experiment: &Experiment) -> bool {
         !self.guarded && (!is_suspect(experiment) || self.live.is_empty() && self.changed.is_none())
     }
 
     /// What an experiment would take here, if its wishes allow it and there is room.
-    fn fits(&self, wish: &Wish<'_>) -> Option<Amounts> {
+    pub(super) fn fits(&self, wish: &Wish<'_>) -> Option<Amounts> {
         let kind = &self.instance.offering.instance_type;
         let amounts = wish.resources.amounts_on(kind).filter(|amounts| self.free.fits(*amounts))?;
         let accepted = wish.accepts(Firmness::of(self.instance.offering.capacity_type))
@@ -105,14 +130,18 @@ impl<'a> Placement<'a, '_> {
             let entry = &self.entries[index];
             let (experiment, group) = (entry.experiment, entry.group);
             let Some(own) = homes.get(&experiment.id).filter(|_| entry.fate == Fate::Open) else { continue };
-            if self.sweep_is_full(experiment.account.sweep, 0).is_some() {
+            if self.sweep_has_no_place(index).is_some() {
                 continue;
             }
             // Where it was launched without a hurry, or for want of anything firm, it is at home all the same.
             let wish = self.groups[group].wish.at_leisure();
+            if wish.nodes > 1 {
+                self.gather(index, own);
+                continue;
+            }
             for at in own {
                 if let Some(amounts) = self.places[*at].fits(&wish)
-                    && self.occupy(index, *at, amounts, true)
+                    && self.occupy(index, &[*at], amounts, true)
                 {
                     break;
                 }
@@ -139,14 +168,14 @@ impl<'a> Placement<'a, '_> {
         }
         let taken = candidates.iter().any(|at| {
             let fitting = self.places[*at].fits(&wish);
-            fitting.is_some_and(|amounts| self.occupy(index, *at, amounts, false))
+            fitting.is_some_and(|amounts| self.occupy(index, &[*at], amounts, false))
         });
         self.groups[group].places = Some(candidates);
         taken
     }
 
     /// The places that would do, the best fit first: what takes work now, then what leaves the least over.
-    fn by_fit(&self, wish: &Wish<'_>) -> VecDeque<usize> {
+    pub(super) fn by_fit(&self, wish: &Wish<'_>) -> VecDeque<usize> {
         let mut fitting: Vec<usize> =
             (0..self.places.len()).filter(|at| self.places[*at].fits(wish).is_some()).collect();
         if fitting.is_empty() {
@@ -175,28 +204,48 @@ impl<'a> Placement<'a, '_> {
         })
     }
 
-    /// Takes a place. False when no budget pays for it.
-    fn occupy(&mut self, index: usize, at: usize, amounts: Amounts, pays_already: bool) -> bool {
-        let experiment = self.entries[index].experiment;
-        if !self.places[at].may_have(experiment) {
+    /// Takes a place for each node. False when no budget pays for all of them; then none is taken.
+    pub(super) fn occupy(
+        &mut self,
+        index: usize,
+        ats: &[usize],
+        amounts: Amounts,
+        pays_already: bool,
+    ) -> bool {
+        let Entry { experiment, moving, .. } = self.entries[index];
+        if !ats.iter().all(|at| self.places[*at].may_have(experiment)) {
             return false;
         }
-        if self.places[at].ready {
-            if !self.assign(experiment, at, amounts, pays_already) {
-                return false;
+        let on_its_way = ats.iter().find(|at| !self.places[**at].ready);
+        // Who still saves elsewhere gets its next attempt when that is over.
+        let waits_for = on_its_way.or_else(|| ats.first().filter(|_| moving.is_some()));
+        match waits_for {
+            None => {
+                if !self.assign(experiment, ats, amounts, pays_already) {
+                    return false;
+                }
+                self.found_place(index, Fate::Placed);
             }
-            self.found_place(index, Fate::Placed);
-        } else {
-            if !pays_already && !self.put_by(experiment, at, amounts) {
-                return false;
+            Some(at) => {
+                if !pays_already && !self.put_by(experiment, *at, amounts) {
+                    return false;
+                }
+                let instance = self.places[*at].instance.id;
+                self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
             }
-            let instance = self.places[at].instance.id;
-            self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
         }
-        let place = &mut self.places[at];
-        place.free = place.free.minus(amounts);
-        place.guarded |= is_suspect(experiment);
+        self.fill(ats, experiment, amounts);
         true
+    }
+
+    /// These places are taken, for this plan.
+    pub(super) fn fill(&mut self, ats: &[usize], experiment: &Experiment, amounts: Amounts) {
+        for at in ats {
+            let place = &mut self.places[*at];
+            place.free = place.free.minus(amounts);
+            place.guarded |= is_suspect(experiment);
+            place.is_taken = true;
+        }
     }
 
     /// Keeps room for what an experiment will have to hold once an instance on its way is there.
@@ -215,14 +264,65 @@ impl<'a> Placement<'a, '_> {
         true
     }
 
-    /// Gives an experiment to an instance that takes work now. Whoever paid until now is charged first, once a plan.
+    /// Gives an experiment to instances that take work now, one for each node. False when its budgets do not pay for all.
     fn assign(
+        &mut self,
+        experiment: &'a Experiment,
+        ats: &[usize],
+        amounts: Amounts,
+        pays_already: bool,
+    ) -> bool {
+        let mut payments = Vec::with_capacity(ats.len());
+        for at in ats {
+            let Some(payment) = self.pay(experiment, *at, amounts, pays_already) else {
+                for (at, payment) in ats.iter().zip(payments) {
+                    self.take_back(*at, payment);
+                }
+                return false;
+            };
+            payments.push(payment);
+        }
+        let mut nodes = Vec::with_capacity(ats.len());
+        let mut paid = BTreeMap::new();
+        for (at, payment) in ats.iter().zip(&mut payments) {
+            let Payment { working, assigned, charged, after, funded_before: _ } = payment;
+            self.plan.events.extend(charged.take().into_iter().flat_map(Metered::into_events));
+            let live = self.places[*at].live.iter().copied();
+            let devices = lowest_free(working.id, live.chain(&*assigned), amounts.accelerators);
+            nodes.push(Node::new(working.id, devices));
+            paid.insert(working.id, Paid { shares: after.clone(), funded_until: working.funded_until });
+        }
+        let attempt = Attempt {
+            id: self.ids.attempt(self.input.now),
+            experiment: experiment.id,
+            number: experiment.attempts + 1,
+            nodes,
+            amounts,
+            assigned_at: self.input.now,
+            state: AttemptState::Assigned,
+            started_at: None,
+            checkpoint_at: None,
+            ran_with: None,
+            idle_gpu: None,
+        };
+        self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), paid });
+        for (at, payment) in ats.iter().zip(payments) {
+            let Payment { mut working, mut assigned, charged: _, after, funded_before: _ } = payment;
+            working.shares = after;
+            assigned.push(attempt.clone());
+            self.places[*at].changed = Some((working, assigned));
+        }
+        true
+    }
+
+    /// Pays for a node on an instance, if the budgets can. Whoever paid until now is charged first, once a plan.
+    fn pay(
         &mut self,
         experiment: &'a Experiment,
         at: usize,
         amounts: Amounts,
         pays_already: bool,
-    ) -> bool {
+    ) -> Option<Payment> {
         let place = &mut self.places[at];
         let (mut working, assigned, charged) = match place.changed.take() {
             Some((working, assigned)) => (working, assigned, None),
@@ -240,7 +340,7 @@ impl<'a> Placement<'a, '_> {
         let live = place.live.iter().copied().chain(&assigned);
         let after = shares::at_assignment(&working, live, experiment.id, &experiment.account, amounts);
         let funded_until = funded_until(self.input, self.room, &working, Some(experiment));
-        let before_funded = std::mem::replace(&mut working.funded_until, funded_until);
+        let funded_before = std::mem::replace(&mut working.funded_until, funded_until);
         let outstanding = working.outstanding(working.meter.through, working.held_until());
         let after = hold::with_holds(&working, after, outstanding);
         // Who joins late in a lease and could not pay for the next would be told to stop as soon as it began.
@@ -257,47 +357,44 @@ impl<'a> Placement<'a, '_> {
         if is_paid {
             self.room.revert(&working.shares, &at_renewal);
         }
-        if !is_paid || self.room.exchange(&working.shares, &after).is_err() {
-            // What was charged only for this is not charged after all.
-            working.funded_until = before_funded;
-            match charged {
-                Some(metered) => lifecycle::leave_out(self.room, place.instance, &metered),
-                None if !assigned.is_empty() => place.changed = Some((working, assigned)),
-                None => {}
-            }
-            return false;
+        let is_paid = is_paid && self.room.exchange(&working.shares, &after).is_ok();
+        let payment = Payment { working, assigned, charged, after, funded_before };
+        if !is_paid {
+            self.forget(at, payment);
+            return None;
         }
-        self.plan.events.extend(charged.into_iter().flat_map(bursar_ledger::Metered::into_events));
-        let attempt = Attempt {
-            id: self.ids.attempt(self.input.now),
-            experiment: experiment.id,
-            number: experiment.attempts + 1,
-            instance: working.id,
-            amounts,
-            devices: lowest_free(&place.live, &assigned, amounts.accelerators),
-            assigned_at: self.input.now,
-            state: AttemptState::Assigned,
-            started_at: None,
-            checkpoint_at: None,
-            ran_with: None,
-            unsaved: Vec::new(),
-            idle_gpu: None,
-        };
-        let shares = after.clone();
-        self.plan.events.push(Event::AttemptAssigned { attempt: attempt.clone(), shares, funded_until });
-        working.shares = after;
-        let mut assigned = assigned;
-        assigned.push(attempt);
-        place.changed = Some((working, assigned));
-        true
+        Some(payment)
+    }
+
+    /// Takes a payment back that is not needed, as other nodes could not be paid for.
+    fn take_back(&mut self, at: usize, payment: Payment) {
+        self.room.revert(&payment.working.shares, &payment.after);
+        self.forget(at, payment);
+    }
+
+    /// What was charged only for a payment is not charged after all.
+    fn forget(&mut self, at: usize, payment: Payment) {
+        let Payment { mut working, assigned, charged, after: _, funded_before } = payment;
+        match charged {
+            Some(metered) => lifecycle::leave_out(self.room, self.places[at].instance, &metered),
+            None if !assigned.is_empty() => {
+                working.funded_until = funded_before;
+                self.places[at].changed = Some((working, assigned));
+            }
+            None => {}
+        }
     }
 }
 
-/// The lowest numbers of accelerators that no attempt has.
-fn lowest_free(live: &[&Attempt], assigned: &[Attempt], count: u32) -> Vec<u32> {
+/// The lowest numbers of accelerators of an instance that no attempt has.
+fn lowest_free<'a>(
+    instance: InstanceId,
+    live: impl Iterator<Item = &'a Attempt> + Clone,
+    count: u32,
+) -> Vec<u32> {
     let used = |device: &u32| {
-        live.iter().any(|attempt| attempt.devices.contains(device))
-            || assigned.iter().any(|attempt| attempt.devices.contains(device))
+        let mut nodes = live.clone().filter_map(|attempt| attempt.node_on(instance));
+        nodes.any(|(_, node)| node.devices.contains(device))
     };
     (0..).filter(|device| !used(device)).take(count as usize).collect()
 }

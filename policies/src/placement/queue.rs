@@ -8,7 +8,8 @@ use std::{
 };
 
 use bursar_model::{
-    Account, BudgetKey, Experiment, ExperimentSpec, ExperimentState, NoRoom, Resources, SpecId, WaitingOn,
+    Account, Attempt, BudgetKey, Experiment, ExperimentSpec, ExperimentState, NoRoom, Resources, SpecId,
+    WaitingOn,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -17,6 +18,7 @@ use crate::{
     PlanInput,
     asha::Halving,
     choice::{Choice, Wish, is_in_a_hurry},
+    lifecycle::Lifecycle,
 };
 
 /// What waits.
@@ -26,13 +28,15 @@ pub(super) struct Queue<'a> {
     pub(super) groups: Vec<Group<'a>>,
 }
 
-/// A queued experiment.
+/// A queued experiment, or one that will be as soon as it has saved its work.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) experiment: &'a Experiment,
     /// As the experiment says; those that share one point at the same.
     pub(super) account: &'a Arc<Account>,
     pub(super) suspect: bool,
+    /// The attempt that the cloud is interrupting: it gets a place now and the next attempt once this one has ended.
+    pub(super) moving: Option<&'a Attempt>,
     pub(super) group: usize,
     /// The next of its group, in plan order.
     pub(super) next: Option<usize>,
@@ -85,9 +89,9 @@ impl Group<'_> {
     }
 }
 
-/// Everything that waits for a place, in plan order: by priority, then by age; of the trials of a
+/// Everything that wants a place, in plan order: by priority, then by age; of the trials of a
 /// sweep with asha those first that climb the highest.
-pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving) -> Queue<'a> {
+pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving, lifecycle: &Lifecycle<'a>) -> Queue<'a> {
     let PlanInput { fleet, settings, now, .. } = *input;
     // There are no more groups than specs, but for those with a deadline. Growing these again and again costs more than
     // all the hashing, and room that is never touched costs nothing.
@@ -97,10 +101,18 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving) -> Queue<'a> {
     let mut by_spec: FxHashMap<SpecId, (&'a ExperimentSpec, Option<usize>)> =
         with_capacity(fleet.specs.len());
     by_spec.extend(fleet.specs.iter().map(|(id, live)| (*id, (&*live.spec, None))));
+    let moving = lifecycle.moving(fleet);
     let mut waiting = Vec::with_capacity(fleet.experiments.len());
     for experiment in fleet.experiments.values() {
         let is_over = experiment.cancelled || halving.ended.contains(&experiment.id);
-        if experiment.state != ExperimentState::Queued || is_over {
+        let wants_a_place = match experiment.state {
+            ExperimentState::Queued => true,
+            ExperimentState::Running { .. } => {
+                moving.contains_key(&experiment.id) && !halving.held_back.contains_key(&experiment.id)
+            }
+            ExperimentState::Ended { .. } => false,
+        };
+        if !wants_a_place || is_over {
             continue;
         }
         let (spec, known) =
@@ -150,7 +162,8 @@ pub(super) fn queue<'a>(input: &PlanInput<'a>, halving: &Halving) -> Queue<'a> {
             }
         };
         let suspect = is_suspect(experiment);
-        entries.push(Entry { experiment, account, suspect, group, next: None, fate });
+        let moving = moving.get(&experiment.id).copied();
+        entries.push(Entry { experiment, account, suspect, moving, group, next: None, fate });
     }
     Queue { entries, groups }
 }
@@ -183,8 +196,9 @@ struct Shape<'a> {
 
 impl PartialEq for Shape<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let Wish { resources, spot_policy, in_a_hurry, ceiling, speeds, notice } = self.wish;
+        let Wish { resources, spot_policy, in_a_hurry, ceiling, speeds, notice, nodes } = self.wish;
         self.priority == other.priority
+            && nodes == other.wish.nodes
             && *resources == *other.wish.resources
             && spot_policy == other.wish.spot_policy
             && in_a_hurry == other.wish.in_a_hurry

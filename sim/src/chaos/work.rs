@@ -21,6 +21,7 @@ const SAFETY_SUBMISSIONS_MAX: usize = 60;
 #[derive(Debug)]
 pub(super) struct Work {
     chance: Chance,
+    nodes: Chance,
     submitted: Vec<ExperimentId>,
     next_name: usize,
     newest: Option<(String, ExperimentSpec)>,
@@ -33,7 +34,7 @@ impl Work {
             ChaosKind::Safety => SAFETY_SUBMISSIONS_MAX,
             ChaosKind::Liveness => SUBMISSIONS_MAX,
         };
-        Self { chance, submitted: Vec::new(), next_name: 0, newest: None, most }
+        Self { nodes: chance.child(1), chance, submitted: Vec::new(), next_name: 0, newest: None, most }
     }
 
     /// One that was accepted, over or not.
@@ -73,6 +74,8 @@ impl Work {
         spec.budget = self.chance.per_mille(200).then(|| Arc::new(BudgetTerms::of(Usd::from_dollars(1))));
         spec.max_duration = self.chance.per_mille(100).then_some(Span::from_secs(3600));
         spec.priority = self.chance.below(3) as i32;
+        // Drawn apart, so that worlds without are as they were. A zone has but two spot machines.
+        spec.num_nodes = if self.nodes.per_mille(200) { 2 } else { 1 };
         let name = format!("e{}", self.next_name);
         if let Some(experiment) = world.submit(&name, spec.clone()) {
             self.submitted.push(experiment);

@@ -187,10 +187,10 @@ impl Tally {
                 self.jobs.insert(experiment.id, job);
             }
             Event::AttemptAssigned { attempt, .. } => {
-                let gpus = i64::from(attempt.amounts.accelerators);
+                let gpus = i64::from(attempt.amounts.accelerators) * attempt.nodes.len() as i64;
                 let tally = AttemptTally {
                     experiment: attempt.experiment,
-                    instance: attempt.instance,
+                    instance: attempt.nodes[0].instance,
                     gpus,
                     started_at: None,
                     saved_at: None,
@@ -236,6 +236,7 @@ impl Tally {
             | Event::BudgetAlerted { .. }
             | Event::IdleGpuAlerted { .. }
             | Event::AgentRegistered { .. }
+            | Event::NodeLost { .. }
             | Event::InstanceNoticed { .. }
             | Event::InstanceAtRisk { .. }
             | Event::CallFailed { .. }

@@ -42,6 +42,7 @@ pub(super) fn is_bookkeeping(event: &Event) -> bool {
         | Event::RungReached { .. }
         | Event::TrialPromoted { .. }
         | Event::AttemptStopping { .. }
+        | Event::NodeLost { .. }
         | Event::AttemptEnded { .. }
         | Event::BillCorrected { .. }
         | Event::CapacityRefused { .. }
@@ -84,7 +85,10 @@ pub(super) fn line(event: &Event) -> String {
         Event::InstanceDraining { instance, why, .. } => format!("{instance} drains: {why}"),
         Event::InstanceTerminating { instance, why, .. } => format!("{instance} is to end: {why}"),
         Event::InstanceGone { instance, end, .. } => format!("{instance} is gone: {}", ending(end)),
-        Event::AttemptAssigned { attempt, .. } => format!("{} is given to {}", attempt.id, attempt.instance),
+        Event::AttemptAssigned { attempt, .. } => {
+            let on: Vec<String> = attempt.instances().map(|id| id.to_string()).collect();
+            format!("{} is given to {}", attempt.id, on.join(", "))
+        }
         Event::AttemptStarted { attempt, .. } => format!("{attempt} starts"),
         Event::AttemptRecorded { attempt, ran_with } => format!("{attempt} runs with {}", ran_with.runtime),
         Event::AttemptCheckpointed { attempt, at, .. } => format!("{attempt} has saved as of {at}"),
@@ -101,7 +105,13 @@ pub(super) fn line(event: &Event) -> String {
             let how = if *at_once { " at once" } else { "" };
             format!("{attempt} is to stop{how}: {why}")
         }
-        Event::AttemptEnded { attempt, end, .. } => format!("{attempt} ends: {end}"),
+        Event::NodeLost { attempt, instance, end, .. } => {
+            format!("{attempt} loses its node on {instance}: {end}")
+        }
+        Event::AttemptEnded { attempt, end, node: None, .. } => format!("{attempt} ends: {end}"),
+        Event::AttemptEnded { attempt, end, node: Some(node), .. } => {
+            format!("{attempt} ends by its node {node}: {end}")
+        }
         Event::Charged { charge, .. } => charged("is charged", charge),
         Event::BillCorrected { charge } => charged("is corrected by its bill by", charge),
         Event::CapacityRefused { scope, until, .. } => {

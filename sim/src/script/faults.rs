@@ -345,7 +345,8 @@ impl Play {
         let fleet = self.world().fleet();
         let on = fleet.attempts.values().find(|attempt| attempt.experiment == experiment);
         let on_its_way = fleet.instances.values().find(|instance| instance.shares.contains_key(&experiment));
-        let found = on.map(|attempt| attempt.instance).or_else(|| on_its_way.map(|instance| instance.id));
+        let found =
+            on.map(|attempt| attempt.nodes[0].instance).or_else(|| on_its_way.map(|instance| instance.id));
         found.ok_or_else(|| format!("{name} is on no instance"))
     }
 }

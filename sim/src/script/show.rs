@@ -1,6 +1,8 @@
 //! What a story shows: what people would be shown by the command line, in columns.
 
-use bursar_daemon::views::{ExperimentView, InstanceView, ListWanted, ReportLine, ReportWanted, ViewError};
+use bursar_daemon::views::{
+    AttemptView, ExperimentView, InstanceView, ListWanted, ReportLine, ReportWanted, ViewError,
+};
 use bursar_model::{Category, ExperimentId, Usd};
 use bursar_store::StoreError;
 
@@ -92,22 +94,27 @@ fn attempt_of(play: &mut Play, experiment: ExperimentId) -> Result<String, Wrong
     let newest = detail.and_then(|detail| detail.attempts.into_iter().next_back());
     let attempt = newest.ok_or_else(|| format!("{experiment} runs without an attempt"))?;
     let state = match attempt.reason {
-        Some(reason) => format!("{}: {reason}", attempt.state),
-        None => attempt.state,
+        Some(ref reason) => format!("{}: {reason}", attempt.state),
+        None => attempt.state.clone(),
     };
-    Ok(format!("on {}, attempt {} {state}", attempt.instance, attempt.number))
+    Ok(format!("on {}, attempt {} {state}", instances_of(&attempt), attempt.number))
+}
+
+/// Where it runs, by rank.
+fn instances_of(attempt: &AttemptView) -> String {
+    attempt.nodes.iter().map(|node| node.instance.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn attempts(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
     let experiment = play.names.experiment(&words.next::<String>("an experiment")?)?;
     let detail = play.world().views().experiment(experiment).map_err(unread)?;
     let attempts = detail.map(|detail| detail.attempts).unwrap_or_default();
-    let row = |attempt: bursar_daemon::views::AttemptView| {
+    let row = |attempt: AttemptView| {
         let ran = attempt.started_at.zip(attempt.ended_at).map(|(from, to)| to.since(from));
         vec![
             attempt.number.to_string(),
-            attempt.instance.to_string(),
-            attempt.offering.unwrap_or_default(),
+            instances_of(&attempt),
+            attempt.nodes.into_iter().next().and_then(|node| node.offering).unwrap_or_default(),
             ran.map_or_else(|| "did not end".to_owned(), |ran| format!("ran {}", whole_seconds(ran))),
             attempt.reason.unwrap_or(attempt.state),
         ]

@@ -28,7 +28,7 @@ const CHARGES_MAX: u32 = 1000;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
-        usage: "submit NAME duration SPAN [spot|on-demand] [gpus N] [project NAME] [save-every SPAN] [exit CODE] \
+        usage: "submit NAME duration SPAN [spot|on-demand] [gpus N] [nodes N] [project NAME] [save-every SPAN] [exit CODE] \
                 [retry N] [priority N] [budget $LIMIT [on-exhausted WORD]] [max-price $PRICE] [max-duration SPAN] \
                 [deadline SPAN] [estimate SPAN]",
         does: "Somebody submits an experiment that works for so long and saves every five minutes. The name is the \
@@ -132,6 +132,7 @@ fn job(words: &mut Words<'_>) -> Result<(Job, ExperimentSpec), Wrong> {
     if let Some(count) = words.after("gpus")? {
         spec.resources.accelerators.iter_mut().for_each(|accelerators| accelerators.count = count);
     }
+    spec.num_nodes = words.after("nodes")?.unwrap_or(spec.num_nodes);
     if let Some(project) = words.after::<String>("project")? {
         spec.project = ProjectName::new(&project);
     }

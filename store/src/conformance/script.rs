@@ -7,8 +7,8 @@ use bursar_model::{
     BudgetAlert, BudgetKey, BudgetTerms, CapacityType, Category, Charge, ChargeClass, ChargeLine,
     CheckpointSpec, CloudInstance, CloudState, CostEstimate, Costs, DataSpec, Digest, DrainReason,
     DropReason, Event, Experiment, ExperimentId, ExperimentSpec, ExperimentState, Fleet, IdGen, Instance,
-    InstanceEnd, InstanceId, InstanceState, InstanceType, Meter, Notification, NotificationAbout,
-    NotificationId, NotificationState, Offering, Outcome, ParamValue, Period, Price, RanWith, Refusal,
+    InstanceEnd, InstanceId, InstanceState, InstanceType, Meter, Node, Notification, NotificationAbout,
+    NotificationId, NotificationState, Offering, Outcome, Paid, ParamValue, Period, Price, RanWith, Refusal,
     Remainders, Resources, Retry, Scope, SetBy, Share, Span, SpecId, SpotPolicy, StopReason, Sweep, SweepId,
     Timestamp, Usd, UsdPerHour, Workdir,
 };
@@ -166,6 +166,7 @@ impl Script {
             instance: id,
             at: self.now,
             token_digest: "b2".to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             host: None,
         });
         id
@@ -225,7 +226,7 @@ impl Script {
     pub fn end_attempt(&mut self, attempt: AttemptId, end: AttemptEnd) {
         let failed = matches!(end, AttemptEnd::Killed { .. });
         let not_before = failed.then_some(self.now + Span::from_secs(30));
-        self.then(Event::AttemptEnded { attempt, at: self.now, end, failed, not_before });
+        self.then(Event::AttemptEnded { attempt, at: self.now, end, node: None, failed, not_before });
     }
 
     /// Ends an experiment that has no attempt.
@@ -455,6 +456,7 @@ impl Script {
             },
             token_digest: None,
             boot: None,
+            address: None,
             idle_since: None,
             notice: None,
             at_risk: None,
@@ -483,21 +485,20 @@ impl Script {
             id,
             experiment,
             number: self.fleet.experiments[&experiment].attempts + 1,
-            instance,
+            nodes: vec![Node::new(instance, vec![0])],
             amounts: ATTEMPT_AMOUNTS,
-            devices: vec![0],
             assigned_at: self.now,
             state: AttemptState::Assigned,
             started_at: None,
             checkpoint_at: None,
             ran_with: None,
-            unsaved: Vec::new(),
             idle_gpu: None,
         };
         let account = self.fleet.experiments[&experiment].account.clone();
         let mut shares = self.fleet.instances[&instance].shares.clone();
         shares.insert(experiment, Share { account, weight: 1000, held: Usd::from_dollars(2) });
-        self.then(Event::AttemptAssigned { attempt, shares, funded_until: None });
+        let paid = BTreeMap::from([(instance, Paid { shares, funded_until: None })]);
+        self.then(Event::AttemptAssigned { attempt, paid });
         id
     }
 

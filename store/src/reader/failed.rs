@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar_model::{Attempt, AttemptState, Category, ProjectName, Timestamp, Usd};
+use bursar_model::{Attempt, AttemptState, Category, Node, ProjectName, Timestamp, Usd};
 use rusqlite::params_from_iter;
 
 use super::{Reader, ReportFilter, Select};
@@ -35,23 +35,25 @@ impl Reader {
             let mut costs = BTreeMap::new();
             while let Some(row) = found.next()? {
                 let attempt: Attempt = rows::json(row, 0)?;
-                let AttemptState::Ended { at, end } = &attempt.state else { continue };
+                let AttemptState::Ended { at, end, node: _ } = &attempt.state else { continue };
                 if !end.is_failure() {
                     continue;
                 }
-                let mut select = Select::new(
-                    "SELECT (SELECT project FROM accounts WHERE id = account), sum(effective) FROM costs",
-                );
-                select.matching("instance = ?", Some(rows::number(attempt.instance)));
-                select.matching("category = ?", Some(rows::category_number(Category::Run)));
-                select.within(since.max(Some(attempt.assigned_at)), Some(until.unwrap_or(*at).min(*at)));
-                select.of(&ReportFilter { experiment: Some(attempt.experiment), ..filter.clone() });
-                select.sql.push_str(" GROUP BY account");
-                let mut statement = snapshot.prepare_cached(&select.sql)?;
-                let mut charged = statement.query(params_from_iter(select.values))?;
-                while let Some(row) = charged.next()? {
-                    let project = ProjectName::new(&row.get::<_, String>(0)?);
-                    *costs.entry(project).or_insert(Usd::ZERO) += Usd::from_nanos(row.get(1)?);
+                for Node { instance, .. } in &attempt.nodes {
+                    let mut select = Select::new(
+                        "SELECT (SELECT project FROM accounts WHERE id = account), sum(effective) FROM costs",
+                    );
+                    select.matching("instance = ?", Some(rows::number(*instance)));
+                    select.matching("category = ?", Some(rows::category_number(Category::Run)));
+                    select.within(since.max(Some(attempt.assigned_at)), Some(until.unwrap_or(*at).min(*at)));
+                    select.of(&ReportFilter { experiment: Some(attempt.experiment), ..filter.clone() });
+                    select.sql.push_str(" GROUP BY account");
+                    let mut statement = snapshot.prepare_cached(&select.sql)?;
+                    let mut charged = statement.query(params_from_iter(select.values))?;
+                    while let Some(row) = charged.next()? {
+                        let project = ProjectName::new(&row.get::<_, String>(0)?);
+                        *costs.entry(project).or_insert(Usd::ZERO) += Usd::from_nanos(row.get(1)?);
+                    }
                 }
             }
             costs.retain(|_, cost| *cost != Usd::ZERO);

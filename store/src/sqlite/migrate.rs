@@ -14,8 +14,11 @@ use crate::StoreError;
 const APPLICATION_ID: i64 = 0x6275_7273;
 
 /// The steps; a store's version is how many of them it has been through.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_first.sql"), include_str!("../migrations/0002_checkpoint_took.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_checkpoint_took.sql"),
+    include_str!("../migrations/0003_nodes.sql"),
+];
 
 /// Whose a file is that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

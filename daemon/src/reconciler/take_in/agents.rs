@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 
 use bursar_ledger::{Metered, cuts, meter};
 use bursar_model::{
-    AttemptEnd, AttemptId, AttemptState, Digest, Event, ExperimentSpec, InstanceId, InstanceState, Span,
-    StopReason, Timestamp, Workdir,
+    Attempt, AttemptEnd, AttemptId, AttemptState, Digest, Event, ExperimentSpec, InstanceId, InstanceState,
+    Span, StopReason, Timestamp, Workdir,
     agent_api::{AttemptReport, RegisterRequest, ReportedState, SyncRequest},
 };
-use bursar_policies::{attempt_ended, gpu_idle_noted, rung_reached};
+use bursar_policies::{attempt_ended, gpu_idle_noted, node_lost, rung_reached};
 use bursar_store::Store;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::{
     inbox::AgentAnswer,
+    nodes::Verdict,
     reconciler::{Reconciler, Turn},
     secrets,
     waiters::orders,
@@ -61,8 +62,11 @@ impl<S: Store> Reconciler<S> {
                     for event in metered.into_iter().flat_map(Metered::into_events) {
                         self.record(event, turn);
                     }
-                    let host = request.host.clone();
-                    self.record(Event::AgentRegistered { instance: id, at: now, token_digest, host }, turn);
+                    let (address, host) = (request.address, request.host.clone());
+                    self.record(
+                        Event::AgentRegistered { instance: id, at: now, token_digest, address, host },
+                        turn,
+                    );
                 }
             }
             self.heard.insert(id, now);
@@ -126,34 +130,20 @@ impl<S: Store> Reconciler<S> {
     fn report(&mut self, instance: InstanceId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
         // A report about anything but the live attempt of this instance is stale and changes nothing (E1).
         let Some(attempt) = self.fleet.attempts.get(&report.attempt) else { return };
-        if attempt.instance != instance || attempt.is_ended() {
-            return;
-        }
+        let Some((rank, _)) = attempt.node_on(instance).filter(|_| !attempt.is_ended()) else { return };
         let (id, started, known_checkpoint) = (attempt.id, attempt.started_at, attempt.checkpoint_at);
-        let news = report.ran_with.as_ref().filter(|_| attempt.ran_with.is_none());
+        let news = report.ran_with.as_ref().filter(|_| rank == 0 && attempt.ran_with.is_none());
         let assigned_at = attempt.assigned_at;
         let ago = |age_ms: u64| now - Span::from_millis(i64::try_from(age_ms).unwrap_or(0));
 
+        self.nodes.say(id, rank, &report.state, ago);
+        let since = self.nodes.running_since(attempt).filter(|_| started.is_none());
         if let Some(ran_with) = news {
             let ran_with = Box::new(ran_with.clone());
             self.record(Event::AttemptRecorded { attempt: id, ran_with }, turn);
         }
-        match &report.state {
-            ReportedState::Preparing => {}
-            ReportedState::Running { age_ms } => {
-                if started.is_none() {
-                    self.record(
-                        Event::AttemptStarted { attempt: id, at: ago(*age_ms).max(assigned_at) },
-                        turn,
-                    );
-                }
-            }
-            ReportedState::Ended { age_ms, ran_ms, .. } => {
-                if let (None, Some(ran_ms)) = (started, ran_ms) {
-                    let at = ago(age_ms.saturating_add(*ran_ms)).max(assigned_at);
-                    self.record(Event::AttemptStarted { attempt: id, at }, turn);
-                }
-            }
+        if let Some(since) = since {
+            self.record(Event::AttemptStarted { attempt: id, at: since.max(assigned_at) }, turn);
         }
         if let Some(age_ms) = report.checkpoint_age_ms {
             let at = ago(age_ms);
@@ -166,8 +156,30 @@ impl<S: Store> Reconciler<S> {
         }
         self.note_idle_gpu(id, report, now, turn);
         self.note_metrics(id, report, now, turn);
-        if let ReportedState::Ended { age_ms, end, .. } = &report.state {
-            self.end_attempt(id, ago(*age_ms), end.clone(), now, turn);
+        self.judge_nodes(id, now, turn);
+    }
+
+    /// Ends an attempt whose nodes have said enough.
+    fn judge_nodes(&mut self, id: AttemptId, now: Timestamp, turn: &mut Turn) {
+        let Some(attempt) = self.fleet.attempts.get(&id) else { return };
+        let instance_of = |rank: u32| attempt.nodes.get(rank as usize).map(|node| node.instance);
+        let is_noticed = |rank: u32| {
+            let instance = instance_of(rank).and_then(|id| self.fleet.instances.get(&id));
+            instance.is_some_and(|instance| instance.notice.is_some())
+        };
+        match self.nodes.verdict(attempt, is_noticed) {
+            Verdict::GoesOn => {}
+            Verdict::Unclear(unheard) => {
+                // Who is well asks again as soon as it is answered.
+                for instance in unheard.into_iter().filter_map(instance_of) {
+                    self.waiters.answer_soon(instance, now);
+                }
+            }
+            Verdict::StopOthers => {
+                let why = StopReason::NodeEnded;
+                self.record(Event::AttemptStopping { attempt: id, at: now, why, at_once: false }, turn);
+            }
+            Verdict::Ended { at, end, node } => self.end_attempt(id, at, end, node, now, turn),
         }
     }
 
@@ -201,37 +213,51 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    /// Ends an attempt with all that follows from it.
-    pub(super) fn end_attempt(
+    /// Ends an attempt with all that follows from it. `node` is the rank of the one that ended it, if it was one.
+    fn end_attempt(
         &mut self,
         id: AttemptId,
         at: Timestamp,
         end: AttemptEnd,
+        node: Option<u32>,
         now: Timestamp,
         turn: &mut Turn,
     ) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
-        let Some(instance) = self.fleet.instances.get(&attempt.instance) else { return };
+        self.nodes.forget(id);
+        let by = attempt.nodes.get(node.unwrap_or(0) as usize);
+        let by = by.and_then(|node| self.fleet.instances.get(&node.instance));
         // Not before what is charged already, not after now: ages are the agent's word.
-        let at = at.min(now).max(instance.meter.through);
-        for event in attempt_ended(&self.fleet, id, at, end) {
+        let at = at.min(now);
+        let at = by.map_or(at, |instance| at.max(instance.meter.through));
+        for event in attempt_ended(&self.fleet, id, at, end, node) {
             self.record(event, turn);
         }
     }
 
     pub(super) fn secret_missing(&mut self, id: AttemptId, error: String, now: Timestamp, turn: &mut Turn) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
-        if attempt.state == AttemptState::Assigned {
-            self.end_attempt(id, now, AttemptEnd::NotStarted { error }, now, turn);
+        if attempt.state != AttemptState::Assigned {
+            return;
         }
+        // Of several nodes none starts without it; one may have, while it could still be read.
+        let end = AttemptEnd::NotStarted { error };
+        let state = ReportedState::Ended { age_ms: 0, ran_ms: None, end };
+        for (rank, _) in attempt.live_nodes() {
+            if !self.nodes.has_said(id, rank) {
+                self.nodes.say(id, rank, &state, |_| now);
+            }
+        }
+        self.judge_nodes(id, now, turn);
     }
 
-    pub(super) fn owns_log(&self, token_digest: &str, attempt: AttemptId) -> bool {
-        self.fleet
-            .attempts
-            .get(&attempt)
-            // Nothing is added to what is over: an agent says so only once all of the log was delivered.
-            .is_some_and(|attempt| !attempt.is_ended() && self.is_agent_of(attempt.instance, token_digest))
+    /// The rank of an agent's node of an attempt, if it has one.
+    pub(super) fn node_of(&self, token_digest: &str, attempt: AttemptId) -> Option<u32> {
+        // Nothing is added to what is over: an agent says so only once all of the log was delivered.
+        let attempt = self.fleet.attempts.get(&attempt).filter(|attempt| !attempt.is_ended())?;
+        attempt
+            .live_nodes()
+            .find_map(|(rank, node)| self.is_agent_of(node.instance, token_digest).then_some(rank))
     }
 
     /// Whether the agent with this token has an attempt that starts with this packed folder.
@@ -240,7 +266,7 @@ impl<S: Store> Reconciler<S> {
             let experiment = self.fleet.experiments.get(&attempt.experiment);
             !attempt.is_ended()
                 && experiment.is_some_and(|found| archive_of(self.fleet.spec(found)) == Some(digest))
-                && self.is_agent_of(attempt.instance, token_digest)
+                && attempt.instances().any(|instance| self.is_agent_of(instance, token_digest))
         })
     }
 
@@ -268,8 +294,7 @@ impl<S: Store> Reconciler<S> {
         now: Timestamp,
         turn: &mut Turn,
     ) {
-        let live: Vec<(AttemptId, AttemptState)> =
-            self.fleet.attempts_on(id).map(|attempt| (attempt.id, attempt.state.clone())).collect();
+        let live: Vec<Attempt> = self.fleet.attempts_on(id).cloned().collect();
         // Leases are renewed long before their last half. A machine that ended in it, though it was heard in it or there
         // was no daemon to hear it, ended for lack of a lease: nobody who ran on it is to blame. One that fell silent
         // while a daemon listened has hung or was cut off, and what ran on it may be why.
@@ -278,9 +303,13 @@ impl<S: Store> Reconciler<S> {
         let lease_ended = self.fleet.instances.get(&id).is_some_and(|instance| {
             at + half_lease >= instance.lease_until && known_at + half_lease >= instance.lease_until
         });
-        for (attempt, state) in live {
-            let told_why = match state {
-                AttemptState::Stopping { why, .. } if why != StopReason::Interrupted => Some(why),
+        for attempt in live {
+            let told_why = match attempt.state {
+                AttemptState::Stopping { why, .. }
+                    if !matches!(why, StopReason::Interrupted | StopReason::NodeEnded) =>
+                {
+                    Some(why)
+                }
                 AttemptState::Stopping { .. }
                 | AttemptState::Assigned
                 | AttemptState::Running
@@ -291,7 +320,16 @@ impl<S: Store> Reconciler<S> {
                 None if lease_ended && !interrupted => AttemptEnd::Stopped { why: StopReason::LeaseEnded },
                 None => AttemptEnd::InstanceLost { interrupted },
             };
-            self.end_attempt(attempt, at, end, now, turn);
+            if attempt.instances().nth(1).is_some() {
+                let through = self.fleet.instances.get(&id).map_or(at, |instance| instance.meter.through);
+                for event in node_lost(&self.fleet, &attempt, id, at.min(now).max(through), end) {
+                    self.record(event, turn);
+                }
+                self.judge_nodes(attempt.id, now, turn);
+                continue;
+            }
+            let rank = attempt.node_on(id).map(|(rank, _)| rank);
+            self.end_attempt(attempt.id, at, end, rank, now, turn);
         }
     }
 }
