@@ -265,12 +265,12 @@ impl<'a> Placement<'a, '_> {
         let is_open = !alone && can_be_shared(kind, free);
         let Choice { price, ceiling, disk_gib, .. } = *choice;
         let first = self.launches.len();
-        for _ in 0..count {
+        for (payers, shares) in std::iter::repeat_n((payers, shares), count as usize) {
             if is_open {
                 let key = kind.accelerators.as_ref().map(|has| &has.name);
                 self.open_launches.entry(key).or_default().push(self.launches.len());
             }
-            let (id, payers, shares) = (self.ids.instance(self.input.now), payers.clone(), shares.clone());
+            let id = self.ids.instance(self.input.now);
             self.launches.push(Launch {
                 id,
                 offering,
