@@ -153,7 +153,7 @@ fn kill_9_of_agent_and_machine_leaves_no_container_though_it_cleared_its_environ
     let run = "trap '' TERM; echo up; exec env -i /bin/sleep 600";
     let id = installation.submit(&format!("name: stray\nimage: {IMAGE}\nrun: {run}\n"));
     installation.until_logged(&id, "up\n");
-    let instance = text(&installation.json(&["show", &id])["attempts"][0]["instance"]).to_owned();
+    let instance = text(&installation.json(&["show", &id])["attempts"][0]["nodes"][0]["instance"]).to_owned();
     let container = containers_on(&instance);
     let pid: i32 = ask(&["inspect", "--format", "{{.State.Pid}}", container.trim()]).trim().parse().unwrap();
     // The daemon too, so that nobody comes to look before all of them are dead.

@@ -89,7 +89,7 @@ providers:
     );
     let careful = installation.submit("name: careful\ncheckpoint: {grace: 5s}\nrun: echo done\n");
     let detail = installation.until_state(&careful, "succeeded");
-    assert!(text(&detail["attempts"][0]["offering"]).ends_with("/on-demand"), "{detail:#}");
+    assert!(text(&detail["attempts"][0]["nodes"][0]["offering"]).ends_with("/on-demand"), "{detail:#}");
     installation.write("careful.yaml", "name: careful\ncheckpoint: {grace: 5s}\nrun: echo done\n");
     let said = installation.bursar(&["plan", "careful.yaml", "--all"]).with_code(0).stdout;
     assert!(said.contains("a notice of 2s is too short to save in, which takes 5s"), "{said}");
@@ -99,7 +99,7 @@ providers:
     let careless =
         installation.submit("name: careless\ncheckpoint: {grace: 5s, accept_loss: true}\nrun: echo done\n");
     let detail = installation.until_state(&careless, "succeeded");
-    assert!(text(&detail["attempts"][0]["offering"]).ends_with("/spot"), "{detail:#}");
+    assert!(text(&detail["attempts"][0]["nodes"][0]["offering"]).ends_with("/spot"), "{detail:#}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl<'a> Agent<'a> {
     }
 
     fn register(&self) -> Answer {
-        let body = json!({ "instance": self.instance, "secret": self.secret, "token": self.token });
+        let body = json!({ "instance": self.instance, "secret": self.secret, "token": self.token, "address": "127.0.0.1" });
         self.ask("POST", "register", body.to_string().as_bytes())
     }
 
