@@ -208,7 +208,9 @@ impl Month {
     }
 
     fn end(&mut self, attempt: AttemptId, at: Timestamp, end: AttemptEnd) {
-        attempt_ended(&self.fleet, attempt, at, end, None).into_iter().for_each(|event| self.then(event));
+        attempt_ended(&self.fleet, &BTreeMap::new(), attempt, at, end, Some(0))
+            .into_iter()
+            .for_each(|event| self.then(event));
     }
 
     fn store(mut self, path: &Path) -> SqliteStore {

@@ -713,10 +713,12 @@ pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Tim
 
 /// The events that end a live attempt on all its nodes: their charges up to then, the work that is lost, the end, and the
 /// end of its experiment where it is not to be tried again. None for an attempt that is over. `node` is the rank of the
-/// one that ended it for all, if it was one.
+/// one that ended it for all, if it was one; the others are charged up to when they were `heard`, at most, because their
+/// instances may be gone by then.
 #[must_use]
 pub fn attempt_ended(
     fleet: &Fleet,
+    heard: &BTreeMap<InstanceId, Timestamp>,
     attempt: AttemptId,
     at: Timestamp,
     end: AttemptEnd,
@@ -751,8 +753,11 @@ pub fn attempt_ended(
             (last.then(|| Outcome::Failed { end: end.clone() }), false, !last)
         }
     };
-    for instance in attempt.instances().filter_map(|id| fleet.instances.get(&id)) {
-        close_node(fleet, attempt, instance, at, lost, &mut events);
+    for (rank, instance) in attempt.live_nodes() {
+        let Some(instance) = fleet.instances.get(&instance.instance) else { continue };
+        let heard = heard.get(&instance.id).copied().unwrap_or(instance.meter.through);
+        let until = if node == Some(rank) { at } else { at.min(heard).max(instance.meter.through) };
+        close_node(fleet, attempt, instance, until, lost, &mut events);
     }
     let not_before = match &end {
         AttemptEnd::InstanceLost { interrupted: false } => Some(at + backoff_after(experiment.losses)),

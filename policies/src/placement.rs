@@ -51,6 +51,7 @@ pub(crate) fn plan_placement<'a>(
     }
     let live = input.fleet.instances.values().filter(|instance| instance.is_live()).count();
     let launches_at_most = (input.settings.max_instances as usize).saturating_sub(live).min(entries.len());
+    let places = places::places(input, lifecycle, &plan.events);
     let mut placement = Placement {
         input,
         room,
@@ -60,7 +61,7 @@ pub(crate) fn plan_placement<'a>(
         view: View::new(input),
         entries,
         groups,
-        places: places::places(input, lifecycle),
+        places,
         launches: Vec::with_capacity(launches_at_most),
         open_launches: FxHashMap::default(),
         instances: u32::try_from(live).unwrap_or(u32::MAX),

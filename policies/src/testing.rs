@@ -316,7 +316,7 @@ impl World {
         let instance = &self.fleet.instances[&self.fleet.attempts[&attempt].nodes[0].instance];
         // The instance ended itself by the end of what is paid for, and the attempt with it.
         let at = self.now.min(instance.paid_until());
-        let events = attempt_ended(&self.fleet, attempt, at, end, None);
+        let events = attempt_ended(&self.fleet, &self.heard, attempt, at, end, None);
         for event in &events {
             self.apply(event);
         }

@@ -1,6 +1,8 @@
 //! Experiments of several nodes, which meet where they are told to: real processes that talk over real sockets, each
 //! instance with a loopback address of its own.
 
+use std::path::Path;
+
 use bursar_tests::{
     Installation,
     installation::QUICK,
@@ -46,6 +48,16 @@ fn instances(attempt: &Value) -> Vec<String> {
     nodes.iter().map(|node| node["instance"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Kills the agent of a node of the first attempt. Gives its instance.
+fn kill_agent_of_node(installation: &Installation, id: &str, rank: usize) -> String {
+    let attempt = installation.json(&["show", id])["attempts"][0].clone();
+    let victim = instances(&attempt).remove(rank);
+    let of_victim = processes::marked(&instance_marks(std::slice::from_ref(&victim)));
+    let agent = of_victim.iter().find(|(_, line)| line.lines().nth(1) == Some("agent"));
+    processes::signal(*agent.unwrap_or_else(|| panic!("no agent among {of_victim:#?}")).0, Signal::KILL);
+    victim
+}
+
 #[test]
 fn when_one_of_three_nodes_is_killed_all_end_and_all_go_on_from_the_checkpoint() {
     let installation = Installation::started(QUICK);
@@ -53,11 +65,7 @@ fn when_one_of_three_nodes_is_killed_all_end_and_all_go_on_from_the_checkpoint()
     let script = installation.path("meet.py");
     let id = gang(&installation, "meeting", 3, &format!("exec python3 {}", script.display()));
     installation.until_logged(&id, "met [1, 2], found nothing");
-    let first = installation.json(&["show", &id])["attempts"][0].clone();
-    let victim = instances(&first).remove(1);
-    let of_victim = processes::marked(&instance_marks(std::slice::from_ref(&victim)));
-    let agent = of_victim.iter().find(|(_, line)| line.lines().nth(1) == Some("agent"));
-    processes::signal(*agent.unwrap_or_else(|| panic!("no agent among {of_victim:#?}")).0, Signal::KILL);
+    let victim = kill_agent_of_node(&installation, &id, 1);
 
     // No `retry`: that the others fail for want of the lost one is no failure of the experiment.
     let detail = installation.until_state(&id, "succeeded");
@@ -83,4 +91,38 @@ fn an_experiment_fails_with_the_first_of_its_nodes_that_fails() {
     assert_eq!(installation.bursar(&["logs", "--node", "1", &id]).with_code(0).stdout, "giving up\n");
     installation.until_empty();
     assert!(installation.running().is_empty());
+}
+
+/// PyTorch is large, so this is of the long suite: `tests/run --long` installs it.
+#[test]
+#[ignore = "needs PyTorch: tests/run --long"]
+fn torchrun_trains_on_two_nodes_and_a_lost_node_changes_nothing_of_the_result() {
+    let installation = Installation::started(QUICK);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torchrun/train.py");
+    // With Python 3.11 this torchrun (1.13) takes no defaults for where it logs to.
+    let train = |name: &str, pause_s: &str| {
+        installation.submit(&format!(
+            "name: {name}\nspot_policy: on-demand\nnum_nodes: 2\n\
+             envs: {{STEPS: \"20\", PAUSE_S: \"{pause_s}\", GLOO_SOCKET_IFNAME: lo}}\n\
+             run: exec /usr/bin/python3 -m torch.distributed.run --nproc_per_node 2 --redirects 1 --tee 1 --log_dir logs {}\n",
+            script.display()
+        ))
+    };
+    let undisturbed = train("undisturbed", "0");
+    installation.until_state(&undisturbed, "succeeded");
+    let disturbed = train("disturbed", "0.3");
+    installation.until_logged(&disturbed, "step 3 is saved");
+    kill_agent_of_node(&installation, &disturbed, 1);
+    let detail = installation.until_state(&disturbed, "succeeded");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
+
+    let log = installation.logs(&disturbed);
+    let resumed = log.lines().filter_map(|line| line.split_once("goes on from step ")).next_back();
+    assert!(resumed.is_some_and(|(_, step)| step != "0"), "{log}");
+    let weights = |log: &str| {
+        let told = log.lines().find_map(|line| line.split_once("the sum of all weights is "));
+        told.unwrap_or_else(|| panic!("{log}")).1.to_owned()
+    };
+    assert_eq!(weights(&log), weights(&installation.logs(&undisturbed)));
+    installation.until_empty();
 }

@@ -39,7 +39,7 @@ impl Placement<'_, '_> {
     /// Launches what a gang lacks beside the nodes that it has. False where it has none, or the rest cannot be had.
     pub(super) fn complete(&mut self, index: usize) -> bool {
         let Entry { experiment, group, moving, .. } = self.entries[index];
-        let is_own = |at: &usize| self.places[*at].instance.shares.contains_key(&experiment.id);
+        let is_own = |at: &usize| self.places[*at].is_home_of(experiment.id);
         let places: Vec<usize> = (0..self.places.len()).filter(is_own).collect();
         if places.is_empty() && moving.is_none() {
             return false;
@@ -63,7 +63,7 @@ impl Placement<'_, '_> {
         let choice = open.and_then(|offering| self.view.choice_of(&wish, offering, own.amounts, 1));
         let is_launched = choice.is_some_and(|choice| self.launch_for(&[index], &choice, missing).is_ok());
         if is_launched {
-            self.fill(&own.places, experiment, own.amounts);
+            self.fill(&own.places, experiment, own.amounts, true);
         }
         is_launched
     }

@@ -1,6 +1,6 @@
 //! Free places on the instances that there are.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bursar_ledger::{Metered, WorstCase, hold, shares};
 use bursar_model::{
@@ -26,10 +26,12 @@ pub(super) struct Place<'a> {
     pub(super) ready: bool,
     free: Amounts,
     pub(super) live: Vec<&'a Attempt>,
-    /// One that may be the end of instances is on it, or will be: nobody is put beside it.
+    /// One that may be the end of instances is on it, or will be, or one waits for it: nobody is put beside it.
     guarded: bool,
     /// Somebody gets a part of it by this plan, now or once it is there.
     pub(super) is_taken: bool,
+    /// Who pays for it from now on, where this plan has renewed its lease: nobody who uses nothing of it beside others.
+    renewed_for: Option<BTreeSet<ExperimentId>>,
     /// The instance as this plan leaves it and what the plan assigns to it, once it assigns anything.
     changed: Option<(Instance, Vec<Attempt>)>,
 }
@@ -49,7 +51,17 @@ struct Payment {
 }
 
 /// The instances that take work.
-pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Vec<Place<'a>> {
+pub(super) fn places<'a>(
+    input: &PlanInput<'a>,
+    lifecycle: &Lifecycle<'a>,
+    planned: &[Event],
+) -> Vec<Place<'a>> {
+    let mut renewed: FxHashMap<InstanceId, BTreeSet<ExperimentId>> = FxHashMap::default();
+    for event in planned {
+        if let Event::LeaseExtended { instance, shares, .. } = event {
+            renewed.insert(*instance, shares.keys().copied().collect());
+        }
+    }
     let mut places = Vec::new();
     for instance in input.fleet.instances.values() {
         let ready = match instance.state {
@@ -78,6 +90,7 @@ pub(super) fn places<'a>(input: &PlanInput<'a>, lifecycle: &Lifecycle<'a>) -> Ve
                 free,
                 live: live.to_vec(),
                 guarded,
+                renewed_for: renewed.remove(&instance.id),
                 is_taken: false,
                 changed: None,
             });
@@ -93,6 +106,13 @@ pub(super) fn is_suspect(experiment: &Experiment) -> bool {
 }
 
 impl Place<'_> {
+    /// Whether an experiment pays for a part of it, and goes on to: nobody has taken that over in this plan.
+    pub(super) fn is_home_of(&self, experiment: ExperimentId) -> bool {
+        let now = self.changed.as_ref().map_or(self.instance, |(working, _)| working);
+        now.shares.contains_key(&experiment)
+            && self.renewed_for.as_ref().is_none_or(|payers| payers.contains(&experiment))
+    }
+
     /// Whether this experiment may be beside those who are here.
     pub(super) fn may_have(&self, experiment: &Experiment) -> bool {
         !self.guarded && (!is_suspect(experiment) || self.live.is_empty() && self.changed.is_none())
@@ -118,7 +138,7 @@ impl<'a> Placement<'a, '_> {
         // What can take work now first.
         for ready in [true, false] {
             for (at, place) in self.places.iter().enumerate().filter(|(_, place)| place.ready == ready) {
-                for payer in place.instance.shares.keys() {
+                for payer in place.instance.shares.keys().filter(|payer| place.is_home_of(**payer)) {
                     homes.entry(*payer).or_default().push(at);
                 }
             }
@@ -234,16 +254,17 @@ impl<'a> Placement<'a, '_> {
                 self.found_place(index, Fate::Waits(WaitingOn::Instance { instance }));
             }
         }
-        self.fill(ats, experiment, amounts);
+        self.fill(ats, experiment, amounts, waits_for.is_some());
         true
     }
 
-    /// These places are taken, for this plan.
-    pub(super) fn fill(&mut self, ats: &[usize], experiment: &Experiment, amounts: Amounts) {
+    /// These places are taken, for this plan. Where who takes them has to wait, nobody else is put there: what uses nothing
+    /// yet has its part taken over by whoever does, and would have to launch another.
+    pub(super) fn fill(&mut self, ats: &[usize], experiment: &Experiment, amounts: Amounts, waits: bool) {
         for at in ats {
             let place = &mut self.places[*at];
             place.free = place.free.minus(amounts);
-            place.guarded |= is_suspect(experiment);
+            place.guarded |= is_suspect(experiment) || waits && place.ready;
             place.is_taken = true;
         }
     }

@@ -44,6 +44,7 @@ for step in range(done + 1, STEPS + 1):
         os.replace(partial, newest)
         with open(os.environ["BURSAR_METRICS"], "a") as metrics:
             metrics.write(json.dumps({"step": step, "loss": loss.item()}) + "\n")
+        print(f"step {step} is saved", flush=True)
     dist.barrier()
     time.sleep(PAUSE_S)
 

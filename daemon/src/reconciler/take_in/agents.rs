@@ -230,7 +230,7 @@ impl<S: Store> Reconciler<S> {
         // Not before what is charged already, not after now: ages are the agent's word.
         let at = at.min(now);
         let at = by.map_or(at, |instance| at.max(instance.meter.through));
-        for event in attempt_ended(&self.fleet, id, at, end, node) {
+        for event in attempt_ended(&self.fleet, &self.heard, id, at, end, node) {
             self.record(event, turn);
         }
     }

@@ -217,7 +217,7 @@ fn each_node_is_charged_and_what_is_lost_is_lost_on_each() {
     let at = world.now.min(world.fleet.instances.values().next().unwrap().paid_until());
     let ran = at.since(world.now - Span::from_secs(3600));
     let end = AttemptEnd::InstanceLost { interrupted: true };
-    let events = crate::attempt_ended(&world.fleet, attempt, at, end, Some(1));
+    let events = crate::attempt_ended(&world.fleet, &world.heard, attempt, at, end, Some(1));
     let charges = events.iter().filter_map(|event| {
         let Event::Charged { charge, .. } = event else { return None };
         Some(charge)
@@ -232,4 +232,50 @@ fn each_node_is_charged_and_what_is_lost_is_lost_on_each() {
     assert!((spent - on_each - on_each).as_nanos().abs() < 10, "{spent}");
     let Some(Event::AttemptEnded { node, .. }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*node, Some(1));
+}
+
+#[test]
+fn a_node_that_was_not_heard_of_late_is_not_charged_up_to_the_end_of_the_others() {
+    let mut world = zones();
+    let experiment = world.queue(&gang(2));
+    world.run();
+    let attempt = world.attempt_of(experiment);
+    let silent = world.fleet.attempts[&attempt].nodes[0].instance;
+    world.pass(Span::from_secs(60));
+    let heard = world.now;
+    world.pass(Span::from_secs(60));
+    world.heard.insert(silent, heard);
+    let end = AttemptEnd::InstanceLost { interrupted: false };
+    let events = crate::attempt_ended(&world.fleet, &world.heard, attempt, world.now, end, Some(1));
+    let until = |instance: InstanceId| {
+        let charges = events.iter().filter_map(|event| {
+            let Event::Charged { charge, .. } = event else { return None };
+            (charge.instance == instance).then_some(charge.period.to)
+        });
+        charges.max()
+    };
+    assert_eq!(until(silent), Some(heard), "it may have been gone since");
+    assert_eq!(until(world.fleet.attempts[&attempt].nodes[1].instance), Some(world.now));
+}
+
+#[test]
+fn nobody_takes_over_a_node_that_waits_for_the_others_of_its_gang() {
+    let mut world = World::new(vec![offering(&gpu("two", "T4", 2), 1.0)]);
+    let experiment = world.queue(&ExperimentSpec { num_nodes: 2, ..spec(&[]) });
+    world.run();
+    let attempt = world.attempt_of(experiment);
+    let lost = world.fleet.attempts[&attempt].nodes[1].instance;
+    world.end(attempt, AttemptEnd::InstanceLost { interrupted: true });
+    world.apply(&Event::InstanceGone { instance: lost, at: world.now, end: InstanceEnd::Interrupted });
+    let _ = world.fleet.take_changes();
+    // They would use all that the gang pays for and does not use yet.
+    for _ in 0..2 {
+        world.queue(&spec(&["T4:1"]));
+    }
+    let plan = world.step();
+    assert_eq!(launched(&plan).len(), 1, "the others share it");
+    world.boot();
+    world.boot();
+    assert_eq!(launched(&world.step()), []);
+    assert_eq!(world.fleet.attempts[&world.attempt_of(experiment)].nodes.len(), 2);
 }
