@@ -1,18 +1,18 @@
 //! One attempt on this instance: from its order to the moment at which nothing of it runs and its log is delivered.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod report;
+mod scripts;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bursar_model::{
-    AttemptEnd, AttemptId, POINTS_BYTES_MAX, RanWith, StopReason, Timestamp,
-    agent_api::{AttemptOrder, AttemptReport, LOG_BYTES_MAX, ReportedState, Stream, Work},
+    AttemptEnd, AttemptId, POINTS_BYTES_MAX, StopReason, Timestamp,
+    agent_api::{AttemptOrder, LOG_BYTES_MAX, Work},
 };
 use rustix::process::{Pid, WaitStatus, getpid};
 use tokio::{task::AbortHandle, time::Instant};
 
+use self::report::Record;
 use crate::{
     cache::Held,
     checkpoints::Checkpoints,
@@ -27,11 +27,10 @@ use crate::{
     prepare::{Keeping, Preparation, Prepared, Setup},
     processes::{self, Mark, Which},
     provenance, rendezvous,
-    runtime::{Container, Pull, Runtime},
+    runtime::{Pull, Runtime},
     saver::Saver,
     settings::AgentSettings,
     usage::{IdleGpus, Sample, Subject, probe_mark},
-    wall_clock,
     workdir::{Carrier, WantedBy},
 };
 
@@ -47,21 +46,12 @@ const POINTS_GATHER: Duration = Duration::from_secs(2);
 /// How much of its log an attempt may keep on the instance: what the daemon takes, and a byte more that tells it so.
 const LOG_BYTES_KEPT: u64 = LOG_BYTES_MAX + 1;
 
-/// Variables that say who an attempt is: no parameter of a trial stands for them.
-const OURS: [&str; 2] = ["BURSAR_", "CUDA_VISIBLE_DEVICES"];
-
 /// The variable that every process of a node has in its environment: it tells them from all others, those of other nodes of
 /// the attempt included.
 pub(crate) const NODE_VARIABLE: &str = "BURSAR_NODE_ID";
 
 /// How often is looked for what is left of an attempt whose shell has ended.
 const CLEARING_TICK: Duration = Duration::from_millis(50);
-
-/// What a client answers, and a shell, whose process was killed by the kernel: 128 and the number of SIGKILL.
-const KILLED: i32 = 137;
-
-/// What an engine's client answers where it could not run the container.
-const NOT_RUN: i32 = 125;
 
 /// An attempt that the daemon wants here.
 #[derive(Debug)]
@@ -140,17 +130,6 @@ enum Removal {
     UnderWay,
 }
 
-/// What it runs with, and whether the daemon knows.
-#[derive(Debug)]
-enum Record {
-    /// Not known yet.
-    Open,
-    /// To be told; `sent` with the report whose answer is waited for.
-    Made { ran_with: RanWith, sent: bool },
-    /// The daemon has it.
-    Told,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Started {
     at: Instant,
@@ -179,7 +158,7 @@ impl Attempt {
         // Of several nodes the first stores for all: they would overwrite what the others store.
         let stores = work.rank == 0;
         let saver = stores.then(|| Saver::new(order, &work.data, &folder, shelf.clone())).flatten();
-        let runtime = runtime(order, &work, settings, &checkpoints);
+        let runtime = scripts::runtime(order, &work, settings, &checkpoints);
         let mut env = runtime.base_environment(&folder);
         // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -406,14 +385,6 @@ impl Attempt {
         self.stop = Some(Stop { at: Instant::now(), why, kill_at });
     }
 
-    /// Its log or its metrics, on their way to the daemon.
-    pub(crate) fn delivery(&mut self, stream: Stream) -> &mut Delivery {
-        match stream {
-            Stream::Log => &mut self.log,
-            Stream::Metrics => &mut self.points,
-        }
-    }
-
     /// Does what is due: kills what outstayed the grace, and notices that nothing is left. `live` are the marks of all
     /// attempts that are not over.
     pub(crate) fn turn(&mut self, now: Instant, live: &[Mark]) {
@@ -516,13 +487,6 @@ impl Attempt {
         self.removal = Removal::NotNeeded;
     }
 
-    /// The daemon has answered the newest report.
-    pub(crate) fn answered(&mut self) {
-        if let Record::Made { sent: true, .. } = self.record {
-            self.record = Record::Told;
-        }
-    }
-
     /// What its processes are known by.
     pub(crate) fn mark(&self) -> &Mark {
         &self.mark
@@ -576,39 +540,6 @@ impl Attempt {
         Duration::from_millis(self.work.grace_ms).min(LONGEST)
     }
 
-    /// Where it is, without looking at any file of the experiment.
-    pub(crate) fn reported_state(&self, now: Instant) -> ReportedState {
-        let since = |moment: Instant| millis(now.saturating_duration_since(moment));
-        match (&self.stage, self.started) {
-            (Stage::Over { end, at }, started) if self.is_told() => ReportedState::Ended {
-                age_ms: since(*at),
-                ran_ms: started.map(|started| millis(at.saturating_duration_since(started.at))),
-                end: end.clone(),
-            },
-            (_, Some(started)) => ReportedState::Running { age_ms: since(started.at) },
-            (_, None) => ReportedState::Preparing,
-        }
-    }
-
-    /// All that the daemon wants to know.
-    pub(crate) fn report(&mut self, now: Instant) -> AttemptReport {
-        AttemptReport {
-            attempt: self.id,
-            state: self.reported_state(now),
-            checkpoint_age_ms: self.checkpoint_age_ms(),
-            checkpoint_took_ms: self.saver.as_ref().and_then(Saver::newest).map(|(_, took)| millis(took)),
-            metrics: self.metrics.newest().clone(),
-            ran_with: match &mut self.record {
-                Record::Made { ran_with, sent } => {
-                    *sent = true;
-                    Some(ran_with.clone())
-                }
-                Record::Open | Record::Told => None,
-            },
-            gpu_idle_ms: self.idle_gpus.longest(now).map(millis),
-        }
-    }
-
     /// Lets the experiment see that the cloud takes the instance back.
     pub(crate) fn show_notice(&mut self, notice: Notice) {
         self.noticed = true;
@@ -630,72 +561,6 @@ impl Attempt {
         &self.folder
     }
 
-    fn start_setup(&mut self, now: Instant) {
-        let Some(script) = self.work.setup.take() else { return self.start_run(now) };
-        let place = match &self.setup {
-            Setup::Done(made) => {
-                self.folder.comes_with(made.path().to_owned());
-                self.folder.note("setup: done on this instance before, with the same workdir, image, envs and secrets; not run again");
-                return self.start_run(now);
-            }
-            Setup::ToDo(turn) => {
-                self.folder.comes_with(turn.path());
-                turn.path()
-            }
-            Setup::Here => self.folder.work(),
-        };
-        // Where it ran is where it stays: what it made, such as a virtual environment, may name itself by its path.
-        let mut env = self.env.clone();
-        env.insert("HOME".to_owned(), place.display().to_string());
-        self.start(&script, &self.folder.working_in(place), &env, now, |shell| Stage::Setup { shell });
-    }
-
-    /// Whether the daemon has all of its log and metrics, or never will.
-    fn is_told(&self) -> bool {
-        self.reported && self.log.is_delivered() && self.points.is_delivered()
-    }
-
-    fn start_run(&mut self, now: Instant) {
-        let run = std::mem::take(&mut self.work.run);
-        // What lies there already is no work of this attempt, whatever its time says.
-        let wall = wall_clock();
-        let _ = self.checkpoints.newest(wall);
-        let mut env = std::mem::take(&mut self.work.params);
-        env.retain(|name, _| !OURS.iter().any(|ours| name.starts_with(ours)));
-        for (name, value) in &self.env {
-            env.entry(name.clone()).or_insert_with(|| value.clone());
-        }
-        self.start(&run, &self.folder.clone(), &env, now, |shell| Stage::Running { shell });
-        if matches!(self.stage, Stage::Running { .. }) {
-            self.started = Some(Started { at: now, wall });
-        }
-    }
-
-    fn start(
-        &mut self,
-        script: &str,
-        folder: &Folder,
-        env: &BTreeMap<String, String>,
-        now: Instant,
-        stage: fn(Pid) -> Stage,
-    ) {
-        self.mark.container = None;
-        if let Runtime::Container(_) = self.runtime {
-            self.removal = Removal::Needed;
-        }
-        match self.runtime.start(script, folder, env) {
-            Ok(shell) => {
-                tracing::info!(attempt = %self.id, name = self.work.name, pid = shell.as_raw_pid(), "started");
-                self.mark.session = Some(shell);
-                self.stage = stage(shell);
-            }
-            Err(error) => {
-                let error = format!("cannot start a script in {}: {error}", folder.work().display());
-                self.stage = Stage::Over { end: AttemptEnd::NotStarted { error }, at: now };
-            }
-        }
-    }
-
     fn clear(&mut self, end: AttemptEnd) {
         self.stage = Stage::Clearing { end };
     }
@@ -707,59 +572,7 @@ impl Attempt {
         }
     }
 
-    /// Says in the log what an exit code means where only we know.
-    fn explain(&self, end: &AttemptEnd) {
-        let Runtime::Container(container) = &self.runtime else { return };
-        match end {
-            AttemptEnd::Exited { code: KILLED } => self.folder.note(&format!(
-                "a process of the container was killed: most likely all together took more than the {} MiB of \
-                 memory that the experiment asks for (resources.memory)",
-                container.memory_mib()
-            )),
-            AttemptEnd::Exited { code: NOT_RUN } => {
-                self.folder.note("exit code 125 is that of the container engine where it cannot run a container");
-            }
-            AttemptEnd::Exited { .. }
-            | AttemptEnd::Killed { .. }
-            | AttemptEnd::NotStarted { .. }
-            | AttemptEnd::InstanceLost { .. }
-            | AttemptEnd::Stopped { .. } => {}
-        }
-    }
-
     fn kill(&self) {
         let _ = self.kill_all();
     }
-
-    /// Only what this attempt saved counts: an older checkpoint was reported by the attempt that made it.
-    fn checkpoint_age_ms(&mut self) -> Option<u64> {
-        let started = self.started?;
-        let now = wall_clock();
-        let saved = match &self.saver {
-            // What lies on the instance goes with it.
-            Some(saver) if saver.saves() => saver.newest()?.0,
-            None if self.work.data.checkpoints.is_some() => return None,
-            Some(_) | None => self.checkpoints.newest(now)?,
-        };
-        (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())
-    }
-}
-
-/// What the work asks for.
-fn runtime(order: &AttemptOrder, work: &Work, settings: &AgentSettings, checkpoints: &Path) -> Runtime {
-    let Some(container) = &work.container else { return Runtime::Process };
-    // Where there is neither, the pull says so.
-    let engine = settings.container_engine.or_else(Engine::detect).unwrap_or(Engine::Podman);
-    Runtime::Container(Box::new(Container::new(
-        engine,
-        settings.instance,
-        order.attempt,
-        container.clone(),
-        work.devices.clone(),
-        checkpoints.to_owned(),
-    )))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
