@@ -26,7 +26,7 @@ use crate::{
     notice::Notice,
     prepare::{Keeping, Preparation, Prepared, Setup},
     processes::{self, Mark, Which},
-    provenance, rendezvous,
+    provenance,
     runtime::{Pull, Runtime},
     saver::Saver,
     settings::AgentSettings,
@@ -162,7 +162,6 @@ impl Attempt {
         let mut env = runtime.base_environment(&folder);
         // What `setup` makes serves other trials too, so it knows nothing of the parameters: `run` gets them.
         env.extend(work.envs.iter().map(|(name, value)| (name.clone(), value.clone())));
-        env.extend(rendezvous::variables(&work));
         let login = work.container.as_ref().and_then(|container| container.registry.as_ref());
         let hidden = work.secrets.iter().filter_map(|name| work.envs.get(name));
         let hidden = hidden.chain(login.map(|login| &login.password)).map(String::as_str);

@@ -146,6 +146,8 @@ pub enum Message {
     SecretMissing {
         /// Which attempt.
         attempt: AttemptId,
+        /// The instance whose agent asked for it.
+        instance: InstanceId,
         /// Why, for people.
         error: String,
     },

@@ -29,6 +29,8 @@ struct Said {
     ended: Option<Ended>,
     /// The number of its newest report among all.
     newest: u64,
+    /// Since when one of its GPUs is idle, once it has said whether one is.
+    idle: Option<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,22 @@ impl Nodes {
         self.attempts.get(&attempt).is_some_and(|said| said.contains_key(&rank))
     }
 
+    /// Takes in since when a GPU of a node is idle, and gives since when the first of any node is. Nothing where none is as
+    /// far as is known, and not all have said so.
+    pub(crate) fn idle(
+        &mut self,
+        attempt: &Attempt,
+        rank: u32,
+        since: Option<Timestamp>,
+    ) -> Option<Option<Timestamp>> {
+        let said = self.attempts.entry(attempt.id).or_default();
+        said.entry(rank).or_default().idle = Some(since);
+        let all: Vec<Option<Option<Timestamp>>> =
+            ranks(attempt).map(|rank| said.get(&rank).and_then(|said| said.idle)).collect();
+        let first = all.iter().flatten().flatten().min().copied();
+        (first.is_some() || all.iter().all(Option::is_some)).then_some(first)
+    }
+
     /// What became of an attempt. `is_noticed` says whether the cloud takes the instance of a rank back.
     pub(crate) fn verdict(&self, attempt: &Attempt, is_noticed: impl Fn(u32) -> bool) -> Verdict {
         let nothing = BTreeMap::new();
@@ -116,7 +134,8 @@ impl Nodes {
         let others = |rank: u32| ranks(attempt).filter(move |other| *other != rank);
         let is_over = over.len() == ranks(attempt).count();
         if let Some(at) = over.iter().map(|(_, ended)| ended.at).max().filter(|_| is_over) {
-            let (end, node) = self.end(attempt, told_why, first, &is_noticed);
+            let is_well = over.iter().all(|(_, ended)| ended.end == WELL);
+            let (end, node) = self.end(attempt, told_why, first, is_well, &is_noticed);
             return Verdict::Ended { at, end, node };
         }
         let Some((rank, first)) = first.filter(|_| told_why.is_none()) else { return Verdict::GoesOn };
@@ -135,6 +154,7 @@ impl Nodes {
         attempt: &Attempt,
         told_why: Option<StopReason>,
         first: Option<(u32, &Ended)>,
+        is_well: bool,
         is_noticed: &dyn Fn(u32) -> bool,
     ) -> (AttemptEnd, Option<u32>) {
         let lost = (0..).zip(&attempt.nodes).find_map(|(rank, node)| Some((rank, node.lost.clone()?)));
@@ -152,7 +172,9 @@ impl Nodes {
                 }
             }
             (Some(why), Some(_), None) => (AttemptEnd::Stopped { why }, None),
-            (_, _, None) => (WELL, None),
+            (_, _, None) if is_well => (WELL, None),
+            // All stopped for the sake of one whose word went with the daemon that it was given to.
+            (_, _, None) => (AttemptEnd::Stopped { why: told_why.unwrap_or(StopReason::NodeEnded) }, None),
         }
     }
 
@@ -287,5 +309,25 @@ mod tests {
         assert_eq!(after(&attempt, &[(0, RUNNING)]).1, Verdict::GoesOn);
         let over = after(&attempt, &[(0, ended(FAILED))]).1;
         assert_eq!(over, Verdict::Ended { at: at(1), end, node: Some(1) });
+    }
+
+    #[test]
+    fn who_only_stopped_for_another_has_not_done_the_work() {
+        // The daemon that knew what ended the other was started again meanwhile.
+        let attempt = stopping(2, StopReason::NodeEnded);
+        let stopped = ended(AttemptEnd::Stopped { why: StopReason::NodeEnded });
+        let over = after(&attempt, &[(0, stopped.clone()), (1, stopped)]).1;
+        let end = AttemptEnd::Stopped { why: StopReason::NodeEnded };
+        assert_eq!(over, Verdict::Ended { at: at(2), end, node: None });
+    }
+
+    #[test]
+    fn a_gpu_is_idle_while_one_of_any_node_is() {
+        let (attempt, mut nodes) = (attempt(2), Nodes::default());
+        assert_eq!(nodes.idle(&attempt, 0, None), None, "the other has not said");
+        assert_eq!(nodes.idle(&attempt, 1, Some(at(5))), Some(Some(at(5))));
+        assert_eq!(nodes.idle(&attempt, 0, Some(at(3))), Some(Some(at(3))));
+        assert_eq!(nodes.idle(&attempt, 0, None), Some(Some(at(5))));
+        assert_eq!(nodes.idle(&attempt, 1, None), Some(None));
     }
 }

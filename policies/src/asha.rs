@@ -24,16 +24,19 @@ use std::{
 use bursar_ledger::{cuts, meter};
 use bursar_model::{
     Asha, Attempt, AttemptId, AttemptState, BudgetKey, Event, Experiment, ExperimentId, ExperimentState,
-    Fleet, InstanceState, Outcome, Refusal, Standing, StopReason, Sweep, SweepId, Timestamp, Usd, WaitingOn,
+    Fleet, InstanceId, InstanceState, Outcome, Refusal, Standing, StopReason, Sweep, SweepId, Timestamp, Usd,
+    WaitingOn,
 };
 
 use crate::{Plan, PlanInput};
 
 /// The events of a report with these metrics that brings a trial to a rung: what it was charged until then, and the rung
-/// with its score. Empty where the report does not.
+/// with its score. Empty where the report does not. Other nodes than that which reports are charged up to when they were
+/// `heard`.
 #[must_use]
 pub fn rung_reached(
     fleet: &Fleet,
+    heard: &BTreeMap<InstanceId, Timestamp>,
     attempt: &Attempt,
     metrics: &BTreeMap<String, f64>,
     now: Timestamp,
@@ -52,6 +55,7 @@ pub fn rung_reached(
         let live: Vec<&Attempt> = fleet.attempts_on(instance.id).collect();
         // Not for more than is held: where the clock has stepped, nobody knows what of it went by.
         let until = now.min(instance.held_until());
+        let until = heard.get(&instance.id).map_or(instance.meter.through, |heard| until.min(*heard));
         let Some(metered) = meter(instance, live.iter().copied(), until, &cuts) else { continue };
         let lines = metered.charges().flat_map(|charge| &charge.lines);
         cost += lines.filter(|line| line.payer == trial).map(|line| line.costs.effective).sum();

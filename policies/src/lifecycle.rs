@@ -197,7 +197,7 @@ fn plan_instance(
             extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Ready { since } => {
-            stop_where_due(input, plan, lifecycle, live);
+            stop_where_due(input, plan, lifecycle, instance, live);
             if let Some(why) = reason_to_leave(input, plan, instance, live, since) {
                 leave(input, room, plan, lifecycle, instance, live, why);
                 return false;
@@ -214,7 +214,7 @@ fn plan_instance(
             extend_when_due(input, room, plan, lifecycle, instance, live)
         }
         InstanceState::Draining { since, why } => {
-            stop_where_due(input, plan, lifecycle, live);
+            stop_where_due(input, plan, lifecycle, instance, live);
             let patience = since + input.settings.drain_allowance;
             if live.is_empty() || input.now >= patience || input.now >= instance.paid_until() {
                 end(input, room, plan, instance, live, why);
@@ -437,13 +437,22 @@ pub(crate) fn end(
 }
 
 /// Attempts that must stop though their instance stays.
-fn stop_where_due(input: &PlanInput<'_>, plan: &mut Plan, lifecycle: &mut Lifecycle<'_>, live: &[&Attempt]) {
+fn stop_where_due(
+    input: &PlanInput<'_>,
+    plan: &mut Plan,
+    lifecycle: &mut Lifecycle<'_>,
+    instance: &Instance,
+    live: &[&Attempt],
+) {
     for attempt in live {
         let Some(experiment) = input.fleet.experiments.get(&attempt.experiment) else { continue };
         if let Some(why) = reason_to_stop(input, plan, attempt, experiment) {
             lifecycle.stop(input, plan, attempt, why, false);
         }
-        tell_of_idle_gpu(input, plan, attempt, experiment);
+        // Once for all of its nodes.
+        if attempt.instances().next() == Some(instance.id) {
+            tell_of_idle_gpu(input, plan, attempt, experiment);
+        }
     }
 }
 
@@ -713,8 +722,8 @@ pub(crate) fn metered_through(input: &PlanInput<'_>, instance: &Instance) -> Tim
 
 /// The events that end a live attempt on all its nodes: their charges up to then, the work that is lost, the end, and the
 /// end of its experiment where it is not to be tried again. None for an attempt that is over. `node` is the rank of the
-/// one that ended it for all, if it was one; the others are charged up to when they were `heard`, at most, because their
-/// instances may be gone by then.
+/// one that ended it for all, if it was one. Of several nodes each is charged up to when it was `heard`, at most: its
+/// instance may be gone by then.
 #[must_use]
 pub fn attempt_ended(
     fleet: &Fleet,
@@ -753,10 +762,10 @@ pub fn attempt_ended(
             (last.then(|| Outcome::Failed { end: end.clone() }), false, !last)
         }
     };
-    for (rank, instance) in attempt.live_nodes() {
-        let Some(instance) = fleet.instances.get(&instance.instance) else { continue };
+    let is_one = attempt.nodes.len() == 1;
+    for instance in attempt.instances().filter_map(|id| fleet.instances.get(&id)) {
         let heard = heard.get(&instance.id).copied().unwrap_or(instance.meter.through);
-        let until = if node == Some(rank) { at } else { at.min(heard).max(instance.meter.through) };
+        let until = if is_one { at } else { at.min(heard).max(instance.meter.through) };
         close_node(fleet, attempt, instance, until, lost, &mut events);
     }
     let not_before = match &end {

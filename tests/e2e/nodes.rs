@@ -93,30 +93,41 @@ fn an_experiment_fails_with_the_first_of_its_nodes_that_fails() {
     assert!(installation.running().is_empty());
 }
 
-/// PyTorch is large, so this is of the long suite: `tests/run --long` installs it.
+/// PyTorch is large, so these are of the long suite: `tests/run --long` installs it.
 #[test]
 #[ignore = "needs PyTorch: tests/run --long"]
 fn torchrun_trains_on_two_nodes_and_a_lost_node_changes_nothing_of_the_result() {
+    torchrun_goes_on_without_a_trace_after_a_loss(2);
+}
+
+#[test]
+#[ignore = "needs PyTorch: tests/run --long"]
+fn nor_on_three() {
+    torchrun_goes_on_without_a_trace_after_a_loss(3);
+}
+
+fn torchrun_goes_on_without_a_trace_after_a_loss(nodes: u32) {
     let installation = Installation::started(QUICK);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torchrun/train.py");
     // With Python 3.11 this torchrun (1.13) takes no defaults for where it logs to.
     let train = |name: &str, pause_s: &str| {
         installation.submit(&format!(
-            "name: {name}\nspot_policy: on-demand\nnum_nodes: 2\n\
+            "name: {name}\nspot_policy: on-demand\nnum_nodes: {nodes}\n\
              envs: {{STEPS: \"20\", PAUSE_S: \"{pause_s}\", GLOO_SOCKET_IFNAME: lo}}\n\
              run: exec /usr/bin/python3 -m torch.distributed.run --nproc_per_node 2 --redirects 1 --tee 1 --log_dir logs {}\n",
             script.display()
         ))
     };
     let undisturbed = train("undisturbed", "0");
-    installation.until_state(&undisturbed, "succeeded");
+    let _ = installation.until_state(&undisturbed, "succeeded");
     let disturbed = train("disturbed", "0.3");
     installation.until_logged(&disturbed, "step 3 is saved");
-    kill_agent_of_node(&installation, &disturbed, 1);
+    kill_agent_of_node(&installation, &disturbed, nodes as usize - 1);
     let detail = installation.until_state(&disturbed, "succeeded");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
 
     let log = installation.logs(&disturbed);
+    assert!(log.contains(&format!("of {} goes on from step 0", 2 * nodes)), "{log}");
     let resumed = log.lines().filter_map(|line| line.split_once("goes on from step ")).next_back();
     assert!(resumed.is_some_and(|(_, step)| step != "0"), "{log}");
     let weights = |log: &str| {

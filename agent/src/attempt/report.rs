@@ -78,12 +78,12 @@ impl Attempt {
 
     /// Only what this attempt saved counts: an older checkpoint was reported by the attempt that made it.
     fn checkpoint_age_ms(&mut self) -> Option<u64> {
-        let started = self.started?;
+        // Of several nodes the first stores for all.
+        let started = self.started.filter(|_| self.work.rank == 0)?;
         let now = wall_clock();
         let saved = match &self.saver {
             // What lies on the instance goes with it.
             Some(saver) if saver.saves() => saver.newest()?.0,
-            None if self.work.data.checkpoints.is_some() => return None,
             Some(_) | None => self.checkpoints.newest(now)?,
         };
         (saved > started.wall).then(|| now.since(saved).as_millis().unsigned_abs())

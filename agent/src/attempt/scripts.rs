@@ -14,6 +14,7 @@ use crate::{
     containers::Engine,
     folder::Folder,
     prepare::Setup,
+    rendezvous,
     runtime::{Container, Runtime},
     settings::AgentSettings,
     wall_clock,
@@ -56,6 +57,8 @@ impl Attempt {
         let _ = self.checkpoints.newest(wall);
         let mut env = std::mem::take(&mut self.work.params);
         env.retain(|name, _| !OURS.iter().any(|ours| name.starts_with(ours)));
+        // What `setup` makes outlives the nodes that there are now.
+        env.extend(rendezvous::variables(&self.work));
         for (name, value) in &self.env {
             env.entry(name.clone()).or_insert_with(|| value.clone());
         }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bursar_model::{
-    AttemptId, SecretRef,
+    AttemptId, InstanceId, SecretRef,
     agent_api::{Action, RegisterRequest, SyncReply, SyncRequest},
 };
 
@@ -44,8 +44,9 @@ pub(super) async fn register(
     State(api): State<Api>,
     Json(request): Json<RegisterRequest>,
 ) -> Result<Json<SyncReply>, ApiError> {
+    let instance = request.instance;
     let answer = api.inbox.ask(|reply| Message::Register { request, reply }).await?;
-    answered(&api, answer).await
+    answered(&api, Some(instance), answer).await
 }
 
 pub(super) async fn sync(
@@ -54,8 +55,9 @@ pub(super) async fn sync(
     Json(request): Json<SyncRequest>,
 ) -> Result<Json<SyncReply>, ApiError> {
     let token_digest = bearer_digest(&headers)?;
+    let instance = request.instance;
     let answer = api.inbox.ask(|reply| Message::Sync { token_digest, request, reply }).await?;
-    answered(&api, answer).await
+    answered(&api, instance, answer).await
 }
 
 /// SHA-256 in hex of the token that a request shows.
@@ -72,13 +74,21 @@ pub(super) fn unauthorized() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "this is not the token of a live instance")
 }
 
-async fn answered(api: &Api, answer: AgentAnswer) -> Result<Json<SyncReply>, ApiError> {
+async fn answered(
+    api: &Api,
+    instance: Option<InstanceId>,
+    answer: AgentAnswer,
+) -> Result<Json<SyncReply>, ApiError> {
     match answer {
         AgentAnswer::Orders { mut reply, secrets } => {
+            let mut missing = BTreeMap::new();
             for (attempt, wanted) in secrets {
-                fill_in(api, &mut reply, attempt, &wanted).await;
+                if let Err(why) = fill_in(&mut reply, attempt, &wanted).await {
+                    missing.insert(attempt, why);
+                }
             }
-            open_stores(api, &mut reply).await;
+            open_stores(api, &mut reply, &mut missing).await;
+            hold_back(api, instance, &mut reply, missing).await;
             Ok(Json(*reply))
         }
         AgentAnswer::Unauthorized => Err(unauthorized()),
@@ -86,46 +96,49 @@ async fn answered(api: &Api, answer: AgentAnswer) -> Result<Json<SyncReply>, Api
     }
 }
 
-/// Puts an attempt's secrets into its environment, on their way to the agent and nowhere else. Where one cannot be
-/// read the order is held back and the attempt ends with the reason.
-async fn fill_in(api: &Api, reply: &mut SyncReply, id: AttemptId, wanted: &BTreeMap<String, SecretRef>) {
-    let Some(order) = reply.attempts.iter_mut().find(|order| order.attempt == id) else { return };
-    let Action::Run { work: Some(work) } = &mut order.action else { return };
+/// Puts an attempt's secrets into its environment, on their way to the agent and nowhere else. What went wrong is for people.
+async fn fill_in(
+    reply: &mut SyncReply,
+    id: AttemptId,
+    wanted: &BTreeMap<String, SecretRef>,
+) -> Result<(), String> {
+    let Some(order) = reply.attempts.iter_mut().find(|order| order.attempt == id) else { return Ok(()) };
+    let Action::Run { work: Some(work) } = &mut order.action else { return Ok(()) };
     for (name, secret) in wanted {
-        match secrets::read(secret).await {
-            Ok(value) => {
-                let login = work.container.as_mut().and_then(|container| container.registry.as_mut());
-                match login {
-                    Some(login) if name == REGISTRY_PASSWORD => login.password = value,
-                    _ => drop(work.envs.insert(name.clone(), value)),
-                }
-            }
-            Err(why) => {
-                return hold_back(api, reply, id, format!("secret {name}: {why}")).await;
-            }
+        let value = secrets::read(secret).await.map_err(|why| format!("secret {name}: {why}"))?;
+        let login = work.container.as_mut().and_then(|container| container.registry.as_mut());
+        match login {
+            Some(login) if name == REGISTRY_PASSWORD => login.password = value,
+            _ => drop(work.envs.insert(name.clone(), value)),
         }
     }
+    Ok(())
 }
 
 /// Puts what opens the stores to the work that goes out, in the same way.
-async fn open_stores(api: &Api, reply: &mut SyncReply) {
+async fn open_stores(api: &Api, reply: &mut SyncReply, missing: &mut BTreeMap<AttemptId, String>) {
     let config = api.configuration.current();
-    let mut locked = Vec::new();
     for order in &mut reply.attempts {
         let Action::Run { work: Some(work) } = &mut order.action else { continue };
         for place in work.data.accesses_mut() {
             if let Err(why) = unlock(place, config.storage.as_ref()).await {
-                locked.push((order.attempt, why));
+                missing.entry(order.attempt).or_insert(why);
             }
         }
     }
-    for (attempt, why) in locked {
-        hold_back(api, reply, attempt, why).await;
-    }
 }
 
-async fn hold_back(api: &Api, reply: &mut SyncReply, id: AttemptId, error: String) {
-    // A daemon that stops tells nobody; the next one tries again.
-    let _ = api.inbox.tell(Message::SecretMissing { attempt: id, error }).await;
-    reply.attempts.retain(|order| order.attempt != id);
+/// Where something cannot be read the order is held back, and the attempt ends with the reason.
+async fn hold_back(
+    api: &Api,
+    instance: Option<InstanceId>,
+    reply: &mut SyncReply,
+    missing: BTreeMap<AttemptId, String>,
+) {
+    let Some(instance) = instance else { return };
+    reply.attempts.retain(|order| !missing.contains_key(&order.attempt));
+    for (attempt, error) in missing {
+        // A daemon that stops tells nobody; the next one tries again.
+        let _ = api.inbox.tell(Message::SecretMissing { attempt, instance, error }).await;
+    }
 }

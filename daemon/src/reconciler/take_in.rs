@@ -70,7 +70,9 @@ impl<S: Store> Reconciler<S> {
             Message::WorkdirsInUse { reply } => {
                 let _ = reply.send(self.workdirs_in_use());
             }
-            Message::SecretMissing { attempt, error } => self.secret_missing(attempt, error, now, turn),
+            Message::SecretMissing { attempt, instance, error } => {
+                self.secret_missing(attempt, instance, error, now, turn);
+            }
             Message::Launched { instance, result } => self.launched(instance, result, now, turn),
             Message::Terminated { instance, result } => self.terminated(instance, result, now, turn),
             Message::Listed { provider, asked_at, result } => {

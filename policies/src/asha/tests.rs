@@ -74,7 +74,7 @@ impl Race {
         let step = self.asha().rungs[self.asha().rung_of(trial)].resource;
         let metrics = BTreeMap::from([("step".to_owned(), step as f64), ("loss".to_owned(), loss)]);
         let attempt = &self.world.fleet.attempts[&self.world.attempt_of(trial)];
-        let events = rung_reached(&self.world.fleet, attempt, &metrics, self.world.now);
+        let events = rung_reached(&self.world.fleet, &self.world.heard, attempt, &metrics, self.world.now);
         assert!(matches!(events.last(), Some(Event::RungReached { .. })), "{events:?}");
         for event in events {
             self.world.apply(&event);
@@ -435,12 +435,12 @@ fn reports_of_no_trial_with_asha_reach_nothing() {
     let trial = race.trials[0];
     let early = BTreeMap::from([("step".to_owned(), 1.0), ("loss".to_owned(), 0.1)]);
     let attempt = race.world.fleet.attempts[&race.world.attempt_of(trial)].clone();
-    assert_eq!(rung_reached(&race.world.fleet, &attempt, &early, race.world.now), []);
+    assert_eq!(rung_reached(&race.world.fleet, &race.world.heard, &attempt, &early, race.world.now), []);
     let other = race.world.queue(&spec(&[]));
     race.settle();
     let late = BTreeMap::from([("step".to_owned(), 9.0), ("loss".to_owned(), 0.1)]);
     let attempt = race.world.fleet.attempts[&race.world.attempt_of(other)].clone();
-    assert_eq!(rung_reached(&race.world.fleet, &attempt, &late, race.world.now), []);
+    assert_eq!(rung_reached(&race.world.fleet, &race.world.heard, &attempt, &late, race.world.now), []);
 }
 
 #[test]

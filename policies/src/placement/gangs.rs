@@ -31,7 +31,9 @@ impl Placement<'_, '_> {
     pub(super) fn gather(&mut self, index: usize, places: &[usize]) {
         let nodes = self.groups[self.entries[index].group].wish.nodes as usize;
         let Some(own) = self.own(index, places.iter().copied()) else { return };
-        if let Some(wanted) = nodes.checked_sub(own.kept).filter(|wanted| *wanted <= own.places.len()) {
+        if let Some(wanted) =
+            nodes.checked_sub(own.kept).filter(|wanted| (1..=own.places.len()).contains(wanted))
+        {
             self.occupy(index, &own.places[..wanted], own.amounts, true);
         }
     }

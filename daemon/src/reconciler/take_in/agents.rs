@@ -145,7 +145,8 @@ impl<S: Store> Reconciler<S> {
         if let Some(since) = since {
             self.record(Event::AttemptStarted { attempt: id, at: since.max(assigned_at) }, turn);
         }
-        if let Some(age_ms) = report.checkpoint_age_ms {
+        // Of several nodes the first stores for all, and is the one whose metrics are the experiment's.
+        if let Some(age_ms) = report.checkpoint_age_ms.filter(|_| rank == 0) {
             let at = ago(age_ms);
             if at >= assigned_at && known_checkpoint.is_none_or(|known| at > known + CHECKPOINT_JITTER) {
                 let took = report
@@ -154,8 +155,10 @@ impl<S: Store> Reconciler<S> {
                 self.record(Event::AttemptCheckpointed { attempt: id, at, took }, turn);
             }
         }
-        self.note_idle_gpu(id, report, now, turn);
-        self.note_metrics(id, report, now, turn);
+        self.note_idle_gpu(id, rank, report, now, turn);
+        if rank == 0 {
+            self.note_metrics(id, report, now, turn);
+        }
         self.judge_nodes(id, now, turn);
     }
 
@@ -183,11 +186,22 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    fn note_idle_gpu(&mut self, id: AttemptId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
+    fn note_idle_gpu(
+        &mut self,
+        id: AttemptId,
+        rank: u32,
+        report: &AttemptReport,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
         let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
         let Some(policy) = self.fleet.spec(experiment).utilization_policy else { return };
         let idle_for = report.gpu_idle_ms.map(|ms| Span::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let Some(since) = self.nodes.idle(attempt, rank, idle_for.map(|idle_for| now - idle_for)) else {
+            return;
+        };
+        let idle_for = since.map(|since| now.since(since));
         if let Some(event) = gpu_idle_noted(attempt, &policy, idle_for, now) {
             self.record(event, turn);
         }
@@ -196,7 +210,7 @@ impl<S: Store> Reconciler<S> {
     fn note_metrics(&mut self, id: AttemptId, report: &AttemptReport, now: Timestamp, turn: &mut Turn) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
         let Some(experiment) = self.fleet.experiments.get(&attempt.experiment) else { return };
-        let reached = rung_reached(&self.fleet, attempt, &report.metrics, now);
+        let reached = rung_reached(&self.fleet, &self.heard, attempt, &report.metrics, now);
         let news: std::collections::BTreeMap<String, f64> = report
             .metrics
             .iter()
@@ -235,20 +249,23 @@ impl<S: Store> Reconciler<S> {
         }
     }
 
-    pub(super) fn secret_missing(&mut self, id: AttemptId, error: String, now: Timestamp, turn: &mut Turn) {
+    /// A node of an attempt does not start: what it needs could not be read when its agent asked for it.
+    pub(super) fn secret_missing(
+        &mut self,
+        id: AttemptId,
+        instance: InstanceId,
+        error: String,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
         let Some(attempt) = self.fleet.attempts.get(&id) else { return };
-        if attempt.state != AttemptState::Assigned {
-            return;
+        let Some((rank, _)) = attempt.node_on(instance) else { return };
+        if attempt.state == AttemptState::Assigned && !self.nodes.has_said(id, rank) {
+            let end = AttemptEnd::NotStarted { error };
+            let state = ReportedState::Ended { age_ms: 0, ran_ms: None, end };
+            self.nodes.say(id, rank, &state, |_| now);
+            self.judge_nodes(id, now, turn);
         }
-        // Of several nodes none starts without it; one may have, while it could still be read.
-        let end = AttemptEnd::NotStarted { error };
-        let state = ReportedState::Ended { age_ms: 0, ran_ms: None, end };
-        for (rank, _) in attempt.live_nodes() {
-            if !self.nodes.has_said(id, rank) {
-                self.nodes.say(id, rank, &state, |_| now);
-            }
-        }
-        self.judge_nodes(id, now, turn);
     }
 
     /// The rank of an agent's node of an attempt, if it has one.
