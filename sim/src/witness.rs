@@ -379,8 +379,11 @@ impl Witness {
         let unseen = meter.from.filter(|_| is_unlisted).map_or(Span::ZERO, unseen);
         let outlived = is_unlisted && self.cloud.is_hung(*id);
         // While it shuts down, the cloud may count no longer what its agent is still heard in.
+        // By how much that is later cannot be told where its clock was wrong, which is allowed for apart.
         let heard_late = meter.through.since(billed.to);
-        let excess = unseen.max(if heard_late > HEARD_LATE_MAX { Span::ZERO } else { heard_late });
+        let is_wrong_by = self.ground.error_of_clock().spread();
+        let is_late = heard_late > HEARD_LATE_MAX + is_wrong_by;
+        let excess = unseen.max(if is_late { Span::ZERO } else { heard_late.min(HEARD_LATE_MAX) });
         let most = instance.rates_at(Price::plain(instance.ceiling)).contracted;
         // The overhead of the installation is not on the cloud's bill.
         Closed {
