@@ -244,7 +244,12 @@ impl Witness {
         let from = instance.meter.from.unwrap_or(charge.period.from);
         let ends_by = instance.held_until().max(from + instance.drain_allowance);
         let beyond = charge.period.to.since(instance.offering.terms.billing.billed_until(from, ends_by));
-        if beyond <= Span::ZERO || self.cloud.is_hung(instance.id) {
+        if beyond <= Span::ZERO {
+            return;
+        }
+        if self.cloud.is_hung(instance.id) {
+            // For a moment only, perhaps, in which nobody looked.
+            state.outlived = true;
             return;
         }
         if beyond > self.ground.error_of_clock().spread() {
