@@ -9,6 +9,7 @@ pub mod budgets;
 mod candidates;
 mod check;
 mod choice;
+mod ends;
 pub mod estimate;
 mod funding;
 mod lifecycle;
@@ -29,8 +30,8 @@ pub use self::{
     asha::rung_reached,
     candidates::{Candidate, Verdict, candidates, candidates_for},
     check::check,
+    ends::{attempt_ended, node_lost},
     estimate::{Past, Prospect, estimate},
-    lifecycle::{attempt_ended, node_lost},
     market::Market,
     utilization::gpu_idle_noted,
 };

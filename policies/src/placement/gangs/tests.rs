@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use bursar_model::{
-    AttemptEnd, BudgetKey, BudgetTerms, Category, DrainReason, Event, ExperimentSpec, InstanceEnd,
-    InstanceId, InstanceState, Offering, Scope, Span, StopReason, Usd, WaitingOn,
+    AttemptEnd, BudgetKey, BudgetTerms, Category, DrainReason, Event, ExperimentId, ExperimentSpec,
+    InstanceEnd, InstanceId, InstanceState, Offering, Scope, Span, StopReason, Usd, WaitingOn,
 };
 
 use crate::{
@@ -153,16 +153,21 @@ fn refuse_in_place(world: &mut World, instance: InstanceId) {
     let _ = world.fleet.take_changes();
 }
 
-#[test]
-fn after_one_node_is_lost_the_others_wait_for_one_more_beside_them() {
-    let mut world = zones();
-    let experiment = world.queue(&gang(3));
-    world.run();
+/// The cloud takes back the instance of its second node, and with that its attempt is over.
+fn lose_second_node(world: &mut World, experiment: ExperimentId) {
     let attempt = world.attempt_of(experiment);
     let lost = world.fleet.attempts[&attempt].nodes[1].instance;
     world.end(attempt, AttemptEnd::InstanceLost { interrupted: true });
     world.apply(&Event::InstanceGone { instance: lost, at: world.now, end: InstanceEnd::Interrupted });
     let _ = world.fleet.take_changes();
+}
+
+#[test]
+fn after_one_node_is_lost_the_others_wait_for_one_more_beside_them() {
+    let mut world = zones();
+    let experiment = world.queue(&gang(3));
+    world.run();
+    lose_second_node(&mut world, experiment);
     let plan = world.step();
     assert_eq!(launched(&plan).len(), 1);
     assert_eq!(given_back(&plan), []);
@@ -263,11 +268,7 @@ fn nobody_takes_over_a_node_that_waits_for_the_others_of_its_gang() {
     let mut world = World::new(vec![offering(&gpu("two", "T4", 2), 1.0)]);
     let experiment = world.queue(&ExperimentSpec { num_nodes: 2, ..spec(&[]) });
     world.run();
-    let attempt = world.attempt_of(experiment);
-    let lost = world.fleet.attempts[&attempt].nodes[1].instance;
-    world.end(attempt, AttemptEnd::InstanceLost { interrupted: true });
-    world.apply(&Event::InstanceGone { instance: lost, at: world.now, end: InstanceEnd::Interrupted });
-    let _ = world.fleet.take_changes();
+    lose_second_node(&mut world, experiment);
     // They would use all that the gang pays for and does not use yet.
     for _ in 0..2 {
         world.queue(&spec(&["T4:1"]));
