@@ -135,8 +135,8 @@ async fn hold_back(
     reply: &mut SyncReply,
     missing: BTreeMap<AttemptId, String>,
 ) {
-    let Some(instance) = instance else { return };
     reply.attempts.retain(|order| !missing.contains_key(&order.attempt));
+    let Some(instance) = instance else { return };
     for (attempt, error) in missing {
         // A daemon that stops tells nobody; the next one tries again.
         let _ = api.inbox.tell(Message::SecretMissing { attempt, instance, error }).await;
