@@ -72,7 +72,17 @@ impl Fetching {
         if let Some(path) = &data.checkpoint_path {
             let path = work.join(path);
             let linked = link(&checkpoints, &path);
-            linked.map_err(|error| format!("checkpoint.path: cannot make {}: {error}", path.display()))?;
+            linked.map_err(|error| {
+                if error.kind() == io::ErrorKind::DirectoryNotEmpty {
+                    format!(
+                        "checkpoint.path: {} has files already, of the workdir or of setup: keep them out of it \
+                         by .bursarignore, or name another folder",
+                        path.display()
+                    )
+                } else {
+                    format!("checkpoint.path: cannot make {}: {error}", path.display())
+                }
+            })?;
         }
         Ok(())
     }

@@ -215,7 +215,7 @@ impl Source {
 /// What the store's answer means to a shell, as the daemon's means by its status.
 pub(crate) fn failure(error: ViewError) -> Failure {
     let code = match &error {
-        ViewError::Missing { .. } => NOT_FOUND,
+        ViewError::Missing { .. } | ViewError::IsSweep(_) => NOT_FOUND,
         ViewError::Malformed(_) => USAGE,
         ViewError::Ambiguous { .. } => FAILED,
         ViewError::Store(_) => return error.into(),

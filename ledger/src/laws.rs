@@ -299,6 +299,22 @@ fn each_part_goes_to_its_category() {
 }
 
 #[test]
+fn what_ran_until_it_was_told_to_stop_is_no_drain() {
+    let mut life = Life::new();
+    life.step(Step::Assign(1));
+    let one = life.attempts[0].experiment;
+    life.instance.price = Price::plain(UsdPerHour::from_nanos(3_600_000));
+    let since = life.now + Span::from_secs(60);
+    life.attempts[0].state =
+        AttemptState::Stopping { since, why: bursar_model::StopReason::Cancelled, at_once: false };
+    life.now = life.now + Span::from_secs(100);
+    life.charge();
+    let of = |category| life.charged.get(&(one, category)).copied().unwrap_or_default();
+    assert_eq!(of(Category::Run).as_nanos() * 40, of(Category::Drain).as_nanos() * 60, "{:?}", life.charged);
+    assert!(of(Category::Run) > Usd::ZERO);
+}
+
+#[test]
 fn work_that_stops_on_an_instance_that_drains_is_one_part_with_what_it_leaves_unused() {
     let mut life = Life::new();
     let first = *life.instance.shares.keys().next().unwrap();

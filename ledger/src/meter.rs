@@ -48,7 +48,8 @@ impl Metered {
 /// Charges an instance up to `until` at the prices in force, or `None` where nothing is to be charged. `live` are its
 /// attempts. To be called before anything changes of its shares or of what runs on it. There is one charge for each
 /// price, and a new one at each moment of `cuts` and at midnight UTC, so that every charge lies in one day, and
-/// what is charged late for the time before a window is told from what counts in it.
+/// what is charged late for the time before a window is told from what counts in it; and one where the instance or what
+/// runs on it was told to stop, so that what it did until then is not taken for that.
 #[must_use]
 pub fn meter<'a>(
     instance: &Instance,
@@ -61,13 +62,14 @@ pub fn meter<'a>(
     if period.is_empty() || instance.shares.is_empty() {
         return None;
     }
-    let parts = parts(instance, live);
-    let weights: Vec<u32> = parts.iter().map(|(_, _, weight)| *weight).collect();
+    let turns = turns(instance, live.clone());
     let mut meter = instance.meter.clone();
     let mut steps = Vec::new();
     for Segment { period, price } in instance.segments(period) {
         let rates = instance.rates_at(price);
-        for period in cut(period, cuts) {
+        for period in cut(period, cuts, &turns) {
+            let parts = parts(instance, live.clone(), period.from);
+            let weights: Vec<u32> = parts.iter().map(|(_, _, weight)| *weight).collect();
             let (costs, remainders) = rates.costs_with_remainders(period.span(), meter.remainders);
             let split = costs.map(|cost| allocate(cost, &weights));
             let lines = parts
@@ -114,13 +116,13 @@ pub fn cuts(budgets: &BTreeMap<BudgetKey, Budget>) -> BTreeSet<Timestamp> {
     lasting.filter_map(|(_, budget)| budget.window).map(|window| window.from).collect()
 }
 
-/// A period in parts that meet at the cuts inside it and at each midnight UTC.
-fn cut(period: Period, cuts: &BTreeSet<Timestamp>) -> Vec<Period> {
+/// A period in parts that meet at the cuts and turns inside it and at each midnight UTC.
+fn cut(period: Period, cuts: &BTreeSet<Timestamp>, turns: &[Timestamp]) -> Vec<Period> {
     const DAY_MILLIS: i64 = 86_400_000;
     let first_midnight = period.from.as_millis().div_euclid(DAY_MILLIS) + 1;
     let last_midnight = period.to.as_millis().div_euclid(DAY_MILLIS);
     let midnights = (first_midnight..=last_midnight).map(|day| Timestamp::from_millis(day * DAY_MILLIS));
-    let mut ends: BTreeSet<Timestamp> = midnights.chain(cuts.iter().copied()).collect();
+    let mut ends: BTreeSet<Timestamp> = midnights.chain(cuts.iter().chain(turns).copied()).collect();
     ends.insert(period.to);
     let mut from = period.from;
     let mut parts = Vec::with_capacity(1);
@@ -131,11 +133,28 @@ fn cut(period: Period, cuts: &BTreeSet<Timestamp>) -> Vec<Period> {
     parts
 }
 
-/// The parts of an instance: payer, category and weight. Every share is in it once or, where only a part of it is used,
-/// twice, under two categories.
+/// When the instance and what runs on it were told to stop.
+fn turns<'a>(instance: &Instance, live: impl Iterator<Item = &'a Attempt>) -> Vec<Timestamp> {
+    let stopping = |attempt: &Attempt| match attempt.state {
+        AttemptState::Stopping { since, .. } => Some(since),
+        AttemptState::Assigned | AttemptState::Running | AttemptState::Ended { .. } => None,
+    };
+    let ending = match instance.state {
+        InstanceState::Draining { since, .. } | InstanceState::Terminating { since, .. } => Some(since),
+        InstanceState::Intended { .. }
+        | InstanceState::Booting { .. }
+        | InstanceState::Ready { .. }
+        | InstanceState::Gone { .. } => None,
+    };
+    live.filter_map(stopping).chain(ending).collect()
+}
+
+/// The parts of an instance as of a moment: payer, category and weight. Every share is in it once or, where only a part of
+/// it is used, twice, under two categories.
 fn parts<'a>(
     instance: &Instance,
     live: impl Iterator<Item = &'a Attempt> + Clone,
+    at: Timestamp,
 ) -> Vec<(ExperimentId, Category, u32)> {
     let unused = match instance.state {
         InstanceState::Intended { .. } | InstanceState::Booting { .. } => Category::Boot,
@@ -146,13 +165,19 @@ fn parts<'a>(
         {
             Category::Boot
         }
+        InstanceState::Draining { since, .. } | InstanceState::Terminating { since, .. } if at < since => {
+            Category::Idle
+        }
         InstanceState::Draining { .. } | InstanceState::Terminating { .. } | InstanceState::Gone { .. } => {
             Category::Drain
         }
     };
     let stopping: BTreeMap<ExperimentId, bool> = live
         .clone()
-        .map(|attempt| (attempt.experiment, matches!(attempt.state, AttemptState::Stopping { .. })))
+        .map(|attempt| {
+            let stops = matches!(attempt.state, AttemptState::Stopping { since, .. } if since <= at);
+            (attempt.experiment, stops)
+        })
         .collect();
     let used = used_weights(&instance.offering.instance_type, live);
 

@@ -16,10 +16,14 @@ use crate::{
 
 pub(super) async fn experiments(context: Context, wanted: List) -> Outcome {
     let List { state, project, sweep, user, live, text, limit } = wanted;
+    let is_filtered =
+        state.is_some() || project.is_some() || sweep.is_some() || user.is_some() || text.is_some() || live;
     let wanted = ListWanted { state, project, sweep, user, text, live, ..ListWanted::default() };
     let Rows { rows, more } = context.source().await?.experiments(wanted, limit.limit.get()).await?;
     if context.json {
         json(&rows)?;
+    } else if rows.is_empty() && is_filtered {
+        note("no experiment is like that; `bursar ls` shows all");
     } else if rows.is_empty() {
         note("no experiments; queue one with `bursar submit FILE`");
     } else {

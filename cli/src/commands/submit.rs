@@ -90,21 +90,25 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
 }
 
 pub(super) async fn cancel(context: Context, wanted: Cancel) -> Outcome {
-    let mut total = 0;
+    let (mut total, mut stopping) = (0, false);
     for name in &wanted.names {
         let path = format!("/v1/cancel/{}", segment(name));
         let answer: CancelAnswer = context.client.post(&path, &(), None).await?;
         if !context.json {
             match answer.cancelled {
+                0 if answer.stopping => {
+                    line(&format!("{name}: cancelled before; it is saving its work and ends soon"))?;
+                }
                 0 => line(&format!("{name}: nothing to cancel, it is over"))?,
                 1 => line(&format!("{name}: cancelled"))?,
                 count => line(&format!("{name}: {count} experiments cancelled"))?,
             }
         }
         total += answer.cancelled;
+        stopping |= answer.stopping;
     }
     if context.json {
-        json(&CancelAnswer { cancelled: total })?;
+        json(&CancelAnswer { cancelled: total, stopping })?;
     }
     Ok(OK)
 }

@@ -89,9 +89,11 @@ pub(super) fn check_data(
     for (source, url) in outputs.0 {
         let path = format!("outputs.{source}");
         if Path::new(&source).is_absolute() {
-            report.error(Problem::new(&*path, "is no path from the working folder"));
+            let problem = Problem::new(&*path, "is no path from the working folder");
+            report.error(problem.hint("outputs are what `run` leaves below the folder that it starts in"));
+        } else {
+            folder(report, &path, &source);
         }
-        folder(report, &path, &source);
         let url = url.map(|url| store_url(report, &path, &url));
         if url.is_none() && config.is_some_and(|config| config.storage.is_none()) {
             let problem = Problem::new(&*path, "there is no store here that it could be kept in");

@@ -137,9 +137,11 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         [("spot", SpotPolicy::Spot), ("on-demand", SpotPolicy::OnDemand), ("auto", SpotPolicy::Auto)];
     let priority =
         priority.map(i32::try_from).map(|priority| priority.map_err(|_| "out of range for a priority"));
+    let resources = check_resources(report, resources.unwrap_or_default());
+    let has_accelerators = !resources.accelerators.is_empty();
     ExperimentSpec {
         project: check_project(report, project.as_deref().unwrap_or(Config::DEFAULT_PROJECT), config),
-        resources: check_resources(report, resources.unwrap_or_default()),
+        resources,
         image,
         registry_auth: registry_auth.and_then(|auth| check_registry_auth(report, auth)),
         seed: seed.and_then(|seed| words::count(report, "seed", seed, 0, u32::MAX)),
@@ -172,7 +174,8 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
                 .unwrap_or_default(),
         },
         max_duration: max_duration.and_then(|text| words::some_span(report, "max_duration", &text)),
-        utilization_policy: utilization_policy.and_then(|policy| check_utilization(report, policy)),
+        utilization_policy: utilization_policy
+            .and_then(|policy| check_utilization(report, policy, has_accelerators)),
         checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
         data: check_data(report, mounts, outputs.unwrap_or_default(), config),
         estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
@@ -276,7 +279,15 @@ fn check_checkpoint(report: &mut Report, raw: RawCheckpoint, config: Option<&Con
     checked(grace)
 }
 
-fn check_utilization(report: &mut Report, raw: RawUtilizationPolicy) -> Option<UtilizationPolicy> {
+fn check_utilization(
+    report: &mut Report,
+    raw: RawUtilizationPolicy,
+    has_accelerators: bool,
+) -> Option<UtilizationPolicy> {
+    if !has_accelerators {
+        let problem = Problem::new("utilization_policy", "says what becomes of idle GPUs, and it has none");
+        report.error(problem.hint("ask for some by `resources.accelerators`, or leave this out"));
+    }
     let RawUtilizationPolicy { min_gpu_utilization, time_window, action } = raw;
     let actions = [("stop", IdleAction::Stop), ("notify", IdleAction::Notify)];
     let action = action.map(|text| words::word(report, "utilization_policy.action", &text, &actions));

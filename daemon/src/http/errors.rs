@@ -62,7 +62,9 @@ impl From<StoreError> for ApiError {
 impl From<ViewError> for ApiError {
     fn from(error: ViewError) -> Self {
         match error {
-            ViewError::Missing { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", error.to_string()),
+            ViewError::Missing { .. } | ViewError::IsSweep(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", error.to_string())
+            }
             ViewError::Malformed(detail) => Self::bad_request(detail),
             ViewError::Ambiguous { .. } => Self::new(StatusCode::CONFLICT, "ambiguous", error.to_string()),
             ViewError::Store(error) => error.into(),

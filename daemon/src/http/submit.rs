@@ -94,6 +94,9 @@ pub struct PlanAnswer {
 pub struct CancelAnswer {
     /// That many; 0 where all were over or cancelled before.
     pub cancelled: usize,
+    /// It was cancelled before, and some of it still saves its work.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 pub(super) async fn experiments(
@@ -190,11 +193,11 @@ pub(super) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<CancelAnswer>, ApiError> {
-    let cancelled = match api.views().to_cancel(&id)? {
-        Some(target) => api.inbox.ask(|reply| Message::Cancel { target, reply }).await??,
-        None => 0,
+    let Some(target) = api.views().to_cancel(&id)? else {
+        return Ok(Json(CancelAnswer { cancelled: 0, stopping: false }));
     };
-    Ok(Json(CancelAnswer { cancelled }))
+    let cancelled = api.inbox.ask(|reply| Message::Cancel { target, reply }).await??;
+    Ok(Json(CancelAnswer { cancelled, stopping: cancelled == 0 }))
 }
 
 fn check_batch(

@@ -76,6 +76,9 @@ pub enum ViewError {
         /// What was asked for.
         named: String,
     },
+    /// One experiment was asked for.
+    #[error("`{0}` is a sweep: name one of its trials, as `bursar ls --sweep {0}` shows them")]
+    IsSweep(String),
     /// The question makes no sense.
     #[error("{0}")]
     Malformed(String),
@@ -118,7 +121,13 @@ impl Views {
     /// When there is none or the store cannot be read.
     pub fn find_experiment(&self, named: &str) -> Result<ExperimentDetail, ViewError> {
         let missing = || ViewError::missing("experiment", named);
-        self.experiment(self.experiment_id(named)?)?.ok_or_else(missing)
+        let found = self.experiment_id(named).and_then(|id| self.experiment(id)?.ok_or_else(missing));
+        match found {
+            Err(ViewError::Missing { .. }) if self.find_sweep(named).is_ok() => {
+                Err(ViewError::IsSweep(named.to_owned()))
+            }
+            found => found,
+        }
     }
 
     /// A sweep by its id, or the newest of that name.
