@@ -1,0 +1,103 @@
+"""Instance types, zones, and which type is where: moto's copies of AWS's own answers, cut to what a test wants, in pages.
+
+| rule | from |
+|---|---|
+| at most 100 types a page | API_DescribeInstanceTypes, MaxResults: "Valid Range: Minimum value of 5. Maximum value of 100" |
+"""
+
+from typing import Any
+
+from . import filters
+from .wire import Refused
+
+
+class Catalogue:
+    """Which types there are: all of AWS's, or those that a test named."""
+
+    def __init__(self, types: list[str]):
+        from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+
+        self.all = INSTANCE_TYPES
+        self.kept = set(types) or None
+        self.places: dict[str, dict[str, list[str]]] = {}
+        self.offerings = INSTANCE_TYPE_OFFERINGS
+
+    def keep(self, types: list[str]) -> None:
+        self.kept = set(types) or None
+
+    def has(self, kind: str) -> bool:
+        return kind in self.all and (self.kept is None or kind in self.kept)
+
+    def zones_of(self, region: str, kind: str) -> list[str]:
+        if not self.has(kind):
+            return []
+        places = self.places.get(region)
+        if places is None:
+            places = self.places[region] = {}
+            for row in self.offerings["availability-zone"].get(region, []):
+                places.setdefault(row["InstanceType"], []).append(row["Location"])
+        return sorted(places.get(kind, []))
+
+
+def known(peer: Any, kind: str) -> bool:
+    return peer.catalogue.has(kind)
+
+
+def zones_of(peer: Any, region: str, kind: str) -> list[str]:
+    return peer.catalogue.zones_of(region, kind)
+
+
+def zones(peer: Any, call: Any) -> list[str]:
+    return [zone.name for zone in peer.backend(call).describe_availability_zones()]
+
+
+def describe_instance_types(peer: Any, call: Any) -> dict[str, Any]:
+    from moto.ec2.models.instance_types import InstanceType
+
+    asked = call["InstanceTypes"]
+    if asked and call["MaxResults"]:
+        raise Refused("InvalidParameterCombination", "The parameter instanceTypes cannot be used with the parameter maxResults")
+    if asked and len(asked) > 100:
+        raise Refused("InvalidParameterValue", "The maximum number of instance types that can be specified is 100")
+    here = {row["InstanceType"] for row in peer.catalogue.offerings["region"].get(call.region, [])}
+    names = [name for name in peer.catalogue.all if name in here and peer.catalogue.has(name)]
+    for name in asked or []:
+        if name not in names:
+            raise Refused("InvalidInstanceType", f"The following supplied instance types do not exist: [{name}]")
+    names = [name for name in names if name in asked] if asked else names
+    types = [InstanceType(name) for name in names]
+    if call["Filters"]:
+        types = [kind for kind in types if type_holds(kind, call["Filters"])]
+    shown, token = filters.page(call, types, 5, 100, default=100)
+    return {"InstanceTypes": [clean(peer, kind) for kind in shown], "NextToken": token}
+
+
+def type_holds(kind: Any, wanted: list[dict[str, Any]]) -> bool:
+    for each in wanted:
+        held = kind.get_filter_value(each["Name"])
+        held = held if isinstance(held, list) else [held]
+        if not any(filters.like(str(value), pattern) for value in held for pattern in each.get("Values", [])):
+            return False
+    return True
+
+
+def clean(peer: Any, kind: Any) -> dict[str, Any]:
+    """moto's copy, without what botocore's model has no member for."""
+    from .wire import model_of
+
+    shape = model_of("ec2", "DescribeInstanceTypes").output_shape.members["InstanceTypes"].member
+    return {name: value for name, value in kind.items() if name in shape.members}
+
+
+def describe_instance_type_offerings(peer: Any, call: Any) -> dict[str, Any]:
+    location = call["LocationType"] or "region"
+    if location not in peer.catalogue.offerings:
+        raise Refused("InvalidParameterValue", f"Value ({location}) for parameter locationType is invalid.")
+    rows = [row for row in peer.catalogue.offerings[location].get(call.region, []) if peer.catalogue.has(row["InstanceType"])]
+    for each in call["Filters"] or []:
+        field = {"instance-type": "InstanceType", "location": "Location"}.get(each["Name"])
+        if field is None:
+            raise Refused("InvalidParameterValue", f"The filter '{each['Name']}' is invalid")
+        rows = [row for row in rows if any(filters.like(row[field], value) for value in each.get("Values", []))]
+    shown, token = filters.page(call, rows, 5, 1000, default=1000)
+    return {"InstanceTypeOfferings": shown, "NextToken": token}

@@ -1,0 +1,125 @@
+"""The control API, `/_peer/…`: what tests order. README.md shows each by example."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from .faults import Fault
+
+
+class NoSuch(Exception):
+    """There is no such thing to order."""
+
+
+def control(peer: Any, method: str, path: str, asked: Any) -> Any:
+    name, _, query = path.removeprefix("/_peer/").partition("?")
+    order = ORDERS.get((method, name))
+    if order is None:
+        raise NoSuch(f"no {method} /_peer/{name}; there are {sorted(' '.join(each) for each in ORDERS)}")
+    if method == "GET":
+        asked = {key: values[-1] for key, values in parse_qs(query).items()}
+    with peer.lock:
+        return order(peer, asked)
+
+
+def health(peer: Any, _: Any) -> Any:
+    return {"ok": True, "port": peer.port}
+
+
+def log(peer: Any, asked: dict[str, str]) -> Any:
+    """Calls since the start or the reset, or `?from=N`, those of one `?action=`."""
+    entries = peer.log[int(asked.get("from", 1)) - 1 :]
+    if "action" in asked:
+        entries = [entry for entry in entries if entry["action"] == asked["action"]]
+    return {"calls": entries}
+
+
+def clear_log(peer: Any, _: Any) -> Any:
+    peer.log.clear()
+    return {}
+
+
+def reset(peer: Any, _: Any) -> Any:
+    peer.reset()
+    return {}
+
+
+def add_faults(peer: Any, asked: Any) -> Any:
+    """One order or several, after those that there are."""
+    orders = asked if isinstance(asked, list) else [asked]
+    peer.faults.orders += [Fault(order) for order in orders]
+    return {"faults": len(peer.faults.orders)}
+
+
+def show_faults(peer: Any, _: Any) -> Any:
+    return {"faults": [{**fault.order, "hits": fault.hits, "left": fault.left} for fault in peer.faults.orders]}
+
+
+def clear_faults(peer: Any, _: Any) -> Any:
+    peer.faults.orders.clear()
+    return {}
+
+
+def set_capacity(peer: Any, asked: dict[str, Any]) -> Any:
+    """All limits, instead of those that there were."""
+    peer.capacity.set(asked["limits"])
+    return {}
+
+
+def show_capacity(peer: Any, _: Any) -> Any:
+    return {"limits": peer.capacity.limits}
+
+
+def set_lag(peer: Any, asked: dict[str, Any]) -> Any:
+    unknown = set(asked) - set(peer.instances.lag)
+    if unknown:
+        raise ValueError(f"no such lag: {sorted(unknown)}; there are {sorted(peer.instances.lag)}")
+    peer.instances.lag |= {name: float(value) for name, value in asked.items()}
+    return peer.instances.lag
+
+
+def advance(peer: Any, asked: dict[str, Any]) -> Any:
+    peer.clock.advance(float(asked["secs"]))
+    return {"now": peer.clock.seconds()}
+
+
+def set_clock(peer: Any, asked: dict[str, Any]) -> Any:
+    if "frozen" in asked:
+        peer.clock.freeze(bool(asked["frozen"]))
+    if "skew_secs" in asked:
+        peer.skew_seconds = float(asked["skew_secs"])
+    return {"now": peer.clock.seconds(), "frozen": peer.clock.frozen_at is not None, "skew_secs": peer.skew_seconds}
+
+
+def show_instances(peer: Any, asked: dict[str, str]) -> Any:
+    """What there really is, whatever listings show: also what ended, until it is forgotten."""
+    return {
+        "instances": [
+            {
+                "id": machine.id, "region": machine.region, "zone": machine.zone, "type": machine.type,
+                "lifecycle": machine.lifecycle, "state": machine.state, "launched": machine.launched,
+                "token": machine.token, "fleet": machine.fleet, "tags": dict(machine.tags),
+                "user_data": machine.spec.get("UserData"), "private_ip": machine.address,
+                "reason": machine.life[-1][2],
+            }
+            for machine in peer.instances.everywhere()
+            if asked.get("alive") is None or machine.alive
+        ]
+    }
+
+
+ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
+    ("GET", "health"): health,
+    ("GET", "log"): log,
+    ("DELETE", "log"): clear_log,
+    ("POST", "reset"): reset,
+    ("POST", "faults"): add_faults,
+    ("GET", "faults"): show_faults,
+    ("DELETE", "faults"): clear_faults,
+    ("POST", "capacity"): set_capacity,
+    ("GET", "capacity"): show_capacity,
+    ("POST", "lag"): set_lag,
+    ("POST", "advance"): advance,
+    ("POST", "clock"): set_clock,
+    ("GET", "instances"): show_instances,
+}
