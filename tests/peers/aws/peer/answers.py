@@ -1,6 +1,6 @@
 """Which call is answered by what. What is not here, moto answers."""
 
-from . import catalogue, instances
+from . import catalogue, instances, prices, quotas, spot
 
 ANSWERS = {
     ("ec2", "RunInstances"): instances.run_instances,
@@ -8,4 +8,12 @@ ANSWERS = {
     ("ec2", "DescribeInstances"): instances.describe_instances,
     ("ec2", "DescribeInstanceTypes"): catalogue.describe_instance_types,
     ("ec2", "DescribeInstanceTypeOfferings"): catalogue.describe_instance_type_offerings,
+    ("ec2", "DescribeSpotPriceHistory"): spot.describe_price_history,
+    ("ec2", "DescribeSpotInstanceRequests"): spot.describe_requests,
+    ("ec2", "CancelSpotInstanceRequests"): spot.cancel_requests,
+    ("pricing", "GetProducts"): prices.get_products,
+    ("servicequotas", "GetServiceQuota"): quotas.get_service_quota,
+    ("servicequotas", "GetAWSDefaultServiceQuota"): quotas.get_default,
+    ("servicequotas", "ListServiceQuotas"): quotas.list_service_quotas,
+    ("servicequotas", "ListAWSDefaultServiceQuotas"): quotas.list_defaults,
 }

@@ -108,6 +108,51 @@ def show_instances(peer: Any, asked: dict[str, str]) -> Any:
     }
 
 
+def set_quotas(peer: Any, asked: dict[str, Any]) -> Any:
+    """What is applied: `{"quotas": [{"region": "*", "code": "L-417A185B", "vcpus": 192}]}`."""
+    for each in asked["quotas"]:
+        peer.quotas.set(each.get("region", "*"), each["code"], each["vcpus"])
+    return {}
+
+
+def set_prices(peer: Any, asked: dict[str, Any]) -> Any:
+    """On-demand prices; null where none is listed."""
+    for each in asked["prices"]:
+        peer.prices.set(each.get("region", "*"), each["type"], each["usd"])
+    return {}
+
+
+def set_spot_prices(peer: Any, asked: dict[str, Any]) -> Any:
+    """Series of changes, `[seconds, dollars]` each; seconds of 0 or less are counted from now."""
+    now = peer.clock.seconds()
+    for each in asked["series"]:
+        changes = [(now + when if when <= 0 else float(when), float(dollars)) for when, dollars in each["changes"]]
+        peer.spot.set(each["region"], each.get("zone", "*"), each["type"], changes)
+    return {}
+
+
+def interrupt(peer: Any, asked: dict[str, Any]) -> Any:
+    notice, status = float(asked.get("notice_secs", 120)), asked.get("status", "instance-terminated-no-capacity")
+    return peer.spot.interrupt(machine_of(peer, asked["instance"]), notice, status)
+
+
+def rebalance(peer: Any, asked: dict[str, Any]) -> Any:
+    return peer.events.rebalance(machine_of(peer, asked["instance"]))
+
+
+def machine_of(peer: Any, name: str) -> Any:
+    for machine in peer.instances.everywhere():
+        if machine.id == name:
+            return machine
+    raise ValueError(f"no instance {name}")
+
+
+def set_types(peer: Any, asked: dict[str, Any]) -> Any:
+    """Which types there are; an empty list: all of AWS's."""
+    peer.catalogue.keep(asked["types"])
+    return {}
+
+
 ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("GET", "health"): health,
     ("GET", "log"): log,
@@ -122,4 +167,10 @@ ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("POST", "advance"): advance,
     ("POST", "clock"): set_clock,
     ("GET", "instances"): show_instances,
+    ("POST", "quotas"): set_quotas,
+    ("POST", "prices"): set_prices,
+    ("POST", "spot-prices"): set_spot_prices,
+    ("POST", "interrupt"): interrupt,
+    ("POST", "rebalance"): rebalance,
+    ("POST", "types"): set_types,
 }

@@ -71,14 +71,20 @@ def state_code(name: str) -> str:
     return str(CODES[name])
 
 
-def parse(asked: list[dict[str, Any]] | None, known: dict[str, Any]) -> list[tuple[Any, list[Any]]]:
+def tags_of(machine: Any, state: Any) -> dict[str, str]:
+    return machine.tags
+
+
+def parse(
+    asked: list[dict[str, Any]] | None, known: dict[str, Any], tags: Callable[[Any, Any], dict[str, str]] = tags_of
+) -> list[tuple[Any, list[Any]]]:
     """What has to hold: for each filter what it looks at, and the patterns of which one has to fit."""
     wanted = []
     for each in asked or []:
         name = each.get("Name") or ""
         look = known.get(name)
         if name.startswith("tag:"):
-            look = lambda machine, state, key=name[4:]: machine.tags.get(key)  # noqa: E731
+            look = lambda thing, state, key=name[4:]: tags(thing, state).get(key)  # noqa: E731
         if look is None:
             raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
         wanted.append((look, [pattern(value) for value in each.get("Values") or []]))

@@ -44,6 +44,8 @@ class Machine:
         self.networks = launch.networks(inst)
         self.life: list[tuple[float, str, tuple[str, str] | None]] = []
         self.gone = False
+        # When a spot instance that was warned is taken back.
+        self.interrupted_at: float | None = None
 
     def become(self, when: float, state: str, reason: tuple[str, str] | None = None) -> None:
         self.life.append((when, state, reason))
@@ -115,6 +117,7 @@ class Instances:
     def run(self, machine: Machine) -> None:
         if machine.state == "pending":
             machine.become(machine.launched + self.lag["pending_secs"], "running")
+            self.peer.events.state(machine, "running")
 
     def end(self, machine: Machine, reason: tuple[str, str]) -> None:
         """Begins its end; ended already, nothing."""
@@ -123,6 +126,9 @@ class Instances:
         now = self.peer.clock.seconds()
         machine.become(now, "shutting-down", reason)
         machine.inst._reason = transition(reason, now)
+        self.peer.events.state(machine, "shutting-down")
+        if machine.lifecycle == "spot":
+            self.peer.spot.close(machine, "instance-terminated-by-user")
         self.peer.clock.at(now + self.lag["shutting_down_secs"], lambda: self.ended(machine, reason, now))
 
     def ended(self, machine: Machine, reason: tuple[str, str], began: float) -> None:
@@ -134,6 +140,7 @@ class Instances:
         machine.inst.state_reason.code, machine.inst.state_reason.message = reason
         now = began + self.lag["shutting_down_secs"]
         machine.become(now, "terminated", reason)
+        self.peer.events.state(machine, "terminated")
         self.peer.clock.at(now + self.lag["terminated_shown_secs"], lambda: self.forget(machine))
 
     def forget(self, machine: Machine) -> None:

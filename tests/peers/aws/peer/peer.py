@@ -77,8 +77,11 @@ class Peer:
         # Here, not above: they import this package's parts that import moto's.
         from .capacity import Capacity
         from .catalogue import Catalogue
+        from .events import Events
         from .instances import Instances
+        from .prices import Prices
         from .quotas import Quotas
+        from .spot import Spot
 
         self.clock = Clock()
         self.skew_seconds = 0.0
@@ -89,6 +92,9 @@ class Peer:
         self.capacity = Capacity(self)
         self.catalogue = Catalogue(self.types_at_start)
         self.quotas = Quotas(self)
+        self.prices = Prices(self)
+        self.spot = Spot(self)
+        self.events = Events(self)
 
     def reset(self) -> None:
         import moto.backends
@@ -113,6 +119,10 @@ class Peer:
 
     def started(self, machines: list[Any], spec: dict[str, Any]) -> None:
         """What comes with instances that started."""
+        for machine in machines:
+            if machine.lifecycle == "spot":
+                self.spot.request(machine, spec)
+            self.events.state(machine, "pending")
 
     def zone_of_subnet(self, call: Call, subnet: str) -> str:
         from moto.ec2.exceptions import InvalidSubnetIdError
