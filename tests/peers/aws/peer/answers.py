@@ -1,6 +1,6 @@
 """Which call is answered by what. What is not here, moto answers."""
 
-from . import catalogue, instances, prices, quotas, spot
+from . import catalogue, fleet, images, instances, prices, quotas, spot
 
 ANSWERS = {
     ("ec2", "RunInstances"): instances.run_instances,
@@ -16,4 +16,17 @@ ANSWERS = {
     ("servicequotas", "GetAWSDefaultServiceQuota"): quotas.get_default,
     ("servicequotas", "ListServiceQuotas"): quotas.list_service_quotas,
     ("servicequotas", "ListAWSDefaultServiceQuotas"): quotas.list_defaults,
+    ("ec2", "DescribeAvailabilityZones"): catalogue.describe_availability_zones,
+    ("ec2", "CreateFleet"): fleet.create_fleet,
+    ("ec2", "DescribeFleets"): fleet.describe_fleets,
+    ("ec2", "DeleteFleets"): fleet.delete_fleets,
+    ("ec2", "DescribeImages"): images.describe_images,
+    ("ec2", "CreateTags"): instances.create_tags,
+    ("ec2", "RequestSpotInstances"): instances.not_here,
+    ("ec2", "RequestSpotFleet"): instances.not_here,
+    ("ec2", "StartInstances"): instances.not_here,
+    ("ec2", "StopInstances"): instances.not_here,
+    ("ssm", "GetParameter"): images.get_parameter,
+    ("ssm", "GetParameters"): images.get_parameters,
+    ("ssm", "GetParametersByPath"): images.get_by_path,
 }

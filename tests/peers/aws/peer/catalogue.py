@@ -72,6 +72,35 @@ def describe_instance_types(peer: Any, call: Any) -> dict[str, Any]:
     return {"InstanceTypes": [clean(peer, kind) for kind in shown], "NextToken": token}
 
 
+def describe_availability_zones(peer: Any, call: Any) -> dict[str, Any]:
+    """Zones that need no opting in. Local and wavelength zones are not here, as in a listing without AllAvailabilityZones."""
+    rows = []
+    for zone in peer.backend(call).describe_availability_zones():
+        rows.append(
+            {
+                "ZoneName": zone.name, "ZoneId": zone.zone_id, "RegionName": call.region, "ZoneType": "availability-zone",
+                "State": "available", "OptInStatus": "opt-in-not-required", "GroupName": f"{call.region}-zg-1",
+                "NetworkBorderGroup": call.region, "Messages": [],
+            }
+        )
+    fields = {
+        "zone-name": "ZoneName", "zone-id": "ZoneId", "region-name": "RegionName", "zone-type": "ZoneType", "state": "State",
+        "opt-in-status": "OptInStatus", "group-name": "GroupName",
+    }
+    looks = {name: (lambda row, state, field=field: row[field]) for name, field in fields.items()}
+    asked = filters.parse(call["Filters"], looks)
+    for name in call["ZoneNames"] or []:
+        if name not in [row["ZoneName"] for row in rows]:
+            raise Refused("InvalidParameterValue", f"Invalid availability zone: [{name}]")
+    rows = [
+        row for row in rows
+        if filters.holds(asked, row, None)
+        and (not call["ZoneNames"] or row["ZoneName"] in call["ZoneNames"])
+        and (not call["ZoneIds"] or row["ZoneId"] in call["ZoneIds"])
+    ]
+    return {"AvailabilityZones": rows}
+
+
 def type_holds(kind: Any, wanted: list[dict[str, Any]]) -> bool:
     for each in wanted:
         held = kind.get_filter_value(each["Name"])

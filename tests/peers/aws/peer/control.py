@@ -153,6 +153,45 @@ def set_types(peer: Any, asked: dict[str, Any]) -> Any:
     return {}
 
 
+def set_denied(peer: Any, asked: dict[str, Any]) -> Any:
+    """Actions that are refused, instead of those that were: `ec2:RunInstances`, `RunInstances`, `ec2:Describe*`."""
+    peer.access.denied = list(asked["actions"])
+    return {}
+
+
+def set_policy(peer: Any, asked: dict[str, Any]) -> Any:
+    """A policy of IAM, whose actions alone are allowed; null: all are."""
+    policy = asked["policy"]
+    statements = policy and (policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]])
+    peer.access.policy = statements
+    return {}
+
+
+def show_actions(peer: Any, _: Any) -> Any:
+    """The IAM actions that calls needed since the start or the reset, with how many."""
+    counts: dict[str, int] = {}
+    for entry in peer.log:
+        for action in entry.get("needs", []):
+            counts[action] = counts.get(action, 0) + 1
+    return {"actions": dict(sorted(counts.items()))}
+
+
+def set_access(peer: Any, asked: dict[str, Any]) -> Any:
+    """Keys that are expired or invalid, and regions that are not enabled."""
+    if "keys" in asked:
+        if set(asked["keys"].values()) - {"expired", "invalid"}:
+            raise ValueError("a key is expired or invalid")
+        peer.access.keys = asked["keys"]
+    if "disabled_regions" in asked:
+        peer.access.disabled_regions = set(asked["disabled_regions"])
+    return {}
+
+
+def set_throttle(peer: Any, asked: dict[str, Any]) -> Any:
+    peer.throttle.set(asked["rules"])
+    return {}
+
+
 ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("GET", "health"): health,
     ("GET", "log"): log,
@@ -173,4 +212,9 @@ ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("POST", "interrupt"): interrupt,
     ("POST", "rebalance"): rebalance,
     ("POST", "types"): set_types,
+    ("POST", "deny"): set_denied,
+    ("POST", "policy"): set_policy,
+    ("GET", "actions"): show_actions,
+    ("POST", "access"): set_access,
+    ("POST", "throttle"): set_throttle,
 }

@@ -12,7 +12,6 @@
 | no zone named: one that has the type is chosen | API_Placement: "If you specify neither one, Amazon EC2 automatically selects an Availability Zone for you" |
 """
 
-import copy
 from typing import Any
 
 from . import launch
@@ -92,7 +91,7 @@ class Instances:
     def everywhere(self) -> list[Machine]:
         return [machine for region in self.machines.values() for machine in region.values()]
 
-    def start(self, call: Any, spec: dict[str, Any], zone: str, count: int, spot: bool) -> list[Machine]:
+    def start(self, call: Any, spec: dict[str, Any], zone: str, count: int, spot: bool, fleet: str | None = None) -> list[Machine]:
         """Launches them; whether they can be had was asked before."""
         clock = self.peer.clock
         now = clock.seconds()
@@ -104,6 +103,9 @@ class Instances:
             machine.reservation = reservation.id
             machine.profile = launch.profile(call, spec)
             machine.tags = self.peer.backend(call).tags[inst.id]
+            machine.fleet = fleet
+            if fleet is not None:
+                machine.tags["aws:ec2:fleet-id"] = fleet
             if spot:
                 machine.lifecycle = inst.lifecycle = "spot"
             machine.become(now, "pending")
@@ -271,5 +273,13 @@ def describe_instances(peer: Any, call: Any) -> dict[str, Any]:
     return {"Reservations": views, "NextToken": token}
 
 
-def copy_of(spec: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy(spec)
+def create_tags(peer: Any, call: Any) -> Any:
+    launch.check_tag_keys(call["Tags"] or [])
+    ids = [name for name in call["Resources"] or [] if name.startswith("i-")]
+    peer.instances.named(call, ids, peer.instances.lag["id_secs"])
+    return peer.ask_moto(call)
+
+
+def not_here(peer: Any, call: Any) -> Any:
+    """What moto would do on instances that this peer would not know of, or whose life it would not follow."""
+    raise Refused("InvalidAction", f"this peer has no {call.action}", 501)

@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import ipaddress
 from typing import Any
 
 from . import catalogue, images
@@ -30,6 +29,7 @@ def spec(peer: Any, call: Any, asked: dict[str, Any]) -> dict[str, Any]:
     if not catalogue.known(peer, full["InstanceType"]):
         raise Refused("InvalidParameterValue", f"Invalid value '{full['InstanceType']}' for InstanceType.")
     check_user_data(full)
+    images.too_small(peer, call, full)
     check_tags(full.get("TagSpecifications") or [])
     key = full.get("KeyName")
     if key and key not in peer.backend(call).keypairs:
@@ -51,6 +51,14 @@ def template(peer: Any, call: Any, named: dict[str, Any]) -> tuple[Any, dict[str
     """A version of a launch template, and what it asks for in the shape of RunInstances."""
     backend = peer.backend(call)
     arg = {name: value for name, value in named.items() if value is not None}
+    name, number = arg.get("LaunchTemplateName"), arg.get("LaunchTemplateId")
+    if number is not None and number not in backend.launch_templates:
+        raise Refused("InvalidLaunchTemplateId.NotFound", f"The launch template ID '{number}' does not exist.")
+    if number is None and name not in backend.launch_template_name_to_ids:
+        raise Refused(
+            "InvalidLaunchTemplateName.NotFoundException",
+            f"At least one of the launch templates specified in the request does not exist: {name}",
+        )
     version = backend._get_template_from_args(arg)
     data = copy.deepcopy(version.data)
     if data.get("UserData") is not None:
@@ -375,6 +383,3 @@ def view(machine: Any, state: tuple[float, str, tuple[str, str] | None]) -> dict
         ]
     return shown
 
-
-def is_private(address: str) -> bool:
-    return ipaddress.ip_address(address).is_private

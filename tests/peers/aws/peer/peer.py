@@ -75,6 +75,7 @@ class Peer:
     def clean(self) -> None:
         """All that a reset forgets."""
         # Here, not above: they import this package's parts that import moto's.
+        from .access import Access
         from .capacity import Capacity
         from .catalogue import Catalogue
         from .events import Events
@@ -82,6 +83,7 @@ class Peer:
         from .prices import Prices
         from .quotas import Quotas
         from .spot import Spot
+        from .throttle import Throttle
 
         self.clock = Clock()
         self.skew_seconds = 0.0
@@ -95,6 +97,9 @@ class Peer:
         self.prices = Prices(self)
         self.spot = Spot(self)
         self.events = Events(self)
+        self.access = Access(self)
+        self.throttle = Throttle(self)
+        self.fleets: dict[str, dict[str, Any]] = {}
 
     def reset(self) -> None:
         import moto.backends
@@ -159,6 +164,8 @@ class Peer:
         entry["params"] = call.params
         with self.lock:
             self.clock.settle()
+            self.throttle.check(call)
+            self.access.check(call, entry)
             order = self.faults.first(call)
         if order is not None:
             entry["fault"] = order
