@@ -16,6 +16,7 @@ ANSWERS = {
     ("servicequotas", "GetAWSDefaultServiceQuota"): quotas.get_default,
     ("servicequotas", "ListServiceQuotas"): quotas.list_service_quotas,
     ("servicequotas", "ListAWSDefaultServiceQuotas"): quotas.list_defaults,
+    ("ec2", "DescribeRegions"): catalogue.describe_regions,
     ("ec2", "DescribeAvailabilityZones"): catalogue.describe_availability_zones,
     ("ec2", "CreateFleet"): fleet.create_fleet,
     ("ec2", "DescribeFleets"): fleet.describe_fleets,

@@ -3,24 +3,49 @@
 | rule | from |
 |---|---|
 | at most 100 types a page | API_DescribeInstanceTypes, MaxResults: "Valid Range: Minimum value of 5. Maximum value of 100" |
+| only enabled regions are listed | API_DescribeRegions, AllRegions: "Indicates whether to display all Regions, including Regions that are disabled for your account" |
 """
 
+import functools
 from typing import Any
+
+import moto.utilities.utils
 
 from . import filters
 from .wire import Refused
+
+LOCATIONS = ("region", "availability-zone", "availability-zone-id")
+
+load = moto.utilities.utils.load_resource
+
+
+def load_without_offerings(path: str) -> Any:
+    return [] if "instance_type_offerings" in path else load(path)
+
+
+# Which type is where, in 30 regions: half a second and 50 MB of moto's start, while a test asks for a region or two.
+moto.utilities.utils.load_resource = load_without_offerings
+
+
+@functools.cache
+def offerings(location: str, region: str) -> list[dict[str, str]]:
+    """What AWS answered there: a type and a location each."""
+    try:
+        rows = load(f"ec2/resources/instance_type_offerings/{location}/{region}.json")
+    except FileNotFoundError:
+        return []
+    return [{**row, "LocationType": location} for row in rows]
 
 
 class Catalogue:
     """Which types there are: all of AWS's, or those that a test named."""
 
     def __init__(self, types: list[str]):
-        from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+        from moto.ec2.models.instance_types import INSTANCE_TYPES
 
         self.all = INSTANCE_TYPES
         self.kept = set(types) or None
         self.places: dict[str, dict[str, list[str]]] = {}
-        self.offerings = INSTANCE_TYPE_OFFERINGS
 
     def keep(self, types: list[str]) -> None:
         self.kept = set(types) or None
@@ -34,7 +59,7 @@ class Catalogue:
         places = self.places.get(region)
         if places is None:
             places = self.places[region] = {}
-            for row in self.offerings["availability-zone"].get(region, []):
+            for row in offerings("availability-zone", region):
                 places.setdefault(row["InstanceType"], []).append(row["Location"])
         return sorted(places.get(kind, []))
 
@@ -59,7 +84,7 @@ def describe_instance_types(peer: Any, call: Any) -> dict[str, Any]:
         raise Refused("InvalidParameterCombination", "The parameter instanceTypes cannot be used with the parameter maxResults")
     if asked and len(asked) > 100:
         raise Refused("InvalidParameterValue", "The maximum number of instance types that can be specified is 100")
-    here = {row["InstanceType"] for row in peer.catalogue.offerings["region"].get(call.region, [])}
+    here = {row["InstanceType"] for row in offerings("region", call.region)}
     names = [name for name in peer.catalogue.all if name in here and peer.catalogue.has(name)]
     for name in asked or []:
         if name not in names:
@@ -101,6 +126,25 @@ def describe_availability_zones(peer: Any, call: Any) -> dict[str, Any]:
     return {"AvailabilityZones": rows}
 
 
+def describe_regions(peer: Any, call: Any) -> dict[str, Any]:
+    """Only those that are enabled, unless all are asked for."""
+    rows = []
+    for region in peer.backend(call).describe_regions([]):
+        if region.name.startswith(("cn-", "us-gov-")):
+            continue
+        status = "not-opted-in" if region.name in peer.access.disabled_regions else region.opt_in_status
+        if call["AllRegions"] or status != "not-opted-in" or region.name in (call["RegionNames"] or []):
+            rows.append({"RegionName": region.name, "Endpoint": region.endpoint, "OptInStatus": status})
+    for name in call["RegionNames"] or []:
+        if name not in [row["RegionName"] for row in rows]:
+            raise Refused("InvalidParameterValue", f"Invalid region name: [{name}]")
+    fields = {"region-name": "RegionName", "endpoint": "Endpoint", "opt-in-status": "OptInStatus"}
+    looks = {name: (lambda row, state, field=field: row[field]) for name, field in fields.items()}
+    asked = filters.parse(call["Filters"], looks)
+    named = call["RegionNames"]
+    return {"Regions": [row for row in rows if filters.holds(asked, row, None) and (not named or row["RegionName"] in named)]}
+
+
 def type_holds(kind: Any, wanted: list[dict[str, Any]]) -> bool:
     for each in wanted:
         held = kind.get_filter_value(each["Name"])
@@ -120,9 +164,9 @@ def clean(peer: Any, kind: Any) -> dict[str, Any]:
 
 def describe_instance_type_offerings(peer: Any, call: Any) -> dict[str, Any]:
     location = call["LocationType"] or "region"
-    if location not in peer.catalogue.offerings:
+    if location not in LOCATIONS:
         raise Refused("InvalidParameterValue", f"Value ({location}) for parameter locationType is invalid.")
-    rows = [row for row in peer.catalogue.offerings[location].get(call.region, []) if peer.catalogue.has(row["InstanceType"])]
+    rows = [row for row in offerings(location, call.region) if peer.catalogue.has(row["InstanceType"])]
     for each in call["Filters"] or []:
         field = {"instance-type": "InstanceType", "location": "Location"}.get(each["Name"])
         if field is None:

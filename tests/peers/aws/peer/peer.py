@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 from urllib.parse import parse_qsl
 
+from . import catalogue  # noqa: F401, I001: before moto reads what it is to leave out
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from . import wire

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from .catalogue import offerings
 from .wire import Refused
 
 TABLE = json.loads((pathlib.Path(__file__).parent / "prices.json").read_text())
@@ -66,10 +67,10 @@ def sku(*parts: str) -> str:
 
 def products(peer: Any, service: str, regions: list[str], kinds: list[str] | None) -> Iterator[dict[str, Any]]:
     for region in regions:
-        if region not in peer.catalogue.offerings["region"]:
+        if region not in TABLE["regions"]:
             continue
         if service == "AmazonEC2":
-            here = {row["InstanceType"] for row in peer.catalogue.offerings["region"][region]}
+            here = {row["InstanceType"] for row in offerings("region", region)}
             for kind in peer.catalogue.all:
                 if kind in here and peer.catalogue.has(kind) and (kinds is None or kind in kinds):
                     yield from of_type(peer, region, kind)
@@ -198,7 +199,7 @@ def get_products(peer: Any, call: Any) -> dict[str, Any]:
         start = int(call["NextToken"] or 0)
     except ValueError as error:
         raise Refused("InvalidNextTokenException", "The pagination token is invalid.") from error
-    regions = exact(filters, "regionCode") or named_by_location(filters) or sorted(peer.catalogue.offerings["region"])
+    regions = exact(filters, "regionCode") or named_by_location(filters) or sorted(TABLE["regions"])
     found = []
     for each in products(peer, service, regions, exact(filters, "instanceType")):
         if all(matches(each, one) for one in filters):
