@@ -10,10 +10,14 @@
 moto has the images of Amazon Linux and their parameters itself. Ids and sizes here are made up; names and shapes are not.
 """
 
+import functools
 import hashlib
 from datetime import datetime, timezone
 from typing import Any
 
+from botocore.utils import parse_timestamp
+
+from .catalogue import load
 from .wire import Refused
 
 DLAMI, CANONICAL = "898082745236", "099720109477"
@@ -57,10 +61,33 @@ def id_of(region: str, parameter: str) -> str:
 
 def ensure(backend: Any, ids: list[str] | None) -> None:
     """Puts images among moto's: those with these ids, or all. Each costs moto milliseconds."""
+    if ids is not None and all(name in backend.amis for name in ids):
+        return
+    from moto.ec2.models.amis import Ami
+
     wanted = {id_of(backend.region_name, parameter): parameter for parameter in TABLE}
     for name, parameter in wanted.items():
         if name not in backend.amis and (ids is None or name in ids):
             backend.amis[name] = image(backend, name, parameter)
+    for name, about in of_moto(backend.region_name).items():
+        if name not in backend.amis and (ids is None or name in ids):
+            backend.amis[name] = Ami(backend, **about)
+
+
+@functools.cache
+def of_moto(region: str) -> dict[str, dict[str, Any]]:
+    """The images that moto would have made, by id."""
+    images = load("ec2/resources/amis.json")
+    for path in ("latest_amis", "ecs/optimized_amis"):
+        try:
+            images = images + load(f"ec2/resources/{path}/{region}.json")
+        except FileNotFoundError:
+            pass
+    for each in images:
+        each["owner_alias"] = "amazon"
+        if isinstance(each.get("creation_date"), str):
+            each["creation_date"] = parse_timestamp(each["creation_date"]).replace(tzinfo=None)
+    return {each["ami_id"]: each for each in images}
 
 
 def image(backend: Any, name: str, parameter: str) -> Any:

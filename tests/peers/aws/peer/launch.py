@@ -32,7 +32,7 @@ def spec(peer: Any, call: Any, asked: dict[str, Any]) -> dict[str, Any]:
     images.too_small(peer, call, full)
     check_tags(full.get("TagSpecifications") or [])
     key = full.get("KeyName")
-    if key and key not in peer.backend(call).keypairs:
+    if key and key not in peer.backend(call).key_pairs:
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{key}' does not exist")
     if full.get("IamInstanceProfile"):
         profile(call, full)

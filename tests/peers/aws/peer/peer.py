@@ -155,6 +155,11 @@ class Peer:
             raise
         except Refused as refused:
             answer, code = wire.refusal(call.service, refused), refused.code
+        except Exception as error:
+            # A fault of this peer, and not one that a client should ever meet.
+            traceback.print_exc()
+            code = "PeerFailed"
+            answer = wire.refusal(call.service, Refused(code, f"the peer failed at {call.action}: {error!r}", 500))
         finally:
             entry["took_ms"] = round((time.perf_counter() - began) * 1000, 3)
         entry |= {"status": answer.status, "code": code}
