@@ -22,18 +22,28 @@ class Capacity:
 
     def free(self, region: str, zone: str, kind: str, spot: bool) -> int:
         """How many more of this."""
-        lifecycle = "spot" if spot else "on-demand"
-        least = UNLIMITED
-        for limit in self.limits:
-            if not fits(limit, region, zone, kind, lifecycle):
-                continue
-            taken = sum(
-                1
-                for machine in self.peer.instances.everywhere()
-                if machine.alive and fits(limit, machine.region, machine.zone, machine.type, machine.lifecycle)
-            )
-            least = min(least, max(0, limit["instances"] - taken))
-        return least
+        return Room(self, region, spot).free(zone, kind)
+
+
+class Room:
+    """What is left in a region, to plan with: what is planned is gone for what is planned after it."""
+
+    def __init__(self, capacity: Capacity, region: str, spot: bool):
+        self.region, self.lifecycle = region, "spot" if spot else "on-demand"
+        alive = [machine for machine in capacity.peer.instances.everywhere() if machine.alive] if capacity.limits else []
+        self.left = []
+        for limit in capacity.limits:
+            taken = sum(fits(limit, each.region, each.zone, each.type, each.lifecycle) for each in alive)
+            self.left.append([limit, max(0, limit["instances"] - taken)])
+
+    def free(self, zone: str, kind: str) -> int:
+        fitting = [left for limit, left in self.left if fits(limit, self.region, zone, kind, self.lifecycle)]
+        return min(fitting, default=UNLIMITED)
+
+    def plan(self, zone: str, kind: str) -> None:
+        for held in self.left:
+            if fits(held[0], self.region, zone, kind, self.lifecycle):
+                held[1] -= 1
 
 
 def fits(limit: dict[str, Any], region: str, zone: str, kind: str, lifecycle: str) -> bool:

@@ -19,7 +19,9 @@ import uuid
 from typing import Any
 
 from . import launch
+from .capacity import Room
 from .clock import moment
+from .quotas import code_of, over
 from .wire import Refused
 
 
@@ -187,16 +189,15 @@ def choose(
 def take(
     peer: Any, call: Any, group: list[Pool], lifecycle: str, wanted: float, options: dict[str, Any]
 ) -> list[tuple[Pool, int]]:
-    """From each pool in turn, never over a quota that several pools share."""
+    """From each pool in turn, never over a limit or a quota that several pools share."""
     spot = lifecycle == "spot"
     counts = {id(pool): 0 for pool in group}
-    vcpus: dict[str, int] = {}
-    from .quotas import code_of
+    room = Room(peer.capacity, call.region, spot)
+    codes = {code_of(pool.type, spot) for pool in group}
+    vcpus = {code: peer.quotas.value(call.region, code) - peer.quotas.used(call.region, code) for code in codes}
 
     def fits(pool: Pool) -> bool:
-        code = code_of(pool.type, spot)
-        held = peer.quotas.used(call.region, code) + vcpus.get(code, 0) + peer.quotas.vcpus(pool.type)
-        return counts[id(pool)] < pool.free and held <= peer.quotas.value(call.region, code)
+        return room.free(pool.zone, pool.type) > 0 and vcpus[code_of(pool.type, spot)] >= peer.quotas.vcpus(pool.type)
 
     reached = 0.0
     diversified = options.get("AllocationStrategy") == "diversified"
@@ -206,8 +207,8 @@ def take(
             break
         pool = min(able, key=lambda each: counts[id(each)]) if diversified else able[0]
         counts[id(pool)] += 1
-        code = code_of(pool.type, spot)
-        vcpus[code] = vcpus.get(code, 0) + peer.quotas.vcpus(pool.type)
+        room.plan(pool.zone, pool.type)
+        vcpus[code_of(pool.type, spot)] -= peer.quotas.vcpus(pool.type)
         reached += pool.weight
     return [(pool, counts[id(pool)]) for pool in group if counts[id(pool)]]
 
@@ -225,8 +226,6 @@ SHOWN = ("InstanceType", "MaxPrice", "SubnetId", "AvailabilityZone", "WeightedCa
 
 def error(peer: Any, call: Any, pool: Pool, lifecycle: str, left: int) -> dict[str, Any]:
     spot = lifecycle == "spot"
-    from .quotas import code_of, over
-
     if pool.quota_full:
         refused = over(peer.quotas.value(call.region, code_of(pool.type, spot)), spot)
     elif left > 0:

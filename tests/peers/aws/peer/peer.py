@@ -114,8 +114,12 @@ class Peer:
 
     def warm(self) -> None:
         """Loads what the first call would wait for."""
+        from moto.ec2.models import ec2_backends
+
         with self.lock:
-            wire.model_of("ec2", "RunInstances").input_shape
+            wire.model_of("ec2", "RunInstances")
+            # What the first region loads is that of all.
+            ec2_backends[ACCOUNT]["us-east-1"]
 
     def backend(self, call: Call) -> Any:
         """moto's EC2 of a region."""
