@@ -1,8 +1,10 @@
 """Which call is answered by what. What is not here, moto answers."""
 
-from . import catalogue, fleet, images, instances, prices, quotas, spot
+from typing import Any
 
-ANSWERS = {
+from . import catalogue, fleet, images, instances, pages, prices, quotas, spot
+
+ANSWERS: dict[tuple[str, str], Any] = {
     ("ec2", "RunInstances"): instances.run_instances,
     ("ec2", "TerminateInstances"): instances.terminate_instances,
     ("ec2", "DescribeInstances"): instances.describe_instances,
@@ -21,7 +23,6 @@ ANSWERS = {
     ("ec2", "CreateFleet"): fleet.create_fleet,
     ("ec2", "DescribeFleets"): fleet.describe_fleets,
     ("ec2", "DeleteFleets"): fleet.delete_fleets,
-    ("ec2", "DescribeImages"): images.describe_images,
     ("ec2", "CreateTags"): instances.create_tags,
     ("ec2", "RequestSpotInstances"): instances.not_here,
     ("ec2", "RequestSpotFleet"): instances.not_here,
@@ -31,3 +32,5 @@ ANSWERS = {
     ("ssm", "GetParameters"): images.get_parameters,
     ("ssm", "GetParametersByPath"): images.get_by_path,
 }
+ANSWERS |= {("ec2", action): pages.paged for action in pages.LISTS}
+ANSWERS["ec2", "DescribeImages"] = images.describe_images

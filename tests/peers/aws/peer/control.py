@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .faults import Fault
+from .instances import SHUT_DOWN_ITSELF
 
 
 class NoSuch(Exception):
@@ -137,7 +138,36 @@ def interrupt(peer: Any, asked: dict[str, Any]) -> Any:
 
 
 def rebalance(peer: Any, asked: dict[str, Any]) -> Any:
-    return peer.events.rebalance(machine_of(peer, asked["instance"]))
+    machine = machine_of(peer, asked["instance"])
+    machine.recommended = peer.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return peer.events.rebalance(machine)
+
+
+def end(peer: Any, asked: dict[str, Any]) -> Any:
+    """An end that nobody asked for: `Server.InternalError`, or whatever code is named."""
+    code = asked.get("code", "Server.InternalError")
+    peer.instances.end(machine_of(peer, asked["instance"]), (code, f"{code}: {asked.get('message', 'Internal error on launch')}"))
+    peer.clock.settle()
+    return {}
+
+
+def shut_down(peer: Any, asked: dict[str, Any]) -> Any:
+    """The machine shuts itself down from within: its end, where its shutdown behaviour is to terminate."""
+    machine = machine_of(peer, asked["instance"])
+    if machine.inst.instance_initiated_shutdown_behavior == "terminate":
+        peer.instances.end(machine, SHUT_DOWN_ITSELF)
+        peer.clock.settle()
+    elif machine.state == "running":
+        machine.become(peer.clock.seconds(), "stopped", SHUT_DOWN_ITSELF)
+    return {"state": machine.state}
+
+
+def metadata(peer: Any, asked: dict[str, Any]) -> Any:
+    """A metadata service for one instance, at a port of its own."""
+    from .server import serve_metadata
+
+    port = serve_metadata(peer, machine_of(peer, asked["instance"]))
+    return {"port": port, "endpoint": f"http://127.0.0.1:{port}"}
 
 
 def machine_of(peer: Any, name: str) -> Any:
@@ -211,6 +241,9 @@ ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("POST", "spot-prices"): set_spot_prices,
     ("POST", "interrupt"): interrupt,
     ("POST", "rebalance"): rebalance,
+    ("POST", "end"): end,
+    ("POST", "shutdown"): shut_down,
+    ("POST", "metadata"): metadata,
     ("POST", "types"): set_types,
     ("POST", "deny"): set_denied,
     ("POST", "policy"): set_policy,

@@ -17,6 +17,7 @@ from typing import Any
 
 from botocore.utils import parse_timestamp
 
+from . import pages
 from .catalogue import load
 from .wire import Refused
 
@@ -115,7 +116,7 @@ def image(backend: Any, name: str, parameter: str) -> Any:
 
 def describe_images(peer: Any, call: Any) -> Any:
     ensure(peer.backend(call), call["ImageIds"])
-    return peer.ask_moto(call)
+    return pages.paged(peer, call)
 
 
 def resolve(peer: Any, call: Any, name: str) -> str:

@@ -20,6 +20,8 @@ from .wire import Answer, Refused, answer
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 
+SHUT_DOWN_ITSELF = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown")
+
 ENDED_BY_USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 
 
@@ -45,6 +47,8 @@ class Machine:
         self.gone = False
         # When a spot instance that was warned is taken back.
         self.interrupted_at: float | None = None
+        # When a rebalance was recommended, as metadata says it.
+        self.recommended: str | None = None
 
     def become(self, when: float, state: str, reason: tuple[str, str] | None = None) -> None:
         self.life.append((when, state, reason))
@@ -192,6 +196,8 @@ def run_instances(peer: Any, call: Any) -> Answer:
     if call["DryRun"]:
         raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
     peer.quotas.check(call, spec["InstanceType"], most, spot)
+    if spot:
+        launch.check_max_price(peer, call, spec, zones)
     zone, count = launch.place(peer, call, spec["InstanceType"], zones, least, most, spot)
     machines = peer.instances.start(call, spec, zone, count, spot)
     for machine in machines:

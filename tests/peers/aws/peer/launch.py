@@ -30,6 +30,7 @@ def spec(peer: Any, call: Any, asked: dict[str, Any]) -> dict[str, Any]:
         raise Refused("InvalidParameterValue", f"Invalid value '{full['InstanceType']}' for InstanceType.")
     check_user_data(full)
     images.too_small(peer, call, full)
+    check_architecture(peer, call, full)
     check_tags(full.get("TagSpecifications") or [])
     key = full.get("KeyName")
     if key and key not in peer.backend(call).key_pairs:
@@ -61,6 +62,9 @@ def template(peer: Any, call: Any, named: dict[str, Any]) -> tuple[Any, dict[str
         )
     version = backend._get_template_from_args(arg)
     data = copy.deepcopy(version.data)
+    # moto puts the tags of the template itself among those of what is launched from it.
+    specifications = data.get("TagSpecifications") or []
+    data["TagSpecifications"] = [each for each in specifications if each["ResourceType"] != "launch-template"]
     if data.get("UserData") is not None:
         data["UserData"] = str(data["UserData"])
     return version, data
@@ -87,6 +91,30 @@ def check_user_data(full: dict[str, Any]) -> None:
         raise Refused("InvalidParameterValue", "Invalid BASE64 encoding of user data.") from error
     if len(raw) > USER_DATA_BYTES_MAX:
         raise Refused("InvalidParameterValue", f"User data is limited to {USER_DATA_BYTES_MAX} bytes")
+
+
+def check_architecture(peer: Any, call: Any, full: dict[str, Any]) -> None:
+    image = peer.backend(call).amis[full["ImageId"]].architecture
+    machines = peer.catalogue.all[full["InstanceType"]]["ProcessorInfo"]["SupportedArchitectures"]
+    if image and image not in machines:
+        raise Refused(
+            "InvalidParameterValue",
+            f"The architecture '{','.join(machines)}' of the specified instance type does not match the architecture "
+            f"'{image}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and "
+            "try again.",
+        )
+
+
+def check_max_price(peer: Any, call: Any, full: dict[str, Any], candidates: list[str]) -> None:
+    """A spot price above what one is ready to pay is a refusal."""
+    most = ((full.get("InstanceMarketOptions") or {}).get("SpotOptions") or {}).get("MaxPrice")
+    prices = [price for zone in candidates if (price := peer.spot.now(call.region, zone, full["InstanceType"])) is not None]
+    if most and prices and float(most) < min(prices):
+        raise Refused(
+            "SpotMaxPriceTooLow",
+            f"Your Spot request price of {most} is lower than the minimum required Spot request fulfillment price of "
+            f"{min(prices)}.",
+        )
 
 
 def check_tags(specifications: list[dict[str, Any]]) -> None:

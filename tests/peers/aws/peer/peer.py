@@ -206,7 +206,7 @@ class Peer:
             kept = self.tokens.replay(scope, call)
             if kept is not None:
                 entry["replayed"] = True
-                return kept.again() if kept.again else kept
+                return kept.again() if kept.again is not None else kept
         answer = self.effect(call)
         if scope is not None and answer.status < 300:
             self.tokens.keep(scope, call, answer)

@@ -11,7 +11,7 @@ import traceback
 from email.utils import formatdate
 from typing import Any
 
-from . import control
+from . import control, metadata
 from .wire import Answer
 
 
@@ -31,7 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.body()
         peer = self.server.peer
         try:
-            if self.path.startswith("/_peer/"):
+            if self.server.machine is not None:
+                with peer.lock:
+                    peer.clock.settle()
+                    answer = metadata.answer(self.server.machine, self.command, self.path.partition("?")[0], self.headers)
+            elif self.path.startswith("/_peer/"):
                 answer = self.controlled(peer, body)
             else:
                 answer = peer.serve(self.environment(body), body, began)
@@ -130,14 +134,23 @@ class Server(http.server.ThreadingHTTPServer):
     # Many regions are asked at once.
     request_queue_size = 1024
 
-    def __init__(self, peer: Any, port: int):
+    def __init__(self, peer: Any, port: int, machine: Any = None):
         super().__init__(("127.0.0.1", port), Handler)
         self.peer = peer
+        # Where it is the metadata service of one instance.
+        self.machine = machine
 
     def handle_error(self, *_: Any) -> None:
         """Clients that go away are what tests are about."""
         if not isinstance(sys.exc_info()[1], OSError | ValueError):
             traceback.print_exc()
+
+
+def serve_metadata(peer: Any, machine: Any) -> int:
+    """Starts the metadata service of an instance; says at which port."""
+    server = Server(peer, 0, machine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 def serve(peer: Any, port: int) -> None:

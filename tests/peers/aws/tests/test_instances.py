@@ -112,6 +112,29 @@ class Launching(PeerCase):
         self.assertEqual([each["State"] for each in EC2.describe_volumes()["Volumes"]], ["available"])
 
 
+    def test_tags_of_a_template_are_not_those_of_what_it_launches(self):
+        data = {"ImageId": f"resolve:ssm:{UBUNTU}", "InstanceType": "g5.xlarge"}
+        EC2.create_launch_template(
+            LaunchTemplateName="lab", LaunchTemplateData=data, TagSpecifications=[tagged("launch-template", a="b")]
+        )
+        [template] = EC2.describe_launch_templates(Filters=[{"Name": "tag:a", "Values": ["b"]}])["LaunchTemplates"]
+        [made] = EC2.run_instances(
+            MinCount=1, MaxCount=1, LaunchTemplate={"LaunchTemplateId": template["LaunchTemplateId"]}
+        )["Instances"]
+        self.assertNotIn("a", [each["Key"] for each in made["Tags"]])
+
+    def test_an_image_has_to_fit_the_machine(self):
+        arm = UBUNTU.replace("amd64", "arm64")
+        self.refused("InvalidParameterValue", self.run_instances, ImageId=f"resolve:ssm:{arm}")
+
+    def test_a_price_that_is_too_low_is_refused(self):
+        order("spot-prices", {"series": [{"region": "us-east-1", "type": "g5.xlarge", "changes": [[-1, 0.5]]}]})
+        market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.4"}}
+        self.refused("SpotMaxPriceTooLow", self.run_instances, InstanceMarketOptions=market)
+        market["SpotOptions"]["MaxPrice"] = "0.5"
+        self.run_instances(InstanceMarketOptions=market)
+
+
 class Listing(PeerCase):
     def test_filters_that_moto_has_not(self):
         [spot] = self.run_instances(ClientToken="t", **SPOT)
@@ -134,6 +157,17 @@ class Listing(PeerCase):
         pages = list(EC2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 5}))
         self.assertEqual([sum(len(each["Instances"]) for each in page["Reservations"]) for page in pages], [5, 5, 2])
         self.assertEqual(len({each["InstanceId"] for each in self.instances(PaginationConfig={"PageSize": 5})}), 12)
+
+    def test_other_lists_have_pages_too(self):
+        self.run_instances(12)
+        for name, member in (("describe_volumes", "Volumes"), ("describe_network_interfaces", "NetworkInterfaces")):
+            pages = list(EC2.get_paginator(name).paginate(PaginationConfig={"PageSize": 5}))
+            self.assertEqual([len(page[member]) for page in pages], [5, 5, 2])
+        for number in range(3):
+            data = {"InstanceType": "g5.xlarge"}
+            EC2.create_launch_template(LaunchTemplateName=f"lab{number}", LaunchTemplateData=data)
+        pages = list(EC2.get_paginator("describe_launch_templates").paginate(PaginationConfig={"PageSize": 2}))
+        self.assertEqual([len(page["LaunchTemplates"]) for page in pages], [2, 1])
 
     def test_ids_and_pages_do_not_go_together(self):
         [made] = self.run_instances()
@@ -221,6 +255,25 @@ class Ending(PeerCase):
     def test_protected_it_is_not_ended(self):
         [made] = self.run_instances(DisableApiTermination=True)
         self.refused("OperationNotPermitted", EC2.terminate_instances, InstanceIds=[made["InstanceId"]])
+
+    def test_a_machine_ends_itself(self):
+        [made] = self.run_instances(InstanceInitiatedShutdownBehavior="terminate")
+        order("shutdown", {"instance": made["InstanceId"]})
+        [ended] = self.instances()
+        self.assertEqual(
+            (ended["State"]["Name"], ended["StateReason"]["Code"]), ("terminated", "Client.InstanceInitiatedShutdown")
+        )
+        [made] = self.run_instances()
+        self.states()
+        order("shutdown", {"instance": made["InstanceId"]})
+        self.assertEqual(self.states(InstanceIds=[made["InstanceId"]]), ["stopped"])
+
+    def test_a_machine_that_fails_at_its_start(self):
+        order("lag", {"pending_secs": 30})
+        [made] = self.run_instances()
+        order("end", {"instance": made["InstanceId"], "code": "Server.InternalError"})
+        [ended] = self.instances()
+        self.assertEqual((ended["State"]["Name"], ended["StateReason"]["Code"]), ("terminated", "Server.InternalError"))
 
     def test_time_goes_on_by_itself_unless_it_is_frozen(self):
         order("clock", {"frozen": False})

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import urllib.error
+import urllib.request
 
 from .common import EC2, SPOT, PeerCase, client, order, show
 
@@ -119,3 +121,33 @@ class Interruptions(PeerCase):
         self.assertEqual(self.states(), ["running"])
         [request] = EC2.describe_spot_instance_requests(Filters=[{"Name": "state", "Values": ["cancelled"]}])["SpotInstanceRequests"]
         self.assertEqual(request["Status"]["Code"], "request-canceled-and-instance-running")
+
+
+class Metadata(PeerCase):
+    def ask(self, endpoint, path, token=None, method="GET", **headers):
+        if token:
+            headers["X-aws-ec2-metadata-token"] = token
+        request = urllib.request.Request(endpoint + path, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, ""
+
+    def test_an_instance_finds_its_notice(self):
+        [made] = self.run_instances(UserData="#!/bin/sh\n", MetadataOptions={"HttpTokens": "required"}, **SPOT)
+        endpoint = order("metadata", {"instance": made["InstanceId"]})["endpoint"]
+        self.assertEqual(self.ask(endpoint, "/latest/meta-data/instance-id")[0], 401)
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        status, token = self.ask(endpoint, "/latest/api/token", method="PUT", **lifetime)
+        self.assertEqual(status, 200)
+        self.assertEqual(self.ask(endpoint, "/latest/meta-data/instance-id", token), (200, made["InstanceId"]))
+        self.assertEqual(self.ask(endpoint, "/latest/user-data", token), (200, "#!/bin/sh\n"))
+        notice = "/latest/meta-data/spot/instance-action"
+        self.assertEqual(self.ask(endpoint, notice, token)[0], 404)
+        order("interrupt", {"instance": made["InstanceId"], "notice_secs": 120})
+        status, text = self.ask(endpoint, notice, token)
+        ends = datetime.datetime.fromisoformat(json.loads(text)["time"])
+        self.assertEqual((status, json.loads(text)["action"]), (200, "terminate"))
+        self.assertLess(abs(ends.timestamp() - show_now() - 120), 1.5)
