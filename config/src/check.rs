@@ -4,6 +4,7 @@
 
 mod accelerators;
 mod asha;
+mod aws;
 mod budget;
 mod config;
 mod data;
@@ -11,14 +12,15 @@ mod expand;
 mod notifications;
 mod pricing;
 mod provenance;
+mod providers;
 mod quantities;
 mod spec;
 mod sweep;
 mod words;
 mod workdir;
 
-pub use self::{config::Machine, spec::Submission, sweep::TRIALS_MAX, workdir::WorkdirSource};
 pub(crate) use self::{
     config::{Surroundings, check_config},
     workdir::take_source,
 };
+pub use self::{providers::Machine, spec::Submission, sweep::TRIALS_MAX, workdir::WorkdirSource};

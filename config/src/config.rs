@@ -9,7 +9,7 @@ use std::{
 };
 
 use bursar_model::{
-    BudgetTerms, Discount, InstanceType, ProjectName, ProviderName, Schedule, SecretRef, Span, Terms,
+    BudgetTerms, Discount, InstanceType, ProjectName, ProviderName, Region, Schedule, SecretRef, Span, Terms,
     TypeName, UsdPerHour, UserName, Zone,
 };
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address and port of the API.
     pub listen: SocketAddr,
+    /// Where rented machines reach the daemon; where it listens, if it does not say.
+    pub url: Option<String>,
     /// Where the agents for rented machines are; beside the program where it does not say.
     pub agent_binaries: Option<PathBuf>,
     /// What the whole installation may spend.
@@ -174,8 +176,44 @@ pub struct Provider {
 /// What a provider is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProviderKind {
+    /// Instances of Amazon EC2.
+    Aws(AwsProvider),
     /// Processes on this machine.
     Local(LocalProvider),
+}
+
+impl Provider {
+    /// Whether its instances are machines that reach the daemon over a network.
+    #[must_use]
+    pub fn rents_machines(&self) -> bool {
+        match self.kind {
+            ProviderKind::Aws(_) => true,
+            ProviderKind::Local(_) => false,
+        }
+    }
+}
+
+/// A provider that rents instances of Amazon EC2.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AwsProvider {
+    /// Where instances may be. Never empty.
+    pub regions: Vec<Region>,
+    /// Which types may be rented, with `*` for any letters.
+    pub instance_types: Vec<String>,
+    /// The image of all instances, as `RunInstances` takes it; that of AWS or Canonical where nobody says.
+    pub image: Option<String>,
+    /// The device that it boots from.
+    pub root_device: String,
+    /// The subnet for each zone, beside the default network.
+    pub subnets: BTreeMap<Zone, String>,
+    /// The security groups for each region, beside the default one.
+    pub security_groups: BTreeMap<Region, Vec<String>>,
+    /// The instance profile, by name or ARN.
+    pub instance_profile: Option<String>,
+    /// What everything is tagged with beside the tags of bursar.
+    pub tags: BTreeMap<String, String>,
+    /// The queue with the warnings of interruptions.
+    pub interruption_queue: Option<String>,
 }
 
 /// A provider whose instances are processes on this machine, at prices of its own.

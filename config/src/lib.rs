@@ -24,8 +24,8 @@ mod tests;
 pub use self::{
     check::{Machine, Submission, TRIALS_MAX, WorkdirSource},
     config::{
-        Config, LocalProvider, LocalType, LogPolicy, NotificationKind, Notifications, Policy, Project,
-        Provider, ProviderKind, ScheduledReport, Storage, User, Webhook, WebhookFormat,
+        AwsProvider, Config, LocalProvider, LocalType, LogPolicy, NotificationKind, Notifications, Policy,
+        Project, Provider, ProviderKind, ScheduledReport, Storage, User, Webhook, WebhookFormat,
     },
     load::{SpecFile, load_config, load_spec},
     problem::{Checked, Place, Problem, Problems},

@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod notifications;
 mod pricing;
+mod providers;
 mod spec;
 mod sweep;
 mod values;
@@ -16,10 +17,11 @@ mod workdir;
 
 pub use self::{
     budget::{RawBudget, RawWorkBudget},
-    config::{RawConfig, RawLocalType, RawLogs, RawPolicy, RawProject, RawProvider, RawUser},
+    config::{RawConfig, RawLogs, RawPolicy, RawProject, RawUser},
     data::{RawOutputs, RawStorage},
     notifications::{RawNotifications, RawReport, RawWebhook},
     pricing::{RawBilling, RawDiscount, RawPricing},
+    providers::{RawLocalType, RawProvider},
     spec::{
         RawCheckpoint, RawEstimate, RawRegistryAuth, RawResources, RawRetry, RawSecret, RawSource, RawSpec,
         RawUtilizationPolicy,

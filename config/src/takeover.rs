@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt::Display};
 
 use bursar_model::{ProviderName, Terms};
 
-use crate::config::{Config, LocalProvider, Notifications, Policy, Provider, ProviderKind, ScheduledReport};
+use crate::config::{
+    AwsProvider, Config, LocalProvider, Notifications, Policy, Provider, ProviderKind, ScheduledReport,
+};
 
 /// A changed configuration, as a running daemon goes by it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +27,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
         installation,
         data_dir,
         listen,
+        url,
         agent_binaries,
         budget,
         projects,
@@ -41,6 +44,7 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note(&mut needs_restart, "installation", installation != running.installation);
     note(&mut needs_restart, "data_dir", data_dir != running.data_dir);
     note(&mut needs_restart, "listen", listen != running.listen);
+    note(&mut needs_restart, "url", url != running.url);
     note(&mut needs_restart, "agent_binaries", agent_binaries != running.agent_binaries);
     note(&mut changed, "budget", budget != running.budget);
     note_entries(&mut changed, "projects", &running.projects, &projects);
@@ -52,11 +56,12 @@ pub fn take_over(running: &Config, new: Config) -> Takeover {
     note(&mut changed, "logs", logs != running.logs);
     let providers = take_over_providers(&mut changed, &mut needs_restart, &running.providers, providers);
 
-    let Config { installation, data_dir, listen, agent_binaries, .. } = running.clone();
+    let Config { installation, data_dir, listen, url, agent_binaries, .. } = running.clone();
     let config = Config {
         installation,
         data_dir,
         listen,
+        url,
         agent_binaries,
         budget,
         projects,
@@ -85,20 +90,52 @@ fn take_over_providers(
             continue;
         };
         let at = |key: &str| format!("providers.{name}.{key}");
-        let Terms { billing, disk_gib, address, overhead } = before.terms;
+        let Terms { billing, disk_gib, address, overhead, disk_min_gib } = before.terms;
         note(changed, &at("billing"), after.terms.billing != billing);
         note(changed, &at("disk_price"), after.terms.disk_gib != disk_gib);
         note(changed, &at("address_price"), after.terms.address != address);
         note(changed, &at("overhead"), after.terms.overhead != overhead);
-        let (ProviderKind::Local(old), ProviderKind::Local(new)) = (&before.kind, &after.kind);
-        let LocalProvider { seed, types, interruptions } = old;
-        note(needs_restart, &at("seed"), new.seed != *seed);
-        note_entries(needs_restart, &at("types"), types, &new.types);
-        note(needs_restart, &at("interruptions"), new.interruptions != *interruptions);
+        note(changed, &at("min_disk_size"), after.terms.disk_min_gib != disk_min_gib);
+        match (&before.kind, &after.kind) {
+            (ProviderKind::Local(old), ProviderKind::Local(new)) => {
+                let LocalProvider { seed, types, interruptions } = old;
+                note(needs_restart, &at("seed"), new.seed != *seed);
+                note_entries(needs_restart, &at("types"), types, &new.types);
+                note(needs_restart, &at("interruptions"), new.interruptions != *interruptions);
+            }
+            (ProviderKind::Aws(old), ProviderKind::Aws(new)) => note_aws(needs_restart, at, old, new),
+            (ProviderKind::Local(_), ProviderKind::Aws(_))
+            | (ProviderKind::Aws(_), ProviderKind::Local(_)) => {
+                needs_restart.push(at("type"));
+            }
+        }
         providers.insert(name.clone(), Provider { terms: after.terms, kind: before.kind.clone() });
     }
     needs_restart.extend(new.into_keys().map(|name| format!("providers.{name}")));
     providers
+}
+
+fn note_aws(keys: &mut Vec<String>, at: impl Fn(&str) -> String, old: &AwsProvider, new: &AwsProvider) {
+    let AwsProvider {
+        regions,
+        instance_types,
+        image,
+        root_device,
+        subnets,
+        security_groups,
+        instance_profile,
+        tags,
+        interruption_queue,
+    } = old;
+    note(keys, &at("regions"), new.regions != *regions);
+    note(keys, &at("instance_types"), new.instance_types != *instance_types);
+    note(keys, &at("image"), new.image != *image);
+    note(keys, &at("root_device"), new.root_device != *root_device);
+    note_entries(keys, &at("subnets"), subnets, &new.subnets);
+    note_entries(keys, &at("security_groups"), security_groups, &new.security_groups);
+    note(keys, &at("instance_profile"), new.instance_profile != *instance_profile);
+    note_entries(keys, &at("tags"), tags, &new.tags);
+    note(keys, &at("interruption_queue"), new.interruption_queue != *interruption_queue);
 }
 
 fn note_notifications(changed: &mut Vec<String>, before: &Notifications, after: &Notifications) {

@@ -306,7 +306,7 @@ fn without_a_file_this_machine_is_on_offer() {
     assert_eq!(config.data_dir, Path::new("/home/me/.local/state/bursar"));
     assert_eq!(config.listen.to_string(), "127.0.0.1:7733");
     assert!(config.projects.contains_key("default"));
-    let ProviderKind::Local(local) = &config.providers["local"].kind;
+    let ProviderKind::Local(local) = &config.providers["local"].kind else { panic!("it is no cloud") };
     let only = local.types.values().next().unwrap();
     assert_eq!((only.instance_type.cpus_milli, only.instance_type.memory_mib), (4000, 8192));
 }

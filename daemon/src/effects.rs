@@ -282,8 +282,30 @@ impl Effects {
             agents: self.surroundings.agents.digests(),
             daemon_url: self.surroundings.daemon_url.clone(),
             secret: self.surroundings.key.instance_secret(instance.id),
+            labels: labels(instance),
         }
     }
+}
+
+/// Whom it is for, as far as all that pay for it agree: what people look for in the cloud's own pages and bills.
+fn labels(instance: &Instance) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    let mut agreed = |label: &str, values: BTreeSet<String>| {
+        if let [value] = &Vec::from_iter(values)[..] {
+            labels.insert(label.to_owned(), value.clone());
+        }
+    };
+    let accounts = || instance.shares.values().map(|share| &share.account);
+    agreed("project", accounts().map(|account| account.project.to_string()).collect());
+    agreed("user", accounts().map(|account| account.user.to_string()).collect());
+    if accounts().all(|account| account.sweep.is_some()) {
+        agreed(
+            "sweep",
+            accounts().filter_map(|account| account.sweep).map(|sweep| sweep.to_string()).collect(),
+        );
+    }
+    agreed("experiment", instance.shares.keys().map(ToString::to_string).collect());
+    labels
 }
 
 /// How long the lease is that an instance is launched with. It is asked for while it is intended and never later.

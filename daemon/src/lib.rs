@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod logs;
 mod nodes;
 pub mod notify;
+pub mod providers;
 pub mod reconciler;
 pub mod reports;
 pub mod rerun;

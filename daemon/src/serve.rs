@@ -2,12 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use bursar_config::{Config, ConfigFile, ProviderKind};
-use bursar_model::{Clock, ProviderName, Span};
-use bursar_providers::{
-    Provider,
-    local::{LocalProvider, LocalSettings, LocalType, Program},
-};
+use bursar_config::{Config, ConfigFile};
+use bursar_model::{Clock, Span};
+use bursar_providers::{Provider, local::Program};
 use bursar_store::{Checkpointer, OpenOptions, SqliteStore, Store, StoreError};
 use tokio::{
     net::TcpListener,
@@ -25,6 +22,7 @@ use crate::{
     inbox::inbox,
     logs::{Logs, retention},
     notify::HttpCourier,
+    providers::{NotBuilt, providers},
     reconciler::{Parts, Reconciler, Snapshot, chain},
     rules::Rules,
     secrets::InstallationKey,
@@ -67,6 +65,9 @@ pub enum ServeError {
     /// The agents for rented machines cannot be read.
     #[error(transparent)]
     AgentBinaries(#[from] AgentBinariesError),
+    /// A provider of the configuration is not in this build.
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
     /// No seed for ids.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -86,7 +87,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let config = &started_with.config;
     let agents = AgentBinaries::read(&agent_folder(config, programs))?;
-    let providers = providers(config, programs, &(Arc::new(SystemClock) as Arc<dyn Clock>));
+    let providers = providers(config, programs, &(Arc::new(SystemClock) as Arc<dyn Clock>))?;
     serve_with(started_with, providers, agents, stop, reload, ready).await
 }
 
@@ -132,7 +133,7 @@ pub async fn serve_with(
         seed: random_seed()?,
         surroundings: Surroundings {
             installation: config.installation.clone(),
-            daemon_url: daemon_url(address),
+            daemon_url: config.url.clone().unwrap_or_else(|| daemon_url(address)),
             agents: agents.clone(),
             key,
         },
@@ -223,47 +224,6 @@ pub fn store_path(config: &Config) -> PathBuf {
 #[expect(clippy::disallowed_methods, reason = "the data folder is made here and nowhere else")]
 fn make_folder(path: &std::path::Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
-}
-
-fn providers(config: &Config, programs: &Programs, clock: &Arc<dyn Clock>) -> Vec<Arc<dyn Provider>> {
-    config
-        .providers
-        .iter()
-        .map(|(name, provider)| match &provider.kind {
-            ProviderKind::Local(local) => local_provider(name, local, config, programs, clock),
-        })
-        .collect()
-}
-
-fn local_provider(
-    name: &ProviderName,
-    local: &bursar_config::LocalProvider,
-    config: &Config,
-    programs: &Programs,
-    clock: &Arc<dyn Clock>,
-) -> Arc<dyn Provider> {
-    let types = local.types.values().map(|kind| LocalType {
-        instance_type: Arc::new(kind.instance_type.clone()),
-        zones: kind.zones.clone(),
-        on_demand: kind.on_demand,
-        spot: kind.spot,
-        interruptions_per_hour: kind.interruptions_per_hour,
-        notice: kind.notice,
-        boot: kind.boot,
-        max_instances: kind.max_instances,
-    });
-    let settings = LocalSettings {
-        name: name.clone(),
-        installation: config.installation.clone(),
-        root: config.data_dir.join("providers").join(name.as_str()),
-        checkpoint_root: config.data_dir.join("checkpoints"),
-        seed: local.seed,
-        types: types.collect(),
-        interruptions: local.interruptions.clone(),
-        host_program: programs.host.clone(),
-        agent_program: programs.agent.clone(),
-    };
-    Arc::new(LocalProvider::new(settings, clock.clone()))
 }
 
 fn daemon_url(address: SocketAddr) -> String {

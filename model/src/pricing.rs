@@ -147,6 +147,9 @@ pub struct Terms {
     /// What this installation adds for every instance, and the cloud does not bill; part of the effective price.
     #[serde(default)]
     pub overhead: UsdPerHour,
+    /// The smallest disk that the image fits on, in GiB.
+    #[serde(default)]
+    pub disk_min_gib: u32,
 }
 
 /// For how much time a provider bills.

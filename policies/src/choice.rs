@@ -292,7 +292,7 @@ impl<'a> View<'a> {
             ceiling: wish.ceiling_of(offering, price),
             amounts,
             speed,
-            disk_gib: wish.resources.disk_gib,
+            disk_gib: wish.resources.disk_gib.max(offering.terms.disk_min_gib),
             places,
             nodes: wish.nodes,
             score: Score::new(price, speed, places.min(mates), index),

@@ -24,11 +24,26 @@ const FOLDER: &str = "/var/lib/bursar";
 /// What only the script must fill in: it is the same on all machines.
 const SCRIPT: &str = include_str!("bootstrap/boot.sh");
 
-/// User data for a machine of `request` whose cloud gives notice at `notice`. Made of the request alone, so that a launch
-/// that is asked for again is the same launch.
+/// User data for the machines of `requests`, which are alike but for their instances and secrets, and whose cloud gives
+/// notice at `notice`. Made of the requests alone, so that a launch that is asked for again is the same launch.
+///
+/// Several machines of one call get the same user data, with all their secrets: each finds its own by its launch index,
+/// which only EC2 tells.
+///
+/// # Panics
+///
+/// Where there are none, or several elsewhere than on EC2.
 #[must_use]
-pub fn user_data(request: &LaunchRequest, notice: NoticeSource) -> String {
+pub fn user_data(requests: &[LaunchRequest], notice: NoticeSource) -> String {
+    let request = requests.first().expect("a launch is of at least one instance");
+    let which = match (requests, &notice) {
+        ([one], _) => format!("instance={} secret={}", one.instance, quoted(&one.secret)),
+        (_, NoticeSource::Aws { endpoint }) => which_on_ec2(requests, endpoint),
+        _ => panic!("only EC2 tells machines of one call apart"),
+    };
     let settings = serde_json::to_string(&settings(request, notice)).expect("settings are plain data");
+    let instance = request.instance.to_string();
+    let (before, after) = settings.split_once(&instance).expect("the settings name the instance");
     let binaries: String =
         request.agents.iter().map(|(arch, sha256)| format!("{arch}) sha256={sha256} ;;\n")).collect();
     let daemon = request.daemon_url.trim_end_matches('/');
@@ -38,8 +53,9 @@ pub fn user_data(request: &LaunchRequest, notice: NoticeSource) -> String {
         .replace("@LEASE_SECS@", &(request.lease.as_millis() / 1000).to_string())
         .replace("@URL@", &quoted(&format!("{daemon}/v1/agent/binary")))
         .replace("@BINARIES@\n", &binaries)
-        .replace("@SETTINGS@", &quoted(&settings))
-        .replace("@SECRET@", &quoted(&request.secret));
+        .replace("@WHICH@", &which)
+        .replace("@SETTINGS_BEFORE@", &quoted(before))
+        .replace("@SETTINGS_AFTER@", &quoted(after));
     // A string is run as a part of one script file; a list would show it, secret and all, among the processes.
     let mut text = String::from(
         "#cloud-config\n# The instance of bursar; see its documentation, docs/instances.md.\nbootcmd:\n- |\n",
@@ -70,6 +86,28 @@ fn settings(request: &LaunchRequest, notice: NoticeSource) -> AgentSettings {
         power_off: true,
         container_engine: None,
     }
+}
+
+/// Asks the metadata service for the launch index, "Instance metadata categories"
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>), by version 2 of its protocol.
+fn which_on_ec2(requests: &[LaunchRequest], endpoint: &str) -> String {
+    let cases: String = (0..)
+        .zip(requests)
+        .map(|(index, one)| format!("{index}) instance={} secret={} ;;\n", one.instance, quoted(&one.secret)))
+        .collect();
+    let endpoint = quoted(endpoint);
+    format!(
+        "metadata() {{ curl -fsS --noproxy '*' --connect-timeout 2 --max-time 5 \"$@\"; }}
+index= tries=60
+while [ -z \"$index\" ] && [ \"$tries\" -gt 0 ]; do
+  tries=$((tries - 1))
+  token=$(metadata -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {endpoint}/latest/api/token) &&
+    index=$(metadata -H \"X-aws-ec2-metadata-token: $token\" {endpoint}/latest/meta-data/ami-launch-index) || sleep 1
+done
+instance=
+case $index in
+{cases}esac"
+    )
 }
 
 /// As one word of a shell.

@@ -1,8 +1,12 @@
 //! Providers: where instances come from. The trait is the contract; each sentence of it is a test in `conformance`.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bootstrap;
 pub mod conformance;
 pub mod faulty;
+#[cfg(feature = "aws")]
+mod gpus;
 pub mod local;
 pub mod memory;
 
@@ -67,6 +71,8 @@ pub struct LaunchRequest {
     pub daemon_url: String,
     /// The one-time secret that its agent registers with.
     pub secret: String,
+    /// What it is for, for people who look at the cloud's own pages and bills: `project`, `experiment` and the like.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A call that did not do what it was to.

@@ -92,7 +92,7 @@ impl Provider for SandboxCloud {
     async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
         let mut machines = self.machines.lock().unwrap();
         let record = machines.entry(request.instance).or_insert_with(|| {
-            let user_data = user_data(request, self.notice.clone());
+            let user_data = user_data(std::slice::from_ref(request), self.notice.clone());
             let cloud = CloudInstance {
                 cloud_id: CloudId::new(&format!("box-{}", request.instance)),
                 instance: request.instance,

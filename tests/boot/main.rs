@@ -76,6 +76,7 @@ fn request(lease: Span) -> LaunchRequest {
         ]),
         daemon_url: "http://127.0.0.1:9".to_owned(),
         secret: "it's one-time".to_owned(),
+        labels: Default::default(),
     }
 }
 
@@ -89,7 +90,7 @@ fn agent_of(id: &str) -> i32 {
 
 #[test]
 fn cloud_init_takes_the_user_data_and_there_is_room_in_it() {
-    let text = user_data(&request(Span::from_secs(600)), silent());
+    let text = user_data(&[request(Span::from_secs(600))], silent());
     assert!(text.len() < USER_DATA_MAX / 2, "{} bytes", text.len());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("user-data");
@@ -132,7 +133,7 @@ fn a_machine_boots_runs_an_experiment_and_powers_itself_off_when_its_daemon_is_g
 fn the_timer_ends_a_machine_whose_daemon_never_answers() {
     for system in [System::Bare, System::Systemd] {
         let lease = Span::from_secs(3);
-        let mut machine = Machine::boot(&user_data(&request(lease), silent()), system);
+        let mut machine = Machine::boot(&user_data(&[request(lease)], silent()), system);
         until("the system is told to power off", PATIENCE, || {
             machine.calls().iter().any(|call| call.starts_with("systemctl")).then_some(())
         });
@@ -193,12 +194,12 @@ fn a_clock_that_is_behind_makes_no_lease_longer() {
     let lease = Span::from_secs(2);
     let far =
         LaunchRequest { lease_until: bursar_agent::wall_clock() + Span::from_hours(1000), ..request(lease) };
-    Machine::boot(&user_data(&far, silent()), System::Systemd).off(PATIENCE);
+    Machine::boot(&user_data(&[far], silent()), System::Systemd).off(PATIENCE);
 }
 
 #[test]
 fn a_machine_that_boots_a_second_time_ends_at_once() {
-    let text = user_data(&request(Span::from_secs(600)), silent());
+    let text = user_data(&[request(Span::from_secs(600))], silent());
     let rebooted =
         text.replacen("umask 077", "mkdir -p /var/lib/bursar; : >/var/lib/bursar/booted; umask 077", 1);
     assert_ne!(text, rebooted);
@@ -212,7 +213,7 @@ fn another_program_than_the_one_that_was_promised_is_never_run() {
     let cloud = SandboxCloud::new(System::Systemd, silent());
     let daemon = Daemon::start(&cloud, LONG, program::agent());
     let other = LaunchRequest { daemon_url: daemon.url(), ..request(Span::from_secs(5)) };
-    let mut machine = Machine::boot(&user_data(&other, silent()), System::Systemd);
+    let mut machine = Machine::boot(&user_data(&[other], silent()), System::Systemd);
     until("it was fetched", PATIENCE, || machine.disk().join("agent.new").exists().then_some(()));
     machine.off(PATIENCE);
     assert!(!machine.disk().join("agent").exists());

@@ -88,7 +88,10 @@ fn lists_show_what_is_asked_for_the_newest_first() {
     assert_eq!(ids(&["ls", "alph"]), [&*first]);
     assert_eq!(ids(&["ls", "--live"]), Vec::<String>::new());
     let empty = installation.bursar(&["ls", "--live"]).with_code(0);
-    assert!(empty.stdout.is_empty() && empty.stderr.contains("no experiment is like that"), "only data goes to stdout");
+    assert!(
+        empty.stdout.is_empty() && empty.stderr.contains("no experiment is like that"),
+        "only data goes to stdout"
+    );
     let table = installation.bursar(&["ls"]).with_code(0);
     assert!(table.stderr.is_empty(), "{table:?}");
     assert!(table.stdout.lines().next().is_some_and(|line| line.contains("NAME")), "{table:?}");

@@ -9,6 +9,7 @@
     reason = "helpers of tests fail by panicking, and the world of real files and clocks is what they test in"
 )]
 
+pub mod aws;
 pub mod installation;
 pub mod metadata;
 pub mod money;
@@ -19,6 +20,7 @@ pub mod wait;
 pub mod webhook;
 
 pub use self::{
+    aws::AwsPeer,
     installation::Installation,
     metadata::MetadataServer,
     money::nanos,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bursar_config::{Config, ConfigFile, ProviderKind, read_config};
+use bursar_config::{Config, ConfigFile, read_config};
 use bursar_daemon::{
     agent_binaries::AgentBinaries,
     clock::SystemClock,
@@ -124,9 +124,7 @@ fn of_agents(config: &Config) -> Result<Finding, Failure> {
         Ok(agents) => agents.digests(),
         Err(error) => return Ok(Finding::of("agents", false, error.to_string(), fix)),
     };
-    let needed = config.providers.values().any(|provider| match provider.kind {
-        ProviderKind::Local(_) => false,
-    });
+    let needed = config.providers.values().any(bursar_config::Provider::rents_machines);
     let named = config.agent_binaries.is_some();
     let detail = match (digests.is_empty(), needed || named) {
         (false, _) => {

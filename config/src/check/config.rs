@@ -6,34 +6,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bursar_model::{
-    InstanceType, ProjectName, ProviderName, Span, Terms, TypeName, UsdPerHour, UserName, Zone,
-};
+use bursar_model::{ProjectName, Span, UserName};
 
 use super::{
-    accelerators::accelerators,
     budget::check_budget,
     data::check_storage,
     notifications::check_notifications,
-    pricing::{check_discounts, check_terms},
+    pricing::check_discounts,
+    providers::{Machine, check_providers},
     quantities, words,
 };
 use crate::{
-    config::{Config, LocalProvider, LocalType, LogPolicy, Policy, Project, Provider, ProviderKind, User},
+    config::{Config, LogPolicy, Policy, Project, User},
     problem::{Problem, Report, shortened},
-    raw::{RawConfig, RawLocalType, RawLogs, RawPolicy, RawProject, RawProvider, RawUser},
+    raw::{RawConfig, RawLogs, RawPolicy, RawProject, RawUser},
 };
 
 /// The port of the API where none is given.
 const PORT_DEFAULT: u16 = 7733;
-/// What the machine that bursar runs on costs where nobody says: of the order of a small cloud instance.
-const MACHINE_ON_DEMAND: UsdPerHour = UsdPerHour::from_nanos(100_000_000);
-/// A third of that, as spot prices are.
-const MACHINE_SPOT: UsdPerHour = UsdPerHour::from_nanos(30_000_000);
-/// Local disks are not measured out; this is what a type claims to have.
-const DISK_GIB_DEFAULT: u32 = 100;
-/// The notice that GCP gives, the shortest of the clouds.
-const NOTICE_DEFAULT: Span = Span::from_secs(30);
 /// Shorter intervals would keep the machine busy with asking.
 const INTERVAL_MIN: Span = Span::from_millis(50);
 /// What is paid for beyond a lease must last until an instance whose agent hangs was ended: 2 s after its lease, and what
@@ -44,18 +34,7 @@ const GRACE_MIN: Span = Span::from_secs(1);
 /// Kept for the end of the grace to be reported and the last of the log to be delivered.
 const LANDING_MARGIN: Span = Span::from_secs(1);
 /// As many instances as one daemon can look after.
-const INSTANCES_MAX: u32 = 100_000;
-/// One interruption a second; a script does for more.
-const INTERRUPTIONS_PER_HOUR_MAX: f64 = 3600.0;
-
-/// The machine that bursar runs on: what a local provider offers where nothing is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
-    /// CPUs that this process may use.
-    pub cpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-}
+pub(super) const INSTANCES_MAX: u32 = 100_000;
 
 /// What a configuration depends on beside its text.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +51,7 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
         installation,
         data_dir,
         listen,
+        url,
         agent_binaries,
         budget,
         projects,
@@ -86,10 +66,16 @@ pub(crate) fn check_config(report: &mut Report, raw: RawConfig, around: Surround
     let installation = installation.unwrap_or_else(|| "default".to_owned());
     words::name(report, "installation", &installation);
     let providers = check_providers(report, providers, around.machine);
+    let url = url.and_then(|url| check_url(report, &url));
+    if url.is_none() && providers.values().any(|provider| provider.rents_machines()) {
+        let problem = Problem::new("url", "is missing, and rented machines have to reach this daemon");
+        report.error(problem.hint("write where they do, such as `url: http://10.0.0.5:7733`"));
+    }
     Config {
         installation,
         data_dir: check_data_dir(report, data_dir.as_deref(), around),
         listen: check_listen(report, listen.as_deref()),
+        url,
         agent_binaries: agent_binaries.map(|written| path(&written, around)),
         budget: budget.and_then(|budget| check_budget(report, "budget", budget)),
         projects: check_projects(report, projects),
@@ -141,6 +127,21 @@ fn check_listen(report: &mut Report, written: Option<&str>) -> SocketAddr {
         );
     }
     listen
+}
+
+fn check_url(report: &mut Report, written: &str) -> Option<String> {
+    let host = written.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let fits = |host: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+        !host.is_empty() && host.len() <= 253 && host.bytes().all(allowed)
+    };
+    let Some(host) = host.filter(|host| fits(host)) else {
+        let message = format!("`{}` is not the address of a daemon", shortened(written));
+        report
+            .error(Problem::new("url", message).hint("write `http://` and a host with a port, and no path"));
+        return None;
+    };
+    Some(format!("http://{host}"))
 }
 
 fn check_projects(
@@ -254,142 +255,4 @@ fn interval(report: &mut Report, path: &str, text: Option<String>) -> Option<Spa
         return None;
     }
     Some(span)
-}
-
-fn check_providers(
-    report: &mut Report,
-    raw: BTreeMap<String, RawProvider>,
-    machine: Machine,
-) -> BTreeMap<ProviderName, Provider> {
-    let mut providers = BTreeMap::new();
-    for (name, raw) in raw {
-        let path = format!("providers.{name}");
-        words::name(report, &path, &name);
-        providers.insert(ProviderName::new(&name), check_provider(report, &path, raw, machine));
-    }
-    if providers.is_empty() {
-        let local = LocalProvider { seed: 0, types: this_machine(machine), interruptions: Vec::new() };
-        let provider = Provider { terms: Terms::default(), kind: ProviderKind::Local(local) };
-        providers.insert(ProviderName::new("local"), provider);
-    }
-    providers
-}
-
-fn check_provider(report: &mut Report, path: &str, raw: RawProvider, machine: Machine) -> Provider {
-    let RawProvider { kind, billing, disk_price, address_price, overhead, seed, types, interruptions } = raw;
-    let (disk, address) = (disk_price.as_ref(), address_price.as_ref());
-    let terms = check_terms(report, path, billing, disk, address, overhead.as_ref());
-    let kind_path = format!("{path}.type");
-    match kind.as_deref() {
-        Some("local") => {}
-        Some("aws" | "gcp") => {
-            report.error(Problem::new(kind_path, "clouds are not available in this version"))
-        }
-        Some(kind) => {
-            words::word(report, &kind_path, kind, &[("local", ())]);
-        }
-        None => report.error(Problem::new(kind_path, "is missing").hint("write `type: local`")),
-    }
-    let checked: BTreeMap<_, _> = types
-        .into_iter()
-        .map(|(name, raw)| {
-            (TypeName::new(&name), check_type(report, &format!("{path}.types.{name}"), &name, raw))
-        })
-        .collect();
-    let interruptions = interruptions.iter().enumerate();
-    let kind = ProviderKind::Local(LocalProvider {
-        seed: seed.unwrap_or_default().cast_unsigned(),
-        types: if checked.is_empty() { this_machine(machine) } else { checked },
-        interruptions: interruptions
-            .filter_map(|(index, text)| words::span(report, &format!("{path}.interruptions[{index}]"), text))
-            .collect(),
-    });
-    Provider { terms, kind }
-}
-
-fn check_type(report: &mut Report, path: &str, name: &str, raw: RawLocalType) -> LocalType {
-    let RawLocalType {
-        accelerators: has,
-        cpus,
-        memory,
-        disk_size,
-        zones,
-        on_demand,
-        spot,
-        interruptions_per_hour,
-        notice,
-        boot,
-        max_instances,
-    } = raw;
-    let at = |key: &str| format!("{path}.{key}");
-    words::name(report, path, name);
-    let zones = zones.map_or_else(|| vec!["local-a".to_owned()], |zones| zones.0);
-    for zone in &zones {
-        words::name(report, &at("zones"), zone);
-    }
-    if zones.is_empty() {
-        report.error(Problem::new(at("zones"), "names no zone"));
-    }
-    if on_demand.is_none() && spot.is_none() {
-        let problem = Problem::new(path, "has no price, so nothing could ever be rented");
-        report.error(problem.hint("give `on_demand`, `spot` or both, in USD an hour"));
-    }
-    let on_demand = on_demand.and_then(|price| words::price(report, &at("on_demand"), &price));
-    let spot = spot.and_then(|price| words::price(report, &at("spot"), &price));
-    if let (Some(on_demand), Some(spot)) = (on_demand, spot)
-        && spot > on_demand
-    {
-        report.warn(Problem::new(at("spot"), "costs more than on demand"));
-    }
-    let rate = interruptions_per_hour.unwrap_or_default();
-    if !(0.0..=INTERRUPTIONS_PER_HOUR_MAX).contains(&rate) {
-        let message = format!("`{rate}` is not between 0 and {INTERRUPTIONS_PER_HOUR_MAX}");
-        report.error(Problem::new(at("interruptions_per_hour"), message));
-    }
-    LocalType {
-        instance_type: InstanceType {
-            name: TypeName::new(name),
-            accelerators: has.and_then(|text| accelerators(report, &at("accelerators"), &text)),
-            cpus_milli: cpus
-                .and_then(|cpus| quantities::cpus_milli(report, &at("cpus"), &cpus))
-                .unwrap_or(1000),
-            memory_mib: memory
-                .and_then(|memory| quantities::memory_mib(report, &at("memory"), &memory))
-                .unwrap_or(1024),
-            disk_gib: disk_size
-                .and_then(|disk| quantities::disk_gib(report, &at("disk_size"), &disk))
-                .unwrap_or(DISK_GIB_DEFAULT),
-        },
-        zones: zones.iter().map(|zone| Zone::new(zone)).collect(),
-        on_demand,
-        spot,
-        interruptions_per_hour: rate,
-        notice: notice.and_then(|text| words::span(report, &at("notice"), &text)).unwrap_or(NOTICE_DEFAULT),
-        boot: boot.and_then(|text| words::span(report, &at("boot"), &text)).unwrap_or(Span::ZERO),
-        max_instances: max_instances
-            .and_then(|n| words::count(report, &at("max_instances"), n, 0, INSTANCES_MAX)),
-    }
-}
-
-/// One type that is this machine, once: a second instance would share what the first has.
-fn this_machine(machine: Machine) -> BTreeMap<TypeName, LocalType> {
-    let name = TypeName::new("this-machine");
-    let instance_type = InstanceType {
-        name: name.clone(),
-        accelerators: None,
-        cpus_milli: machine.cpus.saturating_mul(1000),
-        memory_mib: machine.memory_mib,
-        disk_gib: DISK_GIB_DEFAULT,
-    };
-    let offer = LocalType {
-        instance_type,
-        zones: vec![Zone::new("local-a")],
-        on_demand: Some(MACHINE_ON_DEMAND),
-        spot: Some(MACHINE_SPOT),
-        interruptions_per_hour: 0.0,
-        notice: NOTICE_DEFAULT,
-        boot: Span::ZERO,
-        max_instances: Some(1),
-    };
-    BTreeMap::from([(name, offer)])
 }

@@ -36,26 +36,33 @@ pub(super) fn check_discounts(
         .collect()
 }
 
-/// What a provider charges beside its prices. Without a word it bills each millisecond from launch to end, and nothing
-/// else.
+/// What a provider charges beside its prices, with `default` where nothing is said.
 pub(super) fn check_terms(
     report: &mut Report,
     path: &str,
+    default: Terms,
     billing: Option<RawBilling>,
     disk_price: Option<&Written>,
     address_price: Option<&Written>,
     overhead: Option<&Written>,
 ) -> Terms {
     let mut extra = |key: &str, written: Option<&Written>| {
-        written.and_then(|amount| words::extra(report, &format!("{path}.{key}"), amount)).unwrap_or_default()
+        written.and_then(|amount| words::extra(report, &format!("{path}.{key}"), amount))
     };
+    let plain = |amount: Usd| UsdPerHour::from_nanos(amount.as_nanos());
     let (disk, address) = (extra("disk_price", disk_price), extra("address_price", address_price));
     let overhead = extra("overhead", overhead);
     Terms {
-        billing: check_billing(report, &format!("{path}.billing"), billing.unwrap_or_default()),
-        disk_gib: hourly(disk),
-        address: UsdPerHour::from_nanos(address.as_nanos()),
-        overhead: UsdPerHour::from_nanos(overhead.as_nanos()),
+        billing: check_billing(
+            report,
+            &format!("{path}.billing"),
+            default.billing,
+            billing.unwrap_or_default(),
+        ),
+        disk_gib: disk.map_or(default.disk_gib, hourly),
+        address: address.map_or(default.address, plain),
+        overhead: overhead.map_or(default.overhead, plain),
+        ..default
     }
 }
 
@@ -101,9 +108,8 @@ fn check_discount(
     })
 }
 
-fn check_billing(report: &mut Report, path: &str, raw: RawBilling) -> BillingRules {
+fn check_billing(report: &mut Report, path: &str, default: BillingRules, raw: RawBilling) -> BillingRules {
     let RawBilling { granularity, minimum, starts, ends } = raw;
-    let default = BillingRules::default();
     let (starts_at, ends_at) = (format!("{path}.starts"), format!("{path}.ends"));
     let starting = [("launch", BillingStart::Launch), ("running", BillingStart::Running)];
     let ending = [("stopping", BillingEnd::Stopping), ("gone", BillingEnd::Gone)];
@@ -138,7 +144,7 @@ fn at_most_a_day(report: &mut Report, path: &str, span: Span) -> Option<Span> {
 }
 
 /// The price of an hour that is a 730th of this, rounded up: what is held must never be short.
-fn hourly(monthly: Usd) -> UsdPerHour {
+pub(super) fn hourly(monthly: Usd) -> UsdPerHour {
     let nanos = u64::try_from(monthly.as_nanos()).expect("prices are not negative").div_ceil(HOURS_PER_MONTH);
     UsdPerHour::from_nanos(i64::try_from(nanos).expect("a part is not more than the whole"))
 }

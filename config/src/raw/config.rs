@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LimitOr, OneOrMany, RawBilling, RawBudget, RawNotifications, RawPricing, RawStorage, Written};
+use super::{LimitOr, RawBudget, RawNotifications, RawPricing, RawProvider, RawStorage, Written};
 
 /// What a bursar daemon works with. Everything has a default: without a file it rents out this one machine. A scalar
 /// `key` of a `section` can also be set by the environment variable `BURSAR_SECTION_KEY`, which wins over the file;
@@ -24,6 +24,10 @@ pub struct RawConfig {
     /// The address and port of the API. Default `127.0.0.1:7733`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// Where rented machines reach this daemon, such as `http://10.0.0.5:7733`. Default the address that it listens on, which
+    /// only does for `local` instances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Where the agents are that rented machines fetch at their boot: `bursar-agent-x86_64` and `bursar-agent-aarch64`, as
     /// `deploy/agent/build` makes them. A relative path counts from the folder of this file. Default the folder of the
     /// `bursar` program. `local` instances need none.
@@ -117,78 +121,4 @@ pub struct RawLogs {
     /// The most that all together take of the disk, such as `10GB`: the oldest go first. Default `10GB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_total: Option<Written>,
-}
-
-/// Where instances come from.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["type"]))]
-pub struct RawProvider {
-    /// What kind of provider: `local` makes instances of processes on this machine.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["local", null]))]
-    pub kind: Option<String>,
-    /// For how much time it bills.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub billing: Option<RawBilling>,
-    /// What a GiB of disk costs a month, in USD. An hour of it is a 730th, as many hours as an average month has; a
-    /// cloud's bill counts the hours of the month at hand, 672 to 744. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_price: Option<Written>,
-    /// What the public address of an instance costs, in USD an hour. Part of every price. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address_price: Option<Written>,
-    /// What this installation adds for every instance, in USD an hour. Budgets are charged with it, the provider does not
-    /// bill it. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub overhead: Option<Written>,
-    /// Where the random interruptions start. The same seed interrupts at the same ages. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<i64>,
-    /// The instance types on offer, by name. Default one that is this machine.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub types: BTreeMap<String, RawLocalType>,
-    /// A script for demonstrations: the first spot instance is interrupted so long after its boot, the second after
-    /// the second time, and so on. Later ones follow `interruptions_per_hour`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub interruptions: Vec<String>,
-}
-
-/// An instance type of a local provider.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawLocalType {
-    /// Its accelerators, such as `A100:8` or `A100:80GB:8`. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accelerators: Option<String>,
-    /// Its virtual CPUs. Default 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<Written>,
-    /// Its memory in GiB. Default 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Written>,
-    /// Its disk in GiB. Default 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_size: Option<Written>,
-    /// The zones that offer it. Default one, `local-a`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zones: Option<OneOrMany>,
-    /// The on-demand price in USD an hour. Default not sold on demand.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_demand: Option<Written>,
-    /// The spot price in USD an hour. Default not sold as spot.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spot: Option<Written>,
-    /// How often a spot instance is interrupted in an hour, on average. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interruptions_per_hour: Option<f64>,
-    /// From the notice of an interruption to the end. Default `30s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notice: Option<String>,
-    /// From launch to ready. Default `0s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub boot: Option<String>,
-    /// How many may exist at once, in all zones together. Default no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_instances: Option<i64>,
 }

@@ -37,6 +37,7 @@ impl Billing {
     pub fn of(config: &Config) -> Self {
         let name = config.installation.clone();
         let vendor = |kind: &ProviderKind| match kind {
+            ProviderKind::Aws(_) => Vendor::Aws,
             ProviderKind::Local(_) => Vendor::Local,
         };
         Self {

@@ -84,7 +84,10 @@ start watch-lease --property=Restart=always --property=OOMScoreAdjust=-900
 [ ! -e booted ] || exit 0
 : >booted
 
-printf '%s' @SETTINGS@ >settings.json
-printf '%s' @SECRET@ >secret
+# Which of those that were launched together this is.
+@WHICH@
+[ -n "$instance" ] || exec sh power-off
+printf '%s' @SETTINGS_BEFORE@"$instance"@SETTINGS_AFTER@ >settings.json
+printf '%s' "$secret" >secret
 start run-agent --property=FailureAction=poweroff-force --property=Delegate=yes \
   --property=TasksMax=infinity --property=LimitNOFILE=524288

@@ -76,6 +76,7 @@ pub(crate) fn request(offering: Offering) -> LaunchRequest {
         // Nobody listens there: the agent tries until its lease ends.
         daemon_url: "http://127.0.0.1:9".to_owned(),
         secret: "one-time".to_owned(),
+        labels: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ impl SimHarness {
             agents: Default::default(),
             daemon_url: "http://daemon".to_owned(),
             secret: "secret".to_owned(),
+            labels: Default::default(),
         }
     }
 
