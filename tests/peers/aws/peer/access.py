@@ -126,7 +126,8 @@ def needs(peer: Any, call: Any) -> list[str]:
     specs = [params]
     if call.action == "CreateFleet":
         needed.append("ec2:RunInstances")
-        specs = [{"LaunchTemplate": config.get("LaunchTemplateSpecification")} for config in params.get("LaunchTemplateConfigs") or []]
+        configs = params.get("LaunchTemplateConfigs") or []
+        specs = [{"LaunchTemplate": config.get("LaunchTemplateSpecification")} for config in configs]
     if call.action in ("RunInstances", "CreateFleet"):
         for spec in specs:
             for each in (spec, template_data(peer, call, spec.get("LaunchTemplate"))):

@@ -146,7 +146,8 @@ def rebalance(peer: Any, asked: dict[str, Any]) -> Any:
 def end(peer: Any, asked: dict[str, Any]) -> Any:
     """An end that nobody asked for: `Server.InternalError`, or whatever code is named."""
     code = asked.get("code", "Server.InternalError")
-    peer.instances.end(machine_of(peer, asked["instance"]), (code, f"{code}: {asked.get('message', 'Internal error on launch')}"))
+    message = asked.get("message", "Internal error on launch")
+    peer.instances.end(machine_of(peer, asked["instance"]), (code, f"{code}: {message}"))
     peer.clock.settle()
     return {}
 

@@ -3,9 +3,11 @@
 | rule | from |
 |---|---|
 | an answer may be lost whether or not the call took effect | https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html: "Operations might also time out or encounter other server issues before they complete" |
+| a request may take effect after its sender gave up on it | the same: results are returned "before the operation's asynchronous workflows have completed" |
 | capacity errors are HTTP 500, throttling is 503 | https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html: server errors "indicate a server-side issue"; RequestLimitExceeded is answered with 503 |
 """
 
+import fnmatch
 from typing import Any
 
 # What AWS answers with where a test names only the code.
@@ -33,7 +35,10 @@ STATUS = {
     "DryRunOperation": 412,
 }
 
-FIELDS = {"action", "service", "times", "after", "match", "code", "message", "status", "delay_ms", "drop"}
+FIELDS = {
+    "action", "service", "times", "after", "match", "code", "message", "status", "delay_ms", "drop", "later_secs",
+    "after_effect",
+}
 
 
 class Fault:
@@ -43,8 +48,8 @@ class Fault:
         unknown = set(order) - FIELDS
         if unknown:
             raise ValueError(f"no such field of a fault: {sorted(unknown)}")
-        if order.get("drop") not in (None, "before", "after"):
-            raise ValueError("drop is before or after")
+        if order.get("drop") not in (None, "before", "after", "later"):
+            raise ValueError("drop is before, after or later")
         self.order = order
         self.left = order.get("times")
         self.skip = order.get("after", 0)
@@ -52,7 +57,7 @@ class Fault:
 
     def takes(self, call: Any) -> bool:
         """Whether this call gets it; counts it if so."""
-        if self.order.get("action", "*") not in ("*", call.action):
+        if not fnmatch.fnmatchcase(call.action, self.order.get("action", "*")):
             return False
         if self.order.get("service", call.service) != call.service or self.left == 0:
             return False

@@ -128,7 +128,8 @@ def page(
     if call["MaxResults"] is not None and not least <= call["MaxResults"] <= most:
         raise Refused(
             "InvalidParameterValue",
-            f"Value ( {call['MaxResults']} ) for parameter maxResults is invalid. Expecting a value between {least} and {most}.",
+            f"Value ( {call['MaxResults']} ) for parameter maxResults is invalid. Expecting a value between {least} and "
+            f"{most}.",
         )
     start = 0
     if call["NextToken"]:

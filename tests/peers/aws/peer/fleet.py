@@ -249,10 +249,11 @@ def describe_fleets(peer: Any, call: Any) -> dict[str, Any]:
         held = peer.fleets.get(name)
         if held is None or held["region"] != call.region:
             raise Refused("InvalidFleetId.NotFound", f"The fleet ID '{name}' does not exist")
+        reached = float(sum(len(each["InstanceIds"]) for each in held["instances"]))
         views.append(
             {
                 "FleetId": name, "FleetState": held["state"], "Type": "instant", "CreateTime": moment(held["created"]),
-                "ActivityStatus": "fulfilled", "FulfilledCapacity": float(sum(len(each["InstanceIds"]) for each in held["instances"])),
+                "ActivityStatus": "fulfilled", "FulfilledCapacity": reached,
                 "TargetCapacitySpecification": {"TotalTargetCapacity": held["total"]},
                 "Tags": [{"Key": key, "Value": value} for key, value in held["tags"].items()],
             }

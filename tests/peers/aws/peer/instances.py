@@ -85,6 +85,8 @@ class Instances:
             # How old what DescribeInstances shows is, and from which age on an id is known.
             "listing_secs": 0.0,
             "id_secs": 0.0,
+            # How long what ended still counts against quotas.
+            "quota_secs": 0.0,
             # How long what ended is shown.
             "terminated_shown_secs": 3600.0,
         }
@@ -95,7 +97,9 @@ class Instances:
     def everywhere(self) -> list[Machine]:
         return [machine for region in self.machines.values() for machine in region.values()]
 
-    def start(self, call: Any, spec: dict[str, Any], zone: str, count: int, spot: bool, fleet: str | None = None) -> list[Machine]:
+    def start(
+        self, call: Any, spec: dict[str, Any], zone: str, count: int, spot: bool, fleet: str | None = None
+    ) -> list[Machine]:
         """Launches them; whether they can be had was asked before."""
         clock = self.peer.clock
         now = clock.seconds()

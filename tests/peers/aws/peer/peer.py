@@ -55,6 +55,11 @@ class Call:
         return self.params.get(name)
 
 
+def ordered(order: dict[str, Any]) -> Refused:
+    code = order["code"]
+    return Refused(code, order.get("message", code), order.get("status") or STATUS.get(code, 400))
+
+
 def scope_of(environ: dict[str, Any]) -> tuple[str, str]:
     """The service and the region that the signature names."""
     signed = environ.get("HTTP_AUTHORIZATION", "")
@@ -182,11 +187,12 @@ class Peer:
             if order.get("delay_ms"):
                 time.sleep(order["delay_ms"] / 1000)
                 entry["delayed_ms"] = order["delay_ms"]
-            if order.get("drop") == "before":
+            if order.get("drop") == "later":
+                self.later(call, entry, float(order.get("later_secs", 1)))
+            if order.get("drop") in ("before", "later"):
                 raise Dropped
-            if order.get("code"):
-                code = order["code"]
-                raise Refused(code, order.get("message", code), order.get("status") or STATUS.get(code, 400))
+            if order.get("code") and not order.get("after_effect"):
+                raise ordered(order)
         if call.service in WAITING:
             answer = self.effect(call)
         else:
@@ -197,7 +203,21 @@ class Peer:
                 answer = self.once(call, entry)
         if order is not None and order.get("drop") == "after":
             raise Dropped
+        if order is not None and order.get("code"):
+            raise ordered(order)
         return answer
+
+    def later(self, call: Call, entry: dict[str, Any], seconds: float) -> None:
+        """Has a call take effect when nobody waits for it any more."""
+
+        def act() -> None:
+            try:
+                entry["later"] = self.once(call, entry).status
+            except Refused as refused:
+                entry["later"] = refused.code
+
+        with self.lock:
+            self.clock.at(self.clock.seconds() + seconds, act)
 
     def once(self, call: Call, entry: dict[str, Any]) -> Answer:
         """What the call does, unless its token says that it was done."""

@@ -6,6 +6,7 @@
 | P5 has a spot quota of its own, on-demand not | the same tables: "All P5 Spot Instance Requests" and "Running On-Demand P instances" |
 | what runs counts | https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html#ec2-on-demand-instances-limits: "number of vCPUs … that your running On-Demand Instances are using" |
 | spot: also what is ending, until it ended | https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-limits.html: "the requests count against your Spot Instance vCPU quota until Amazon EC2 detects the Spot Instance terminations" |
+| what ended may count for a while longer | https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html, InstanceLimitExceeded: "terminated instances count toward your instance limits for some time after they are terminated" |
 | over it: VcpuLimitExceeded, for spot MaxSpotInstanceCountExceeded | https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html |
 | more than the quota is never launched in part | API_RunInstances, MaxCount: "Constraints: Between 1 and the quota for the specified instance type" |
 | a quota nobody raised: GetServiceQuota has it where it is applied, else NoSuchResourceException; the default is always known | https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_GetServiceQuota.html: "For some quotas, only the default values are available" |
@@ -23,7 +24,7 @@ QUOTAS: dict[str, tuple[str, tuple[str, ...], bool, float]] = {
     "L-6E869C2A": ("Running On-Demand DL instances", ("dl",), False, 0),
     "L-74FC7D96": ("Running On-Demand F instances", ("f",), False, 0),
     "L-DB2E81BA": ("Running On-Demand G and VT instances", ("g", "gr", "vt"), False, 0),
-    "L-F7808C92": ("Running On-Demand HPC instances", ("hpc",), False, 192),
+    "L-F7808C92": ("Running On-Demand HPC instances", ("hpc",), False, 0),
     "L-43DA4232": ("Running On-Demand High Memory instances", ("u",), False, 0),
     "L-1945791B": ("Running On-Demand Inf instances", ("inf",), False, 0),
     "L-417A185B": ("Running On-Demand P instances", ("p",), False, 0),
@@ -79,6 +80,8 @@ class Quotas:
         for machine in self.peer.instances.here(region).values():
             is_spot = machine.lifecycle == "spot"
             taken = machine.state != "terminated" if is_spot else machine.alive
+            # Clouds take a while to see that something ended.
+            taken = taken or machine.life[-1][0] + self.peer.instances.lag["quota_secs"] > self.peer.clock.seconds()
             if taken and is_spot == spot and code_of(machine.type, spot) == code:
                 counts += self.vcpus(machine.type)
         return counts

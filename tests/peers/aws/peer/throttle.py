@@ -8,19 +8,34 @@
 | other services: ThrottlingException, TooManyRequestsException | the errors in their models |
 """
 
+import fnmatch
 from typing import Any
 
 from . import wire
 from .wire import Refused
 
 
+# The buckets of every account, as far as the page names them for what bursar calls.
+USUAL = [
+    {"action": "RunInstances", "capacity": 5, "refill_per_sec": 2},
+    {"action": "RunInstances", "capacity": 1000, "refill_per_sec": 2, "per": "instance"},
+    {"action": "TerminateInstances", "capacity": 100, "refill_per_sec": 5},
+    {"action": "TerminateInstances", "capacity": 1000, "refill_per_sec": 20, "per": "instance"},
+    {"action": "Describe*", "capacity": 100, "refill_per_sec": 20},
+]
+
+
 class Throttle:
     def __init__(self, peer: Any):
         self.peer = peer
         self.rules: list[dict[str, Any]] = []
-        self.buckets: dict[tuple[int, str], tuple[float, float]] = {}
+        self.buckets: dict[tuple[int, str, str], tuple[float, float]] = {}
 
-    def set(self, rules: list[dict[str, Any]]) -> None:
+    def set(self, rules: list[dict[str, Any]] | str) -> None:
+        if isinstance(rules, str):
+            if rules != "usual":
+                raise ValueError("rules are a list, or usual")
+            rules = USUAL
         for rule in rules:
             if set(rule) - {"action", "service", "capacity", "refill_per_sec", "per"} or "capacity" not in rule:
                 raise ValueError(f"a rule has action, capacity and refill_per_sec, and per request or instance: {rule}")
@@ -29,13 +44,14 @@ class Throttle:
     def check(self, call: Any) -> None:
         now = self.peer.clock.seconds()
         for index, rule in enumerate(self.rules):
-            if rule.get("action", "*") not in ("*", call.action) or rule.get("service", "ec2") != call.service:
+            if not fnmatch.fnmatchcase(call.action, rule.get("action", "*")) or rule.get("service", "ec2") != call.service:
                 continue
             cost = instances_of(call) if rule.get("per") == "instance" else 1
-            held, since = self.buckets.get((index, call.region), (float(rule["capacity"]), now))
+            key = (index, call.region, call.action)
+            held, since = self.buckets.get(key, (float(rule["capacity"]), now))
             held = min(float(rule["capacity"]), held + (now - since) * rule.get("refill_per_sec", 0))
             # What is refused takes nothing.
-            self.buckets[(index, call.region)] = (held - cost if held >= cost else held, now)
+            self.buckets[key] = (held - cost if held >= cost else held, now)
             if held < cost:
                 raise limited(call)
 

@@ -5,8 +5,8 @@
 | the same token and parameters: the same result, and no further effect | "any subsequent retries complete successfully without performing any further actions. However, the result might contain updated information" |
 | the same token, other parameters: IdempotentParameterMismatch | "If you retry a successful request using the same client token, but one or more of the parameters are different, other than the Region or Availability Zone, the retry fails with an IdempotentParameterMismatch error" |
 | only what succeeded counts | "a request that completed successfully" |
-| tokens are of a region | "If you send an idempotent request … in the us-east-1 Region, and then use the same client token in a different Region" launches there too |
-| RunInstances that names a zone, or a subnet: tokens are of that zone | "The request uses zonal idempotency" where the zone is given by Placement or SubnetId |
+| tokens are of a region | "the exact same request, with the same client token, can be used to launch instances in a different Region" |
+| RunInstances that names a zone, or a subnet: of that zone | "the same client token can be used to launch instances in other Availability Zones in the Region" |
 | 64 ASCII characters at most | "a unique, case-sensitive string of up to 64 ASCII characters" |
 | valid until 24 h after the end; here: for ever | 2016 edition of the page: "valid for at least 24 hours after the termination of the instance" |
 """

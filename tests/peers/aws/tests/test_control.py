@@ -8,8 +8,9 @@ from .common import EC2, UBUNTU, PeerCase, client, order, show, tagged
 
 class Faults(PeerCase):
     def test_a_fault_hits_as_often_as_it_says_and_what_it_names(self):
-        fault = {"action": "RunInstances", "times": 2, "after": 1, "code": "InsufficientInstanceCapacity", "match": {"InstanceType": "g5.xlarge"}}
-        order("faults", fault)
+        code = "InsufficientInstanceCapacity"
+        match = {"InstanceType": "g5.xlarge"}
+        order("faults", {"action": "RunInstances", "times": 2, "after": 1, "code": code, "match": match})
         self.run_instances()
         self.run_instances(kind="t3.micro")
         for _ in range(2):
@@ -47,7 +48,8 @@ class Faults(PeerCase):
     def test_the_sdk_tries_again_what_was_throttled(self):
         order("faults", {"action": "DescribeInstances", "times": 2, "code": "RequestLimitExceeded"})
         client("ec2", attempts=3).describe_instances()
-        self.assertEqual([call["code"] for call in show("log?action=DescribeInstances")["calls"]], ["RequestLimitExceeded"] * 2 + [None])
+        codes = [call["code"] for call in show("log?action=DescribeInstances")["calls"]]
+        self.assertEqual(codes, ["RequestLimitExceeded", "RequestLimitExceeded", None])
 
     def test_a_fault_that_says_nonsense_is_refused(self):
         for wrong in ({"actoin": "RunInstances"}, {"drop": "sometimes"}):
@@ -73,6 +75,13 @@ class Rates(PeerCase):
         self.refused("RequestLimitExceeded", self.run_instances, 2)
         order("advance", {"secs": 0.5})
         self.run_instances(2)
+
+
+    def test_the_usual_rates_are_those_of_every_account(self):
+        order("throttle", {"rules": "usual"})
+        for _ in range(5):
+            self.run_instances(kind="t3.micro")
+        self.refused("RequestLimitExceeded", self.run_instances, kind="t3.micro")
 
 
 class Access(PeerCase):

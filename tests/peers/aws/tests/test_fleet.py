@@ -4,20 +4,21 @@ import base64
 
 from .common import EC2, UBUNTU, PeerCase, client, order, tagged
 
-ZONES = ("us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f")
-
 
 class Fleets(PeerCase):
     def setUp(self):
         super().setUp()
-        data = {"ImageId": f"resolve:ssm:{UBUNTU}", "UserData": base64.b64encode(b"hi").decode(), "MetadataOptions": {"HttpTokens": "required"}}
+        user_data = base64.b64encode(b"hi").decode()
+        tokens = {"HttpTokens": "required"}
+        data = {"ImageId": f"resolve:ssm:{UBUNTU}", "UserData": user_data, "MetadataOptions": tokens}
         EC2.create_launch_template(LaunchTemplateName="lab", LaunchTemplateData=data)
 
     def create(self, count, overrides, lifecycle="spot", options=None, **more):
         config = {"LaunchTemplateSpecification": {"LaunchTemplateName": "lab", "Version": "$Latest"}, "Overrides": overrides}
         target = {"TotalTargetCapacity": count, "DefaultTargetCapacityType": lifecycle}
         named = {"SpotOptions" if lifecycle == "spot" else "OnDemandOptions": options or {}}
-        return EC2.create_fleet(Type="instant", LaunchTemplateConfigs=[config], TargetCapacitySpecification=target, **named, **more)
+        asked = {"LaunchTemplateConfigs": [config], "TargetCapacitySpecification": target}
+        return EC2.create_fleet(Type="instant", **asked, **named, **more)
 
     def launched(self, said):
         return [(each["InstanceType"], each["AvailabilityZone"], len(each["InstanceIds"])) for each in said["Instances"]]
@@ -50,8 +51,8 @@ class Fleets(PeerCase):
         self.limit(a=1, b=0, c=2)
         said = self.create(5, self.G5)
         self.assertEqual(sum(count for *_, count in self.launched(said)), 3)
-        errors = {each["LaunchTemplateAndOverrides"]["Overrides"]["AvailabilityZone"]: each["ErrorCode"] for each in said["Errors"]}
-        self.assertEqual(errors["us-east-1b"], "InsufficientInstanceCapacity")
+        overrides = {each["LaunchTemplateAndOverrides"]["Overrides"]["AvailabilityZone"]: each for each in said["Errors"]}
+        self.assertEqual(overrides["us-east-1b"]["ErrorCode"], "InsufficientInstanceCapacity")
         self.assertEqual({each["Lifecycle"] for each in said["Errors"]}, {"spot"})
 
     def test_all_in_one_zone_or_nothing(self):

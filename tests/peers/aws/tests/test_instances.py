@@ -61,7 +61,8 @@ class Launching(PeerCase):
     def test_tags_of_aws_are_refused(self):
         self.refused("InvalidParameterValue", self.run_instances, TagSpecifications=[tagged("instance", **{"aws:x": "y"})])
         [made] = self.run_instances()
-        self.refused("InvalidParameterValue", EC2.create_tags, Resources=[made["InstanceId"]], Tags=[{"Key": "AWS:x", "Value": ""}])
+        tags = [{"Key": "AWS:x", "Value": ""}]
+        self.refused("InvalidParameterValue", EC2.create_tags, Resources=[made["InstanceId"]], Tags=tags)
 
     def test_what_is_not_there_is_named(self):
         self.refused("InvalidAMIID.NotFound", self.run_instances, ImageId="ami-12345678")
@@ -71,7 +72,8 @@ class Launching(PeerCase):
         self.refused("InvalidGroup.NotFound", self.run_instances, SecurityGroupIds=["sg-12345678"])
         self.refused("InvalidParameterValue", self.run_instances, IamInstanceProfile={"Name": "none"})
         self.refused("InvalidKeyPair.NotFound", self.run_instances, KeyName="none")
-        self.refused("InvalidLaunchTemplateName.NotFoundException", self.run_instances, LaunchTemplate={"LaunchTemplateName": "none"})
+        named = {"LaunchTemplateName": "none"}
+        self.refused("InvalidLaunchTemplateName.NotFoundException", self.run_instances, LaunchTemplate=named)
 
     def test_a_profile_is_shown(self):
         iam = client("iam")
@@ -80,8 +82,11 @@ class Launching(PeerCase):
         self.assertTrue(all(each["IamInstanceProfile"]["Arn"].endswith("instance-profile/lab") for each in made))
 
     def test_a_launch_template_is_what_the_request_does_not_say(self):
-        data = {"ImageId": f"resolve:ssm:{UBUNTU}", "InstanceType": "g5.2xlarge", "UserData": base64.b64encode(b"hi").decode(),
-                "TagSpecifications": [tagged("instance", a="template", b="template")], "MetadataOptions": {"HttpTokens": "required"}}
+        data = {
+            "ImageId": f"resolve:ssm:{UBUNTU}", "InstanceType": "g5.2xlarge", "UserData": base64.b64encode(b"hi").decode(),
+            "TagSpecifications": [tagged("instance", a="template", b="template")],
+            "MetadataOptions": {"HttpTokens": "required"},
+        }
         EC2.create_launch_template(LaunchTemplateName="lab", LaunchTemplateData=data)
         [made] = EC2.run_instances(
             MinCount=1, MaxCount=1, LaunchTemplate={"LaunchTemplateName": "lab"}, InstanceType="g5.xlarge",

@@ -11,7 +11,10 @@ def terms(**wanted):
     return [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
 
 
-USUAL = {"operatingSystem": "Linux", "tenancy": "Shared", "preInstalledSw": "NA", "capacitystatus": "Used", "marketoption": "OnDemand"}
+USUAL = {
+    "operatingSystem": "Linux", "tenancy": "Shared", "preInstalledSw": "NA", "capacitystatus": "Used",
+    "marketoption": "OnDemand",
+}
 
 
 class Catalogue(PeerCase):
@@ -78,7 +81,8 @@ class Prices(PeerCase):
         self.assertEqual(self.dollars(row), ("0.0050000000", "Hrs"))
 
     def test_a_test_sets_prices_and_takes_them_away(self):
-        order("prices", {"prices": [{"type": "g5.xlarge", "usd": 9}, {"region": "us-east-1", "type": "g5.2xlarge", "usd": None}]})
+        gone = {"region": "us-east-1", "type": "g5.2xlarge", "usd": None}
+        order("prices", {"prices": [{"type": "g5.xlarge", "usd": 9}, gone]})
         [row] = self.products(regionCode="us-east-1", instanceType="g5.xlarge", **USUAL)
         self.assertEqual(self.dollars(row)[0], "9.0000000000")
         self.assertEqual(self.products(regionCode="us-east-1", instanceType="g5.2xlarge"), [])
@@ -111,6 +115,15 @@ class Quotas(PeerCase):
         EC2.terminate_instances(InstanceIds=[self.instances()[0]["InstanceId"]])
         self.run_instances(1)
 
+    def test_what_ended_may_count_for_a_while(self):
+        order("quotas", {"quotas": [{"code": "L-DB2E81BA", "vcpus": 4}]})
+        order("lag", {"quota_secs": 60})
+        [made] = self.run_instances()
+        EC2.terminate_instances(InstanceIds=[made["InstanceId"]])
+        self.refused("VcpuLimitExceeded", self.run_instances)
+        order("advance", {"secs": 60})
+        self.run_instances()
+
     def test_spot_has_its_own_and_p5_another(self):
         codes = [{"code": "L-7212CCBC", "vcpus": 96}, {"code": "L-C4BD4855", "vcpus": 0}]
         order("quotas", {"quotas": codes})
@@ -138,5 +151,6 @@ class Images(PeerCase):
         self.assertEqual(self.run_instances(ImageId=f"resolve:ssm:{name}")[0]["ImageId"], value)
 
     def test_paths_list_them(self):
-        pages = SSM.get_paginator("get_parameters_by_path").paginate(Path="/aws/service/canonical/ubuntu/server", Recursive=True)
+        path = "/aws/service/canonical/ubuntu/server"
+        pages = SSM.get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
         self.assertIn(UBUNTU, [each["Name"] for page in pages for each in page["Parameters"]])

@@ -71,12 +71,18 @@ class Prices(PeerCase):
 class Interruptions(PeerCase):
     def queue(self, policy=True):
         sqs, events = client("sqs"), client("events")
-        allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": "*"}
+        who = {"Service": "events.amazonaws.com"}
+        allow = {"Effect": "Allow", "Principal": who, "Action": "sqs:SendMessage", "Resource": "*"}
         attributes = {"Policy": json.dumps({"Version": "2012-10-17", "Statement": [allow]})} if policy else {}
         url = sqs.create_queue(QueueName="events", Attributes=attributes)["QueueUrl"]
         events.put_rule(Name="spot", EventPattern=json.dumps({"source": ["aws.ec2"]}))
         events.put_targets(Rule="spot", Targets=[{"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:events"}])
-        return lambda: [json.loads(m["Body"]) for m in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])]
+
+        def receive():
+            said = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+            return [json.loads(message["Body"]) for message in said.get("Messages", [])]
+
+        return receive
 
     def test_a_warned_instance_is_taken_back_after_the_notice(self):
         receive = self.queue()
@@ -93,7 +99,8 @@ class Interruptions(PeerCase):
         self.assertEqual(self.states(), ["running"])
         order("advance", {"secs": 1})
         [ended] = self.instances()
-        self.assertEqual((ended["State"]["Name"], ended["StateReason"]["Code"]), ("terminated", "Server.SpotInstanceTermination"))
+        self.assertEqual(ended["State"]["Name"], "terminated")
+        self.assertEqual(ended["StateReason"]["Code"], "Server.SpotInstanceTermination")
         [request] = EC2.describe_spot_instance_requests()["SpotInstanceRequests"]
         self.assertEqual((request["State"], request["Status"]["Code"]), ("closed", "instance-terminated-no-capacity"))
         self.assertEqual([each["detail"]["state"] for each in receive()], ["shutting-down", "terminated"])
@@ -119,7 +126,8 @@ class Interruptions(PeerCase):
         [made] = self.run_instances(**SPOT)
         EC2.cancel_spot_instance_requests(SpotInstanceRequestIds=[made["SpotInstanceRequestId"]])
         self.assertEqual(self.states(), ["running"])
-        [request] = EC2.describe_spot_instance_requests(Filters=[{"Name": "state", "Values": ["cancelled"]}])["SpotInstanceRequests"]
+        cancelled = [{"Name": "state", "Values": ["cancelled"]}]
+        [request] = EC2.describe_spot_instance_requests(Filters=cancelled)["SpotInstanceRequests"]
         self.assertEqual(request["Status"]["Code"], "request-canceled-and-instance-running")
 
 

@@ -10,8 +10,8 @@ class Tokens(PeerCase):
         return [each["InstanceId"] for each in self.run_instances(**asked)]
 
     def test_a_token_asked_again_launches_nothing_and_answers_the_same(self):
-        first = EC2.run_instances(ImageId=f"resolve:ssm:{UBUNTU}", MinCount=2, MaxCount=2, InstanceType="g5.xlarge", ClientToken="t")
-        again = EC2.run_instances(ImageId=f"resolve:ssm:{UBUNTU}", MinCount=2, MaxCount=2, InstanceType="g5.xlarge", ClientToken="t")
+        asked = {"ImageId": f"resolve:ssm:{UBUNTU}", "MinCount": 2, "MaxCount": 2, "InstanceType": "g5.xlarge"}
+        first, again = (EC2.run_instances(ClientToken="t", **asked) for _ in range(2))
         self.assertEqual(first["ReservationId"], again["ReservationId"])
         self.assertEqual([i["InstanceId"] for i in first["Instances"]], [i["InstanceId"] for i in again["Instances"]])
         self.assertEqual(len(self.instances()), 2)
@@ -67,6 +67,29 @@ class Tokens(PeerCase):
         with self.assertRaises((EndpointConnectionError, HTTPClientError, OSError)):
             self.run_instances(ClientToken="t")
         self.assertEqual(show("instances")["instances"], [])
+
+    def test_a_call_may_take_effect_after_its_sender_gave_up(self):
+        order("faults", {"action": "RunInstances", "times": 1, "drop": "later", "later_secs": 30})
+        with self.assertRaises((EndpointConnectionError, HTTPClientError, OSError)):
+            self.run_instances(ClientToken="t")
+        self.assertEqual(self.instances(), [])
+        order("advance", {"secs": 30})
+        [made] = self.instances()
+        self.assertEqual(self.ids(ClientToken="t"), [made["InstanceId"]])
+
+    def test_a_late_call_finds_that_its_token_was_used(self):
+        order("faults", {"action": "RunInstances", "times": 1, "drop": "later", "later_secs": 30})
+        with self.assertRaises((EndpointConnectionError, HTTPClientError, OSError)):
+            self.run_instances(ClientToken="t")
+        self.ids(ClientToken="t")
+        order("advance", {"secs": 30})
+        self.assertEqual(len(self.instances()), 1)
+
+    def test_an_error_may_hide_that_it_was_done(self):
+        order("faults", {"action": "RunInstances", "times": 1, "code": "InternalError", "after_effect": True})
+        self.assertEqual(self.status(self.refused("InternalError", self.run_instances, ClientToken="t")), 500)
+        [made] = self.instances()
+        self.assertEqual(self.ids(ClientToken="t"), [made["InstanceId"]])
 
     def test_what_is_under_way_can_be_asked_for_by_token(self):
         [made] = self.ids(ClientToken="t")
