@@ -43,8 +43,6 @@ class Access:
         for action in needed:
             if not self.may(action):
                 raise not_authorized(call, action)
-        if call.service == "ec2" and call.params.get("DryRun") and call.action not in ("RunInstances", "CreateFleet"):
-            raise dry()
 
     def may(self, action: str) -> bool:
         if action == "sts:GetCallerIdentity":
@@ -87,7 +85,13 @@ def by_service(call: Any, ec2: tuple[str, int], query: tuple[str, int], json: tu
     return Refused(code, message, status)
 
 
-def dry() -> Refused:
+def dry(call: Any) -> bool:
+    """Whether it ends here as tried dry. Launches look at what they are asked for first."""
+    asked = call.service == "ec2" and call.params.get("DryRun")
+    return bool(asked) and call.action not in ("RunInstances", "CreateFleet")
+
+
+def dry_run() -> Refused:
     return Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
 
 

@@ -19,6 +19,7 @@ import uuid
 from typing import Any
 
 from . import launch
+from .access import dry_run
 from .capacity import Room
 from .clock import moment
 from .quotas import code_of, over
@@ -42,7 +43,7 @@ def create_fleet(peer: Any, call: Any) -> dict[str, Any]:
         raise Refused("InvalidAction", f"this peer has fleets of type instant only, not {call['Type'] or 'maintain'}", 501)
     pools = pools_of(peer, call)
     if call["DryRun"]:
-        raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+        raise dry_run()
     fleet = f"fleet-{uuid.uuid4()}"
     target = call["TargetCapacitySpecification"]
     total = target["TotalTargetCapacity"]

@@ -15,6 +15,7 @@
 from typing import Any
 
 from . import launch
+from .access import dry_run
 from .clock import moment, naive
 from .wire import Answer, Refused, answer
 
@@ -44,7 +45,6 @@ class Machine:
         self.public_address = inst.public_ip
         self.networks = launch.networks(inst)
         self.life: list[tuple[float, str, tuple[str, str] | None]] = []
-        self.gone = False
         # When a spot instance that was warned is taken back.
         self.interrupted_at: float | None = None
         # When a rebalance was recommended, as metadata says it.
@@ -154,7 +154,7 @@ class Instances:
         self.peer.clock.at(now + self.lag["terminated_shown_secs"], lambda: self.forget(machine))
 
     def forget(self, machine: Machine) -> None:
-        machine.gone = True
+        machine.inst.ec2_backend.tags.pop(machine.id, None)
         self.here(machine.region).pop(machine.id, None)
         reservations = machine.inst.ec2_backend.reservations
         held = reservations.get(machine.reservation)
@@ -198,7 +198,7 @@ def run_instances(peer: Any, call: Any) -> Answer:
     spot = market == "spot"
     zones = launch.zones(peer, call, spec)
     if call["DryRun"]:
-        raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+        raise dry_run()
     peer.quotas.check(call, spec["InstanceType"], most, spot)
     if spot:
         launch.check_max_price(peer, call, spec, zones)

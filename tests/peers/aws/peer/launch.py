@@ -201,7 +201,12 @@ def no_capacity(peer: Any, call: Any, kind: str, candidates: list[str], spot: bo
     if spot:
         return Refused(code, "There is no Spot capacity available that matches your request.", 500)
     if len(candidates) > 1:
-        return Refused(code, f"We currently do not have sufficient {kind} capacity in the Region you requested.", 500)
+        return Refused(
+            code,
+            f"We currently do not have sufficient {kind} capacity in zones with support for 'gp3' volumes. Our system will be "
+            "working on provisioning additional capacity.",
+            500,
+        )
     zone = candidates[0]
     others = [
         other
@@ -390,9 +395,10 @@ def view(machine: Any, state: tuple[float, str, tuple[str, str] | None]) -> dict
         shown["StateReason"] = {"Code": "pending", "Message": "pending"}
     if not gone:
         dashed = (machine.address or "").replace(".", "-")
+        domain = "ec2.internal" if machine.region == "us-east-1" else f"{machine.region}.compute.internal"
         shown |= {
             "PrivateIpAddress": machine.address,
-            "PrivateDnsName": f"ip-{dashed}.{machine.region}.compute.internal",
+            "PrivateDnsName": f"ip-{dashed}.{domain}",
             "SubnetId": first.get("SubnetId"),
             "VpcId": first.get("VpcId"),
             "NetworkInterfaces": machine.networks,

@@ -14,6 +14,7 @@ from . import catalogue  # noqa: F401, I001: before moto reads what it is to lea
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from . import wire
+from .access import dry, dry_run
 from .clock import Clock
 from .faults import STATUS, Faults
 from .server import Dropped
@@ -193,6 +194,8 @@ class Peer:
                 raise Dropped
             if order.get("code") and not order.get("after_effect"):
                 raise ordered(order)
+        if dry(call):
+            raise dry_run()
         if call.service in WAITING:
             answer = self.effect(call)
         else:

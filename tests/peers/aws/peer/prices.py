@@ -14,7 +14,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from .catalogue import offerings
 from .wire import Refused
@@ -35,6 +35,22 @@ ROWS = [
 ]
 
 
+class Row(NamedTuple):
+    """A product before it is written."""
+
+    sku: str
+    family: str
+    attributes: dict[str, str]
+    service: str
+    unit: str
+    dollars: float
+    said: str
+
+
+# Every region at once, a few times over.
+LISTS_MAX = 64
+
+
 class Prices:
     """What things cost: the table, or what a test set."""
 
@@ -42,6 +58,8 @@ class Prices:
         self.peer = peer
         # By region (or "*") and type; nothing says that it is not listed.
         self.chosen: dict[tuple[str, str], float | None] = {}
+        # Lists that are being paged through.
+        self.lists: dict[str, list[Row]] = {}
 
     def set(self, region: str, kind: str, dollars: float | None) -> None:
         self.chosen[(region, kind)] = dollars
@@ -65,7 +83,7 @@ def sku(*parts: str) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16].upper()
 
 
-def products(peer: Any, service: str, regions: list[str], kinds: list[str] | None) -> Iterator[dict[str, Any]]:
+def products(peer: Any, service: str, regions: list[str], kinds: list[str] | None) -> Iterator[Row]:
     for region in regions:
         if region not in TABLE["regions"]:
             continue
@@ -80,7 +98,7 @@ def products(peer: Any, service: str, regions: list[str], kinds: list[str] | Non
             yield address(region)
 
 
-def of_type(peer: Any, region: str, kind: str) -> Iterator[dict[str, Any]]:
+def of_type(peer: Any, region: str, kind: str) -> Iterator[Row]:
     price = peer.prices.on_demand(region, kind)
     if price is None:
         return
@@ -115,10 +133,10 @@ def of_type(peer: Any, region: str, kind: str) -> Iterator[dict[str, Any]]:
             attributes["gpu"] = str(sum(gpu["Count"] for gpu in about["GpuInfo"]["Gpus"]))
         said = f"per On Demand {system} {kind} Instance Hour"
         name = sku(region, kind, system, tenancy, capacity, software, market)
-        yield product(name, "Compute Instance", attributes, "AmazonEC2", "Hrs", price * factor, said)
+        yield Row(name, "Compute Instance", attributes, "AmazonEC2", "Hrs", price * factor, said)
 
 
-def storage(region: str) -> dict[str, Any]:
+def storage(region: str) -> Row:
     prefix = TABLE["usage_prefixes"].get(region, region.upper() + "-")
     attributes = {
         "servicecode": "AmazonEC2",
@@ -134,10 +152,10 @@ def storage(region: str) -> dict[str, Any]:
     }
     price = TABLE["storage_gp3_month"] * TABLE["regions"].get(region, 1.3)
     said = "per GB-month of General Purpose (gp3) provisioned storage"
-    return product(sku(region, "gp3"), "Storage", attributes, "AmazonEC2", "GB-Mo", price, said)
+    return Row(sku(region, "gp3"), "Storage", attributes, "AmazonEC2", "GB-Mo", price, said)
 
 
-def address(region: str) -> dict[str, Any]:
+def address(region: str) -> Row:
     prefix = TABLE["usage_prefixes"].get(region, region.upper() + "-")
     attributes = {
         "servicecode": "AmazonVPC",
@@ -151,12 +169,11 @@ def address(region: str) -> dict[str, Any]:
         "operation": "",
     }
     said = "per In-use public IPv4 address per hour"
-    return product(sku(region, "ipv4"), "VpcIpAddress", attributes, "AmazonVPC", "Hrs", TABLE["public_ipv4"], said)
+    return Row(sku(region, "ipv4"), "VpcIpAddress", attributes, "AmazonVPC", "Hrs", TABLE["public_ipv4"], said)
 
 
-def product(
-    name: str, family: str, attributes: dict[str, str], service: str, unit: str, dollars: float, said: str
-) -> dict[str, Any]:
+def product(row: Row) -> dict[str, Any]:
+    name, family, attributes, service, unit, dollars, said = row
     term, rate = f"{name}.JRTCKXETXF", f"{name}.JRTCKXETXF.6YS6EN2CT7"
     dimension = {
         "unit": unit,
@@ -199,15 +216,17 @@ def get_products(peer: Any, call: Any) -> dict[str, Any]:
         start = int(call["NextToken"] or 0)
     except ValueError as error:
         raise Refused("InvalidNextTokenException", "The pagination token is invalid.") from error
-    regions = exact(filters, "regionCode") or named_by_location(filters) or sorted(TABLE["regions"])
-    found = []
-    for each in products(peer, service, regions, exact(filters, "instanceType")):
-        if all(matches(each, one) for one in filters):
-            found.append(each)
-            if len(found) > start + size:
-                break
+    key = f"{service} {filters}"
+    lists = peer.prices.lists
+    if not call["NextToken"] or key not in lists:
+        while len(lists) >= LISTS_MAX:
+            lists.pop(next(iter(lists)))
+        regions = exact(filters, "regionCode") or named_by_location(filters) or sorted(TABLE["regions"])
+        every = products(peer, service, regions, exact(filters, "instanceType"))
+        lists[key] = [row for row in every if all(matches(row, one) for one in filters)]
+    found = lists[key]
     shown: dict[str, Any] = {"FormatVersion": "aws_v1"}
-    shown["PriceList"] = [json.dumps(each) for each in found[start : start + size]]
+    shown["PriceList"] = [json.dumps(product(row)) for row in found[start : start + size]]
     if len(found) > start + size:
         shown["NextToken"] = str(start + size)
     return shown
@@ -228,11 +247,9 @@ def named_by_location(filters: list[dict[str, Any]]) -> list[str] | None:
     return places and [region for region, place in TABLE["locations"].items() if place in places]
 
 
-def matches(each: dict[str, Any], one: dict[str, Any]) -> bool:
-    attributes = each["product"]["attributes"]
+def matches(row: Row, one: dict[str, Any]) -> bool:
     field, kind, value = one["Field"], one["Type"], one["Value"]
-    held = {"productFamily": each["product"]["productFamily"], "ServiceCode": each["serviceCode"]}.get(field)
-    held = held if held is not None else attributes.get(field)
+    held = {"productFamily": row.family, "ServiceCode": row.service}.get(field) or row.attributes.get(field)
     if kind == "NONE_OF":
         return held not in value.split(",")
     if held is None:

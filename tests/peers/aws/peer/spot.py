@@ -19,6 +19,9 @@ from .wire import Refused
 
 TAKEN_BACK = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Instance terminated by Spot")
 
+# Every region at once, a few times over; each may hold 50,000 rows.
+LISTS_MAX = 64
+
 DAYS_90 = 90 * 86400.0
 
 # What a description costs by the price of Linux.
@@ -31,6 +34,8 @@ class Spot:
         # By region, zone (or "*") and type: changes in order of time, as a test set them.
         self.series: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
         self.requests: dict[str, dict[str, Any]] = {}
+        # Histories that are being paged through.
+        self.lists: dict[str, list[Any]] = {}
 
     def set(self, region: str, zone: str, kind: str, series: list[tuple[float, float]]) -> None:
         self.series[(region, zone, kind)] = sorted(series)
@@ -118,6 +123,26 @@ def describe_price_history(peer: Any, call: Any) -> dict[str, Any]:
         raise Refused("InvalidParameterValue", "The start time must be before the end time.")
     start = min(start, now)
     end = max(end, start)
+    # Further pages are of the list that the first was of: what time passed meanwhile changes nothing.
+    asked = {name: value for name, value in call.params.items() if name not in ("NextToken", "MaxResults")}
+    key = f"{call.region} {asked}"
+    if not call["NextToken"] or key not in peer.spot.lists:
+        while len(peer.spot.lists) >= LISTS_MAX:
+            peer.spot.lists.pop(next(iter(peer.spot.lists)))
+        peer.spot.lists[key] = history(peer, call, start, end)
+    shown, token = filters.page(call, peer.spot.lists[key], 1, 1000, default=1000)
+    views = [
+        {
+            "AvailabilityZone": zone, "InstanceType": kind, "ProductDescription": description,
+            "SpotPrice": f"{price:.6f}", "Timestamp": moment(when),
+        }
+        for when, kind, zone, description, price in shown
+    ]
+    return {"NextToken": token or "", "SpotPriceHistory": views}
+
+
+def history(peer: Any, call: Any, start: float, end: float) -> list[tuple[float, str, str, str, float]]:
+    """Every change that was asked for, the newest first."""
     kinds, zones, descriptions = wanted(call)
     catalogue = peer.catalogue
     rows = []
@@ -132,15 +157,7 @@ def describe_price_history(peer: Any, call: Any) -> dict[str, Any]:
                     if descriptions is None or description in descriptions:
                         rows.append((when, kind, zone, description, price * factor))
     rows.sort(key=lambda row: (-row[0], *row[1:4]))
-    shown, token = filters.page(call, rows, 1, 1000, default=1000)
-    history = [
-        {
-            "AvailabilityZone": zone, "InstanceType": kind, "ProductDescription": description,
-            "SpotPrice": f"{price:.6f}", "Timestamp": moment(when),
-        }
-        for when, kind, zone, description, price in shown
-    ]
-    return {"NextToken": token or "", "SpotPriceHistory": history}
+    return rows
 
 
 def seconds(when: datetime | None, otherwise: float) -> float:
