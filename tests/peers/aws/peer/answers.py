@@ -24,6 +24,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("ec2", "DescribeFleets"): fleet.describe_fleets,
     ("ec2", "DeleteFleets"): fleet.delete_fleets,
     ("ec2", "CreateTags"): instances.create_tags,
+    ("ec2", "DeleteSecurityGroup"): instances.delete_security_group,
     ("ec2", "RequestSpotInstances"): instances.not_here,
     ("ec2", "RequestSpotFleet"): instances.not_here,
     ("ec2", "StartInstances"): instances.not_here,

@@ -9,6 +9,8 @@
 | ended instances are shown for an hour | API_TerminateInstances: "Terminated instances remain visible after termination (for approximately one hour)" |
 | ending several is all or nothing | API_TerminateInstances: "If you specify multiple instances and the request fails … none of the instances are terminated" |
 | listings and ids may be late | https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html: "the result of an API command … might not be immediately visible to all subsequent commands", InvalidInstanceID.NotFound among its errors |
+| volumes and interfaces that came with an instance go with it | API_TerminateInstances: "By default, Amazon EC2 deletes all EBS volumes that were attached when the instance launched" |
+| a security group in use stays | API_DeleteSecurityGroup: "If you attempt to delete a security group that is associated with an instance or network interface … the operation fails with DependencyViolation" |
 | no zone named: one that has the type is chosen | API_Placement: "If you specify neither one, Amazon EC2 automatically selects an Availability Zone for you" |
 """
 
@@ -287,6 +289,16 @@ def create_tags(peer: Any, call: Any) -> Any:
     launch.check_tag_keys(call["Tags"] or [])
     ids = [name for name in call["Resources"] or [] if name.startswith("i-")]
     peer.instances.named(call, ids, peer.instances.lag["id_secs"])
+    return peer.ask_moto(call)
+
+
+def delete_security_group(peer: Any, call: Any) -> Any:
+    """A group that an interface is in cannot go: moto lets it."""
+    backend = peer.backend(call)
+    group = call["GroupId"]
+    for nic in backend.enis.values():
+        if group in [held.id for held in nic.group_set]:
+            raise Refused("DependencyViolation", f"resource {group} has a dependent object")
     return peer.ask_moto(call)
 
 

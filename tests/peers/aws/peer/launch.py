@@ -247,10 +247,7 @@ def at_moto(peer: Any, call: Any, full: dict[str, Any], zone: str, count: int) -
         name, number = full["LaunchTemplateUsed"]
         own = {"aws:ec2launchtemplate:id": name, "aws:ec2launchtemplate:version": number}
         tags["instance"] = {**own, **tags.get("instance", {})}
-    extra: dict[str, Any] = {}
-    devices = mappings(full)
-    if devices:
-        extra["block_device_mappings"] = devices
+    devices = mappings(backend.amis[full["ImageId"]], full)
     user_data = full.get("UserData")
     from moto.core.types import Base64EncodedString
 
@@ -275,30 +272,37 @@ def at_moto(peer: Any, call: Any, full: dict[str, Any], zone: str, count: int) -
         metadata_options=full.get("MetadataOptions") or {},
         monitoring_state="enabled" if (full.get("Monitoring") or {}).get("Enabled") else "disabled",
         client_token=full.get("ClientToken"),
-        **extra,
+        block_device_mappings=devices,
     )
-    finish(backend, reservation, full, tags)
+    finish(backend, reservation, full, tags, devices)
     return reservation
 
 
-def mappings(full: dict[str, Any]) -> list[dict[str, Any]]:
-    devices = []
+def mappings(image: Any, full: dict[str, Any]) -> list[dict[str, Any]]:
+    """The image's own root, as the request changes it, and what the request adds: under another name, another volume."""
+    root = {"VolumeSize": getattr(image, "size", 8), "VolumeType": "gp3"}
+    devices: dict[str, dict[str, Any]] = {image.root_device_name: {"DeviceName": image.root_device_name, "Ebs": root}}
     for device in full.get("BlockDeviceMappings") or []:
-        ebs = dict(device.get("Ebs") or {})
-        # An image's own root goes with the instance unless the request says otherwise.
-        ebs.setdefault("DeleteOnTermination", True)
-        if not ebs.get("VolumeSize") and not ebs.get("SnapshotId"):
-            ebs["VolumeSize"] = 8
-        devices.append({"DeviceName": device.get("DeviceName"), "NoDevice": device.get("NoDevice"), "Ebs": ebs})
-    return devices
+        name, ebs = device.get("DeviceName"), device.get("Ebs") or {}
+        base = root if name == image.root_device_name else {"VolumeSize": 8}
+        devices[name] = {"DeviceName": name, "NoDevice": device.get("NoDevice"), "Ebs": {**base, **ebs}}
+    for device in devices.values():
+        # What is there from the start goes with the instance, unless the request says otherwise.
+        device["Ebs"].setdefault("DeleteOnTermination", True)
+    return list(devices.values())
 
 
-def finish(backend: Any, reservation: Any, full: dict[str, Any], tags: dict[str, dict[str, str]]) -> None:
-    """What moto leaves out: the tags of interfaces, and what a volume can do."""
-    asked = {device["DeviceName"]: device["Ebs"] for device in mappings(full)}
+def finish(
+    backend: Any, reservation: Any, full: dict[str, Any], tags: dict[str, dict[str, str]], devices: list[dict[str, Any]]
+) -> None:
+    """What moto leaves out: the tags and the end of interfaces, and what a volume can do."""
+    nics = full.get("NetworkInterfaces") or [{}]
+    asked = {device["DeviceName"]: device["Ebs"] for device in devices}
     for inst in reservation.instances:
         for nic in inst.nics.values():
             nic.add_tags(tags.get("network-interface", {}))
+            # One that was made for an instance goes with it.
+            nic.delete_on_termination = nics[0].get("DeleteOnTermination") is not False
         for device, block in inst.get_block_device_mapping:
             volume = backend.volumes.get(block.volume_id)
             ebs = asked.get(device, {})

@@ -106,6 +106,15 @@ class Launching(PeerCase):
         EC2.terminate_instances(InstanceIds=[made["InstanceId"]])
         self.assertEqual(EC2.describe_volumes()["Volumes"], [])
 
+    def test_a_root_under_the_wrong_name_is_a_second_volume(self):
+        name = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-amazon-linux-2023/latest/ami-id"
+        disk = [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 200}}]
+        self.run_instances(ImageId=f"resolve:ssm:{name}", BlockDeviceMappings=disk)
+        [made] = self.instances()
+        self.assertEqual(made["RootDeviceName"], "/dev/xvda")
+        self.assertEqual(sorted(each["DeviceName"] for each in made["BlockDeviceMappings"]), ["/dev/sda1", "/dev/xvda"])
+        self.assertEqual(sorted(each["Size"] for each in EC2.describe_volumes()["Volumes"]), [75, 200])
+
     def test_a_root_volume_smaller_than_its_image_is_refused(self):
         disk = [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 4}}]
         self.refused("InvalidBlockDeviceMapping", self.run_instances, BlockDeviceMappings=disk)
@@ -279,6 +288,16 @@ class Ending(PeerCase):
         order("end", {"instance": made["InstanceId"], "code": "Server.InternalError"})
         [ended] = self.instances()
         self.assertEqual((ended["State"]["Name"], ended["StateReason"]["Code"]), ("terminated", "Server.InternalError"))
+
+    def test_a_security_group_goes_after_its_instances(self):
+        vpc = EC2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        group = EC2.create_security_group(GroupName="lab", Description="lab", VpcId=vpc)["GroupId"]
+        [made] = self.run_instances(SecurityGroupIds=[group])
+        self.assertEqual([each["GroupId"] for each in made["SecurityGroups"]], [group])
+        self.refused("DependencyViolation", EC2.delete_security_group, GroupId=group)
+        EC2.terminate_instances(InstanceIds=[made["InstanceId"]])
+        EC2.delete_security_group(GroupId=group)
+        self.assertEqual(EC2.describe_network_interfaces()["NetworkInterfaces"], [])
 
     def test_time_goes_on_by_itself_unless_it_is_frozen(self):
         order("clock", {"frozen": False})
