@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 from .faults import Fault
 from .instances import SHUT_DOWN_ITSELF
+from .tokens import AFTER_END
 
 
 class NoSuch(Exception):
@@ -218,6 +219,13 @@ def set_access(peer: Any, asked: dict[str, Any]) -> Any:
     return {}
 
 
+def set_tokens(peer: Any, asked: dict[str, Any]) -> Any:
+    if asked["after_end"] not in AFTER_END:
+        raise ValueError(f"after_end is one of {AFTER_END}")
+    peer.tokens.after_end = asked["after_end"]
+    return {}
+
+
 def set_throttle(peer: Any, asked: dict[str, Any]) -> Any:
     peer.throttle.set(asked["rules"])
     return {}
@@ -250,5 +258,6 @@ ORDERS: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("POST", "policy"): set_policy,
     ("GET", "actions"): show_actions,
     ("POST", "access"): set_access,
+    ("POST", "tokens"): set_tokens,
     ("POST", "throttle"): set_throttle,
 }

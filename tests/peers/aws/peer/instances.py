@@ -47,6 +47,8 @@ class Machine:
         self.public_address = inst.public_ip
         self.networks = launch.networks(inst)
         self.life: list[tuple[float, str, tuple[str, str] | None]] = []
+        # Whether it ended so long ago that nothing shows it any more.
+        self.forgotten = False
         # When a spot instance that was warned is taken back.
         self.interrupted_at: float | None = None
         # When a rebalance was recommended, as metadata says it.
@@ -156,6 +158,7 @@ class Instances:
         self.peer.clock.at(now + self.lag["terminated_shown_secs"], lambda: self.forget(machine))
 
     def forget(self, machine: Machine) -> None:
+        machine.forgotten = True
         machine.inst.ec2_backend.tags.pop(machine.id, None)
         self.here(machine.region).pop(machine.id, None)
         reservations = machine.inst.ec2_backend.reservations
@@ -187,8 +190,11 @@ class Instances:
 
 
 def transition(reason: tuple[str, str], now: float) -> str:
+    """As seen in what others report of describe-instances. Of one that shut itself down, it says nothing."""
     when = moment(now).strftime("%Y-%m-%d %H:%M:%S GMT")
-    return f"User initiated ({when})" if reason[0].startswith("Client.") else f"{reason[0]} ({when})"
+    if reason == SHUT_DOWN_ITSELF:
+        return ""
+    return f"User initiated ({when})" if reason[0].startswith("Client.") else f"Service initiated ({when})"
 
 
 def run_instances(peer: Any, call: Any) -> Answer:
@@ -213,7 +219,7 @@ def run_instances(peer: Any, call: Any) -> Answer:
         return answer("ec2", "RunInstances", reservation_view(machines, peer.clock.seconds()))
 
     said = say()
-    said.again = say
+    said.again, said.machines = say, machines
     return said
 
 

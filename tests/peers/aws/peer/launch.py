@@ -391,7 +391,8 @@ def view(machine: Any, state: tuple[float, str, tuple[str, str] | None]) -> dict
     if machine.lifecycle == "spot":
         shown["InstanceLifecycle"] = "spot"
         shown["SpotInstanceRequestId"] = machine.spot_request
-    if machine.profile:
+    # What is terminated is shown without its profile, groups and network.
+    if machine.profile and not gone:
         shown["IamInstanceProfile"] = machine.profile
     if reason:
         shown["StateReason"] = {"Code": reason[0], "Message": reason[1]}

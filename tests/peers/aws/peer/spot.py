@@ -17,7 +17,7 @@ from . import filters
 from .clock import moment
 from .wire import Refused
 
-TAKEN_BACK = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Instance terminated by Spot")
+TAKEN_BACK = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")
 
 # Every region at once, a few times over; each may hold 50,000 rows.
 LISTS_MAX = 64
@@ -208,8 +208,8 @@ STATUS_TEXT = {
     "marked-for-termination": "Your Spot Instance is marked for termination.",
     "instance-terminated-by-user": "Spot Instance terminated due to user-initiated termination.",
     "instance-terminated-by-price": "Your Spot Instance was terminated because the Spot price exceeded your maximum price.",
-    "instance-terminated-no-capacity": "Your Spot Instance was terminated because there is no longer enough Spot capacity "
-    "available.",
+    "instance-terminated-no-capacity": "Your Spot instance was terminated because there is no Spot capacity available that "
+    "matches your request.",
     "request-canceled-and-instance-running": "Your Spot request is canceled, but your instance is still running.",
 }
 

@@ -35,6 +35,8 @@ class Answer:
         self.code = code
         # How a replay of it is made, where things may have changed since.
         self.again: Any = None
+        # The instances that a launch made.
+        self.machines: list[Any] = []
 
 
 def request_id() -> str:

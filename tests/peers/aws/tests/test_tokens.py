@@ -1,6 +1,6 @@
 """Client tokens."""
 
-from botocore.exceptions import EndpointConnectionError, HTTPClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
 from .common import EC2, UBUNTU, PeerCase, client, order, show
 
@@ -19,8 +19,32 @@ class Tokens(PeerCase):
     def test_a_token_answers_the_same_after_the_end_and_for_days(self):
         before = self.ids(ClientToken="t")
         EC2.terminate_instances(InstanceIds=before)
+        self.assertEqual(self.ids(ClientToken="t"), before)
         order("advance", {"secs": 3 * 86400})
         self.assertEqual(self.ids(ClientToken="t"), before)
+        self.assertEqual(self.instances(), [])
+
+    def test_a_token_of_what_is_terminated_may_be_refused(self):
+        before = self.ids(count=2, ClientToken="t")
+
+        def answers():
+            said = {}
+            for mode in ("same", "refused-if-any", "refused-if-all", "refused-if-forgotten"):
+                order("tokens", {"after_end": mode})
+                try:
+                    said[mode] = self.ids(count=2, ClientToken="t") == before
+                except ClientError as error:
+                    said[mode] = error.response["Error"]["Code"]
+            return list(said.values())
+
+        refused = "IdempotentInstanceTerminated"
+        self.assertEqual(answers(), [True, True, True, True])
+        EC2.terminate_instances(InstanceIds=before[:1])
+        self.assertEqual(answers(), [True, refused, True, True])
+        EC2.terminate_instances(InstanceIds=before)
+        self.assertEqual(answers(), [True, refused, refused, True])
+        order("advance", {"secs": 3600})
+        self.assertEqual(answers(), [True, refused, refused, refused])
         self.assertEqual(self.instances(), [])
 
     def test_other_parameters_with_the_same_token_are_refused(self):
