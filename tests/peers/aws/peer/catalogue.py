@@ -2,7 +2,7 @@
 
 | rule | from |
 |---|---|
-| at most 100 types a page | API_DescribeInstanceTypes, MaxResults: "Valid Range: Minimum value of 5. Maximum value of 100" |
+| at most 100 types a page | API_DescribeInstanceTypes, MaxResults: 5 to 100 |
 | only enabled regions are listed | API_DescribeRegions, AllRegions: "Indicates whether to display all Regions, including Regions that are disabled for your account" |
 """
 

@@ -9,7 +9,7 @@
 | it needs SingleAvailabilityZone or SingleInstanceType | "At least one of the following must be specified" |
 | tags of instances, volumes and interfaces come with the request | API_CreateFleet, TagSpecification: "If the fleet type is instant, specify … instance to tag the instances at launch" |
 | instances have aws:ec2:fleet-id | https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/manage-ec2-fleet.html |
-| a fleet that launched is described only by its id, and deleted only with its instances | API_DescribeFleets: "If a fleet is of type instant, you must specify the fleet ID", API_DeleteFleets: "a deleted instant fleet with running instances is not supported" |
+| a fleet that launched is described only by its id, and deleted only with its instances | API_DescribeFleets: "If a fleet is of type instant, you must specify the fleet ID", API_DeleteFleets: "A deleted instant fleet with running instances is not supported" |
 | full quotas: MaxSpotInstanceCountExceeded, VcpuLimitExceeded among the errors | as RunInstances says |
 
 Not here: InstanceRequirements, capacity reservations, MaxTotalPrice, fleets of other types.
@@ -273,7 +273,7 @@ def delete_fleets(peer: Any, call: Any) -> dict[str, Any]:
             failed.append({"FleetId": name, "Error": problem})
             continue
         alive = [machine for machine in peer.instances.here(call.region).values() if machine.fleet == name and machine.alive]
-        if alive and not call["TerminateInstances"]:
+        if alive and call["TerminateInstances"] is False:
             problem = {"Code": "unexpectedError", "Message": "NoTerminateInstances option is not supported for instant fleet"}
             failed.append({"FleetId": name, "Error": problem})
             continue

@@ -10,8 +10,8 @@
 | ending several is all or nothing | API_TerminateInstances: "If you specify multiple instances and the request fails … none of the instances are terminated" |
 | listings and ids may be late | https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html: "the result of an API command … might not be immediately visible to all subsequent commands", InvalidInstanceID.NotFound among its errors |
 | volumes and interfaces that came with an instance go with it | API_TerminateInstances: "By default, Amazon EC2 deletes all EBS volumes that were attached when the instance launched" |
-| a security group in use stays | API_DeleteSecurityGroup: "If you attempt to delete a security group that is associated with an instance or network interface … the operation fails with DependencyViolation" |
-| no zone named: one that has the type is chosen | API_Placement: "If you specify neither one, Amazon EC2 automatically selects an Availability Zone for you" |
+| a security group in use stays | API_DeleteSecurityGroup: "that is associated with an instance or network interface … the operation fails with DependencyViolation" |
+| no zone named: one that has the type is chosen | API_Placement: "If neither is specified, Amazon EC2 automatically selects an Availability Zone within the Region" |
 """
 
 from typing import Any

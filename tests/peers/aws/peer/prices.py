@@ -5,7 +5,7 @@
 | products as strings of JSON, with attributes and nested terms | https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, and the example of API_pricing_GetProducts |
 | many rows for one type: systems, tenancies, capacity reservations at $0 | https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/reading-service-price-list-file-for-services.html; that some cost nothing is what makes a filter necessary |
 | filters: TERM_MATCH, EQUALS, CONTAINS, ANY_OF, NONE_OF | API_pricing_Filter, Type |
-| at most 100 rows a page | API_pricing_GetProducts, MaxResults: "Valid Range: Minimum value of 1. Maximum value of 100" |
+| at most 100 rows a page | API_pricing_GetProducts, MaxResults: 1 to 100 |
 | the API is in us-east-1, eu-central-1 and ap-south-1 | the same guide: the endpoints of the Price List Query API |
 | public IPv4 addresses cost by the hour | https://aws.amazon.com/vpc/pricing/ |
 """

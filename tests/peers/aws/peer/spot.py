@@ -6,7 +6,7 @@
 | at most 90 days back; newest first | the same, StartTime: "up to the past 90 days"; the order is that of AWS's own examples |
 | the end of the pages is an empty token | as AWS's own examples of the CLI show it; a paginator that only asks whether there is one goes round for ever |
 | a spot instance has a request; it is fulfilled, and closed with a reason | https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-request-status.html: fulfilled, instance-terminated-by-user, -by-price, -no-capacity |
-| taken back: Server.SpotInstanceTermination | https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html: "Server.SpotInstanceTermination: A Spot Instance was terminated due to an increase in the Spot price" |
+| taken back: Server.SpotInstanceTermination | https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html: "exceeded available capacity or because of an increase in the Spot price" |
 """
 
 import hashlib
