@@ -9,7 +9,7 @@
 | what ended may count for a while longer | https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html, InstanceLimitExceeded: "terminated instances count toward your instance limits for some time after they are terminated" |
 | over it: VcpuLimitExceeded, for spot MaxSpotInstanceCountExceeded | https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html |
 | more than the quota is never launched in part | API_RunInstances, MaxCount: "Constraints: Between 1 and the quota for the specified instance type" |
-| a quota nobody raised: GetServiceQuota has it where it is applied, else NoSuchResourceException; the default is always known | https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_GetServiceQuota.html: "For some quotas, only the default values are available" |
+| some have no applied value: then GetServiceQuota has nothing, and the default holds | https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_GetServiceQuota.html: "For some quotas, only the default values are available. If the applied quota value is not available for a quota, the quota is not retrieved" |
 
 What is applied here at the start is large, unlike at a new account: tests set what they want to run into.
 """
@@ -61,18 +61,23 @@ class Quotas:
     def __init__(self, peer: Any):
         self.peer = peer
         # What a test applied, by region, or by "*".
-        self.applied: dict[tuple[str, str], float] = {}
+        self.applied: dict[tuple[str, str], float | None] = {}
 
-    def set(self, region: str, code: str, value: float) -> None:
+    def set(self, region: str, code: str, value: float | None) -> None:
         if code not in QUOTAS:
             raise ValueError(f"no such quota: {code}; there are {sorted(QUOTAS)}")
-        self.applied[(region, code)] = float(value)
+        self.applied[(region, code)] = None if value is None else float(value)
 
-    def value(self, region: str, code: str) -> float:
+    def applied_value(self, region: str, code: str) -> float | None:
         for key in ((region, code), ("*", code)):
             if key in self.applied:
                 return self.applied[key]
         return APPLIED_AT_START
+
+    def value(self, region: str, code: str) -> float:
+        """What holds."""
+        applied = self.applied_value(region, code)
+        return QUOTAS[code][3] if applied is None else applied
 
     def used(self, region: str, code: str) -> int:
         spot = QUOTAS[code][2]
@@ -148,7 +153,10 @@ def known(call: Any) -> str:
 
 def get_service_quota(peer: Any, call: Any) -> dict[str, Any]:
     code = known(call)
-    return {"Quota": described(peer, call, code, peer.quotas.value(call.region, code))}
+    value = peer.quotas.applied_value(call.region, code)
+    if value is None:
+        raise Refused("NoSuchResourceException", f"The quota {code} of the service ec2 has no applied value")
+    return {"Quota": described(peer, call, code, value)}
 
 
 def get_default(peer: Any, call: Any) -> dict[str, Any]:
@@ -172,7 +180,8 @@ def listed(call: Any, quotas: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def list_service_quotas(peer: Any, call: Any) -> dict[str, Any]:
-    return listed(call, [described(peer, call, code, peer.quotas.value(call.region, code)) for code in QUOTAS])
+    values = {code: peer.quotas.applied_value(call.region, code) for code in QUOTAS}
+    return listed(call, [described(peer, call, code, value) for code, value in values.items() if value is not None])
 
 
 def list_defaults(peer: Any, call: Any) -> dict[str, Any]:

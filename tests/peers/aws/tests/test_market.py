@@ -104,6 +104,11 @@ class Quotas(PeerCase):
         names = {each["QuotaCode"]: each["Value"] for page in pages for each in page["Quotas"]}
         self.assertEqual((len(names), names["L-417A185B"]), (19, 192.0))
 
+    def test_without_an_applied_value_the_default_holds(self):
+        order("quotas", {"quotas": [{"code": "L-DB2E81BA", "vcpus": None}]})
+        self.refused("NoSuchResourceException", QUOTAS.get_service_quota, ServiceCode="ec2", QuotaCode="L-DB2E81BA")
+        self.refused("VcpuLimitExceeded", self.run_instances)
+
     def test_a_full_quota_refuses_the_whole_launch(self):
         order("quotas", {"quotas": [{"code": "L-DB2E81BA", "vcpus": 10}]})
         self.run_instances(2)
