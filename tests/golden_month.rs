@@ -146,6 +146,7 @@ impl Month {
             idle_since: None,
             notice: None,
             at_risk: None,
+            together: None,
             backoff: Backoff::default(),
             offering,
         };
@@ -255,6 +256,7 @@ fn offering(capacity_type: CapacityType) -> Offering {
         disk_gib: "0.0001".parse().unwrap(),
         address: "0.005".parse().unwrap(),
         overhead: "0.02".parse().unwrap(),
+        disk_min_gib: 0,
     };
     let discount =
         Discount { capacity_type: Some(CapacityType::OnDemand), millionths: 100_000, ..Discount::default() };

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bursar_model::{Fleet, Instance, InstanceId, InstanceState, ProviderName, Span, Timestamp};
+use bursar_model::{Fleet, Instance, InstanceId, InstanceState, ProviderName, Span, Timestamp, Together};
 use bursar_providers::{LaunchRequest, Provider};
 use tokio::time::Instant;
 
@@ -202,7 +202,11 @@ impl Effects {
             if let Some(at) = not_before.filter(|at| *at > now) {
                 wake(at);
             } else if self.calls.len() < CALLS_MAX {
-                self.call(instance);
+                match self.together(instance) {
+                    Some(together) if together.instances.iter().any(|id| self.calls.contains(id)) => {}
+                    Some(together) => self.launch_together(fleet, instance, &together),
+                    None => self.call(instance),
+                }
             }
         }
 
@@ -245,6 +249,51 @@ impl Effects {
             let result = provider.terminate(instance, Some(&cloud_id)).await;
             // Nobody is left to hear it when the daemon stops.
             let _ = inbox.tell(Message::Terminated { instance, result }).await;
+        });
+    }
+
+    /// Those that one call launches with an instance, where its provider can do that.
+    fn together(&self, instance: &Instance) -> Option<Arc<Together>> {
+        let provider = self.providers.get(&instance.offering.provider)?;
+        let is_intended = matches!(instance.state, InstanceState::Intended { .. });
+        instance.together.clone().filter(|_| is_intended && provider.launches_at_once() >= Together::MAX)
+    }
+
+    /// Asks for those that are launched with an instance, itself among them. What a call is about that is asked for again
+    /// is the same as at first, whatever became of some of them since.
+    fn launch_together(&mut self, fleet: &Fleet, instance: &Instance, together: &Together) {
+        let Some(provider) = self.providers.get(&instance.offering.provider).cloned() else { return };
+        let is_intended = |id: &InstanceId| {
+            let found = fleet.instances.get(id);
+            found.is_some_and(|found| matches!(found.state, InstanceState::Intended { .. }))
+        };
+        self.calls.extend(together.instances.iter().filter(|id| is_intended(id)));
+        let one = self.launch_request(instance);
+        let intended_at = one.lease_until - one.lease;
+        let requests: Vec<LaunchRequest> = together
+            .instances
+            .iter()
+            .map(|id| LaunchRequest {
+                instance: *id,
+                secret: self.surroundings.key.instance_secret(*id),
+                lease_until: together.lease_until,
+                lease: together.lease_until.since(intended_at),
+                // Each is for an experiment of its own.
+                labels: one
+                    .labels
+                    .iter()
+                    .filter(|(label, _)| *label != "experiment")
+                    .map(|(label, of)| (label.clone(), of.clone()))
+                    .collect(),
+                ..one.clone()
+            })
+            .collect();
+        let (inbox, whole) = (self.inbox.clone(), together.whole);
+        tokio::spawn(async move {
+            let results = provider.launch_together(&requests, whole).await;
+            for (request, result) in requests.iter().zip(results) {
+                let _ = inbox.tell(Message::Launched { instance: request.instance, result }).await;
+            }
         });
     }
 

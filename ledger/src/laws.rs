@@ -112,6 +112,7 @@ impl Life {
             idle_since: None,
             notice: None,
             at_risk: None,
+            together: None,
             backoff: Backoff::default(),
         };
         instance.shares = hold::with_holds(&instance, instance.shares.clone(), LEASE);

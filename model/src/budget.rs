@@ -53,7 +53,7 @@ impl fmt::Display for BudgetKey {
 }
 
 /// Who pays for an experiment, at every level above it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Account {
     /// The project.
     pub project: ProjectName,

@@ -68,6 +68,26 @@ pub struct Instance {
     /// Calls to the provider that failed in a row, and when the next may be.
     #[serde(default)]
     pub backoff: Backoff,
+    /// Those that one call launches, itself among them, while it is intended. None is asked for by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Arc<Together>>,
+}
+
+/// Launches that are alike, and that one call to the provider asks for: so many at once cost no more calls than one. Laid
+/// down with the intent, because a call that is asked for again must be the same to the letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Together {
+    /// All of them, in the order in which the provider numbers what it makes.
+    pub instances: Vec<InstanceId>,
+    /// The lease that they are launched with.
+    pub lease_until: Timestamp,
+    /// All or none: half of a gang does nothing but cost money.
+    pub whole: bool,
+}
+
+impl Together {
+    /// How many at most: as many ids as fit into the 256 letters of a tag on EC2.
+    pub const MAX: usize = 14;
 }
 
 /// One payer's part of an instance.

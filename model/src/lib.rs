@@ -41,6 +41,7 @@ pub use self::{
     id::{AttemptId, ExperimentId, IdGen, InstanceId, NotificationId, SweepId, TypedId},
     instance::{
         Backoff, CloudInstance, CloudState, DrainReason, Instance, InstanceEnd, InstanceState, Meter, Share,
+        Together,
     },
     invariant::{InvariantId, Violation},
     metric::{POINTS_BYTES_MAX, Point},

@@ -19,6 +19,7 @@ mod places;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use self::{
     launches::Launch,
     places::Place,
     queue::{Entry, Fate, Group, Queue},
+    together::together,
 };
 use crate::{Plan, PlanInput, asha::Halving, choice::View, lifecycle::Lifecycle};
 
@@ -199,8 +201,9 @@ impl<'a> Placement<'a, '_> {
     fn finish(self) {
         let Self { plan, launches, entries, input, .. } = self;
         plan.events.reserve(launches.len());
-        for launch in launches {
-            plan.events.push(launch.into_event(input));
+        let together = together(&launches, input.now + input.settings.lease);
+        for (launch, together) in launches.into_iter().zip(together) {
+            plan.events.push(launch.into_event(input, together));
         }
         plan.waiting.reserve(entries.len());
         for Entry { experiment, fate, .. } in entries {

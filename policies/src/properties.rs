@@ -39,6 +39,7 @@ fn offerings() -> impl Strategy<Value = Vec<Offering>> {
         disk_gib: per_hour(0.002),
         address: per_hour(0.005),
         overhead: per_hour(0.01),
+        disk_min_gib: 20,
     };
     let terms = prop_oneof![Just(Terms::default()), Just(billed)];
     let listed = (kind, 0_u32..60, any::<bool>(), terms);

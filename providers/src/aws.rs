@@ -18,7 +18,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use bursar_model::{
     Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering, ProviderName, Region,
-    Scope, Terms, Zone,
+    Scope, Terms, Together, Zone,
 };
 use futures::future::{join_all, try_join_all};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
@@ -30,9 +30,6 @@ use self::{
     errors::Meaning,
 };
 use crate::{EffectMay, ErrorKind, LaunchRequest, Provider, ProviderError};
-
-/// How many instances one call asks for at most: as many ids as fit into the 256 letters of a tag.
-pub const TOGETHER_MAX: usize = 14;
 
 /// What an installation says of its AWS account.
 #[derive(Debug, Clone)]
@@ -136,7 +133,11 @@ impl AwsProvider {
     }
 
     /// One call for all of them. The answer is one for each, in their order.
-    async fn run_together(&self, requests: &[LaunchRequest]) -> Vec<Result<CloudInstance, ProviderError>> {
+    async fn run_together(
+        &self,
+        requests: &[LaunchRequest],
+        whole: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
         let clients = self.clients().await;
         let Some(first) = requests.first() else { return Vec::new() };
         let offering = &first.offering;
@@ -145,7 +146,9 @@ impl AwsProvider {
             Ok(at) => at,
             Err(error) => return for_all(error),
         };
-        let Some(call) = launch::run_instances(at, &self.settings, requests) else { return Vec::new() };
+        let Some(call) = launch::run_instances(at, &self.settings, requests, whole) else {
+            return Vec::new();
+        };
         at.pass(Gate::Run).await;
         let asked_at = self.clock.now();
         let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
@@ -278,8 +281,20 @@ impl Provider for AwsProvider {
     }
 
     async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
-        let mut answers = self.run_together(std::slice::from_ref(request)).await;
+        let mut answers = self.run_together(std::slice::from_ref(request), true).await;
         answers.pop().expect("one was asked for")
+    }
+
+    fn launches_at_once(&self) -> usize {
+        Together::MAX
+    }
+
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        whole: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        self.run_together(requests, whole).await
     }
 
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {

@@ -72,6 +72,8 @@ macro_rules! provider_conformance {
             launching_at_the_same_time_makes_one_instance,
             launching_again_after_a_restart_makes_no_second_instance,
             launching_again_after_the_end_makes_no_second_instance,
+            launching_together_makes_one_instance_of_each,
+            launching_together_again_after_a_restart_makes_none_twice,
             a_launched_instance_is_listed,
             a_refused_launch_leaves_nothing_behind,
             a_launch_without_capacity_says_where,
@@ -160,6 +162,35 @@ pub async fn launching_again_after_the_end_makes_no_second_instance(harness: &dy
     assert!(is_gone(&after));
     assert_eq!(count(harness, harness.provider(), request.instance).await, 1);
     assert!(!harness.runs(request.instance));
+}
+
+/// Sentence 1, for several at once.
+pub async fn launching_together_makes_one_instance_of_each(harness: &dyn Harness) {
+    let requests = alike(harness);
+    let launched = launch_together(harness.provider(), &requests).await;
+    for (request, instance) in requests.iter().zip(&launched) {
+        assert_eq!(instance.instance, request.instance);
+        assert_eq!(count(harness, harness.provider(), request.instance).await, 1);
+    }
+    terminate(harness.provider(), &launched[1]).await;
+    gone(harness.provider(), launched[1].instance).await;
+    let listed = find(harness.provider(), launched[0].instance).await.expect("it is listed");
+    assert!(is_same(&listed, &launched[0]) && !is_gone(&listed));
+}
+
+/// Sentence 1, for several at once and across restarts, some of which have ended.
+pub async fn launching_together_again_after_a_restart_makes_none_twice(harness: &dyn Harness) {
+    let requests = alike(harness);
+    let before = launch_together(harness.provider(), &requests).await;
+    terminate(harness.provider(), &before[2]).await;
+    gone(harness.provider(), before[2].instance).await;
+    let restarted = harness.restarted();
+    let after = launch_together(&*restarted, &requests).await;
+    for (before, after) in before.iter().zip(&after) {
+        assert!(is_same(before, after), "{before:?} {after:?}");
+        assert_eq!(count(harness, &*restarted, before.instance).await, 1);
+    }
+    assert!(is_gone(&after[2]) && !is_gone(&after[0]));
 }
 
 /// Sentence 2.
@@ -332,6 +363,23 @@ pub async fn an_instance_that_hears_nothing_ends_by_its_lease(harness: &dyn Harn
 
 async fn launch(provider: &dyn Provider, request: &LaunchRequest) -> CloudInstance {
     provider.launch(request).await.expect("the launch can be met")
+}
+
+/// Requests that are alike but for their ids and secrets.
+fn alike(harness: &dyn Harness) -> Vec<LaunchRequest> {
+    let first = harness.request();
+    let others = [harness.request(), harness.request()].map(|other| LaunchRequest {
+        instance: other.instance,
+        secret: other.secret,
+        ..first.clone()
+    });
+    std::iter::once(first.clone()).chain(others).collect()
+}
+
+async fn launch_together(provider: &dyn Provider, requests: &[LaunchRequest]) -> Vec<CloudInstance> {
+    let answers = provider.launch_together(requests, false).await;
+    assert_eq!(answers.len(), requests.len());
+    answers.into_iter().map(|answer| answer.expect("the launch can be met")).collect()
 }
 
 async fn terminate(provider: &dyn Provider, instance: &CloudInstance) {

@@ -42,6 +42,23 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// Makes an instance, or finds the one that this request made before.
     async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError>;
 
+    /// How many instances one call can make, at most [`bursar_model::Together::MAX`] of which are asked for at once.
+    fn launches_at_once(&self) -> usize {
+        1
+    }
+
+    /// Makes several instances that are alike but for their ids and secrets, with few calls: `launch` for each of them, and
+    /// answered for each in their order. Asked again, it is asked for all of them again. Where `whole` is set all are made
+    /// or none, if the provider can tell before.
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        whole: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        let _ = whole;
+        futures::future::join_all(requests.iter().map(|request| self.launch(request))).await
+    }
+
     /// All instances of this installation.
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError>;
 

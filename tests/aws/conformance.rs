@@ -24,9 +24,10 @@ impl AwsHarness {
     }
 
     /// An account as at first, with one type sold out.
-    fn begin(&self) {
+    fn begin(&self, after_end: &str) {
         let _ = self.account.peer.order("reset", &json!({}));
         let _ = self.account.peer.order("types", &json!({ "types": TYPES }));
+        let _ = self.account.peer.order("tokens", &json!({ "after_end": after_end }));
         // The peer forgets what went by, our clock does not.
         self.account.catch_up();
         let limits = json!({ "limits": [{ "type": "g5.xlarge", "instances": 0 }] });
@@ -93,7 +94,21 @@ async fn every_sentence_of_the_contract_holds() {
     let harness = AwsHarness::new();
     for (name, sentence) in SENTENCES {
         println!("{name}");
-        harness.begin();
+        harness.begin("same");
         sentence(&harness).await;
+    }
+}
+
+/// AWS documents more than one answer to a token whose instances have ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launch_asked_for_after_its_end_is_the_one_that_ended_whatever_ec2_says_of_its_token() {
+    let harness = AwsHarness::new();
+    let of_tokens = |name: &&str| name.contains("again_after_the_end") || name.contains("together_again");
+    for after_end in ["refused-if-any", "refused-if-all"] {
+        for (name, sentence) in SENTENCES.iter().filter(|(name, _)| of_tokens(name)) {
+            println!("{name}, {after_end}");
+            harness.begin(after_end);
+            sentence(&harness).await;
+        }
     }
 }

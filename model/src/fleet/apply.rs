@@ -99,6 +99,7 @@ impl Fleet {
                     InstanceState::Intended { .. } | InstanceState::Booting { .. } => {
                         found.state = InstanceState::Ready { since: *at };
                         found.idle_since = Some(*at);
+                        found.together = None;
                     }
                     InstanceState::Draining { .. } | InstanceState::Terminating { .. } => {}
                     InstanceState::Ready { .. } | InstanceState::Gone { .. } => {
@@ -396,6 +397,7 @@ impl Fleet {
         if matches!(found.state, InstanceState::Intended { .. }) {
             found.state = InstanceState::Booting { at };
         }
+        found.together = None;
         Ok(())
     }
 

@@ -138,6 +138,7 @@ impl Course {
             idle_since: None,
             notice: None,
             at_risk: None,
+            together: None,
             backoff: Backoff::default(),
         };
         self.apply(Event::InstanceIntended { instance: Box::new(instance.clone()) });

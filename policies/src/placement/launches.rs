@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bursar_ledger::{Short, WorstCase, hold, shares};
 use bursar_model::{
     AcceleratorName, Account, Amounts, Backoff, Costs, Event, ExperimentId, Instance, InstanceId,
-    InstanceState, InstanceType, Meter, NoRoom, Offering, Price, Remainders, Share, Span, Usd, UsdPerHour,
-    WaitingOn,
+    InstanceState, InstanceType, Meter, NoRoom, Offering, Price, Remainders, Share, Span, Together, Usd,
+    UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
 
@@ -25,16 +25,18 @@ const LAUNCHES_LOOKED_AT: usize = 8;
 /// A launch of this plan.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
-    id: InstanceId,
-    offering: &'a Offering,
+    pub(super) id: InstanceId,
+    pub(super) offering: &'a Offering,
     price: UsdPerHour,
     ceiling: UsdPerHour,
-    disk_gib: u32,
+    pub(super) disk_gib: u32,
     /// How long money is held for it, without the drain at its end: a lease, or the longest work that is to be finished.
     held_for: Span,
+    /// Whose nodes it is launched for beside others, where it is for an experiment of several.
+    pub(super) gang: Option<ExperimentId>,
     free: Amounts,
     /// Whom it is launched for; the first pays for what is left over.
-    payers: Vec<Payer<'a>>,
+    pub(super) payers: Vec<Payer<'a>>,
     shares: BTreeMap<ExperimentId, Share>,
 }
 
@@ -44,8 +46,9 @@ type Payer<'a> = (ExperimentId, &'a Arc<Account>, Amounts);
 pub(super) type OpenLaunches<'a> = FxHashMap<Option<&'a AcceleratorName>, Vec<usize>>;
 
 impl Launch<'_> {
-    pub(super) fn into_event(self, input: &PlanInput<'_>) -> Event {
-        let Self { id, offering, price, ceiling, disk_gib, held_for, free: _, payers: _, shares } = self;
+    pub(super) fn into_event(self, input: &PlanInput<'_>, together: Option<Arc<Together>>) -> Event {
+        let Self { id, offering, price, ceiling, disk_gib, held_for, gang: _, free: _, payers: _, shares } =
+            self;
         let (now, lease) = (input.now, input.settings.lease);
         Event::InstanceIntended {
             instance: Box::new(Instance {
@@ -73,6 +76,7 @@ impl Launch<'_> {
                 idle_since: None,
                 notice: None,
                 at_risk: None,
+                together,
                 backoff: Backoff::default(),
             }),
         }
@@ -278,6 +282,7 @@ impl<'a> Placement<'a, '_> {
                 ceiling,
                 disk_gib,
                 held_for,
+                gang: payers.first().map(|(payer, ..)| *payer).filter(|_| count > 1),
                 free,
                 payers,
                 shares,

@@ -102,7 +102,7 @@ impl Catalog {
         let before = &self.regions;
         let asked = stream::iter(regions).map(|region| async move {
             let listed = before.get(&region).cloned().unwrap_or_default();
-            let listed = listed.refreshed(clients, &region, wanted, now).await;
+            let listed = Box::pin(listed.refreshed(clients, &region, wanted, now)).await;
             (region, listed)
         });
         let answers: Vec<(Region, Listed)> = asked.buffer_unordered(REGIONS_AT_ONCE).collect().await;

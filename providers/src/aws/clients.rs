@@ -149,10 +149,8 @@ impl Clients {
             SdkError::DispatchFailure(_) if is_about_credentials(&error) => {
                 (ErrorKind::Auth, EffectMay::No, format!("no credentials: {}", chain(&error)))
             }
-            SdkError::DispatchFailure(_) if was_never_sent(&error) => {
-                (ErrorKind::Unavailable, EffectMay::No, chain(&error))
-            }
-            _ => (ErrorKind::Unavailable, EffectMay::Maybe, chain(&error)),
+            other if was_never_sent(other) => (ErrorKind::Unavailable, EffectMay::No, chain(other)),
+            other => (ErrorKind::Unavailable, EffectMay::Maybe, chain(other)),
         };
         ProviderError {
             provider: self.provider.clone(),

@@ -25,11 +25,12 @@ use crate::{LaunchRequest, bootstrap::user_data};
 const METADATA: &str = "http://169.254.169.254";
 
 /// `RunInstances` for requests that are alike but for their ids and secrets. Made of them and of the configuration alone,
-/// so that the same requests make the same call with the same token.
+/// so that the same requests make the same call with the same token. `whole` takes all of them or none.
 pub(super) fn run_instances(
     at: &RegionClient,
     settings: &AwsSettings,
     requests: &[LaunchRequest],
+    whole: bool,
 ) -> Option<RunInstancesFluentBuilder> {
     let first = requests.first()?;
     let offering = &first.offering;
@@ -51,7 +52,7 @@ pub(super) fn run_instances(
         .ec2
         .run_instances()
         .client_token(token(requests))
-        .min_count(1)
+        .min_count(if whole { count } else { 1 })
         .max_count(count)
         .instance_type(AwsType::from(kind))
         .image_id(settings.image_for(&offering.instance_type))

@@ -460,6 +460,7 @@ impl Script {
             idle_since: None,
             notice: None,
             at_risk: None,
+            together: None,
             backoff: Backoff::default(),
         };
         self.then(Event::InstanceIntended { instance: Box::new(instance) });
