@@ -18,6 +18,7 @@ mod serve;
 mod show;
 mod simulate;
 mod submit;
+mod wait;
 
 use std::{future::Future, path::Path};
 

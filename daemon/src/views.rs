@@ -9,6 +9,7 @@ mod notifications;
 mod past;
 mod progress;
 mod shapes;
+mod uncharged;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -32,6 +33,7 @@ pub use self::{
         AllocationView, AshaView, AttemptView, BestView, BudgetView, ExperimentDetail, ExperimentView,
         InstanceView, List, NodeView, ReportLine, ReportView, RungView, SweepView, budget_name,
     },
+    uncharged::Uncharged,
 };
 
 /// Answers from the store, with what the newest plan says of those who wait.
@@ -108,9 +110,18 @@ impl Views {
             .unwrap_or_default();
         let spec = row.spec.clone();
         let budget = self.reader.budget(&BudgetKey::Experiment(id))?.and_then(|budget| budget.limit());
+        let uncharged = uncharged::uncharged(id, &self.reader.instances_paid_by(id)?, self.now);
         let experiment = experiment_view(row, self.waiting.get(&id));
         let progress = progress::progress(&experiment, &attempts, self.now);
-        Ok(Some(ExperimentDetail { experiment, spec, attempts, cost_by_category, budget, progress }))
+        Ok(Some(ExperimentDetail {
+            experiment,
+            spec,
+            attempts,
+            cost_by_category,
+            uncharged,
+            budget,
+            progress,
+        }))
     }
 
     /// Sweeps, the newest first.

@@ -191,6 +191,23 @@ impl Reader {
         Ok(page)
     }
 
+    /// The live instances that an experiment pays for a part of, whether it runs there, is to, or ran there last.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn instances_paid_by(&self, experiment: ExperimentId) -> Result<Vec<Instance>, StoreError> {
+        self.with(|connection| {
+            // The shares are keyed by the ids of their payers. Looking for the words keeps all other bodies unread.
+            let mut statement = connection.prepare_cached(
+                "SELECT body FROM instances WHERE live AND instr(body, ?1) > 0 ORDER BY id",
+            )?;
+            let named = statement.query_map([experiment.to_string()], |row| rows::json(row, 0))?;
+            let mut instances: Vec<Instance> = named.collect::<Result<_, _>>()?;
+            instances.retain(|instance| instance.shares.contains_key(&experiment));
+            Ok(instances)
+        })
+    }
+
     /// Events after this number, the oldest first.
     ///
     /// # Errors

@@ -43,6 +43,40 @@ fn waiting_for_an_experiment_ends_with_the_code_of_its_outcome() {
 }
 
 #[test]
+fn an_end_that_is_waited_for_is_said_once_with_what_may_come_on_top_of_its_cost() {
+    let installation = Installation::started(&QUICK.replace("idle_duration: 1s", "idle_duration: 10m"));
+    installation.write("bad.yaml", "name: bad\nrun: echo broken; exit 7\n");
+    let said = installation.bursar(&["submit", "--wait", "bad.yaml"]).with_code(1);
+    assert_eq!(said.stderr.matches("exit code 7").count(), 1, "{}", said.stderr);
+    assert!(said.stderr.contains("bad failed: exit code 7, cost $"), "{}", said.stderr);
+    assert!(said.stderr.contains(" so far; up to $"), "{}", said.stderr);
+    let id = said.stdout.split_whitespace().next().unwrap();
+    assert!(said.stderr.contains(&format!("hint: `bursar logs {id}`")), "{}", said.stderr);
+
+    // The instance idles on, and somebody has to be told what that costs.
+    let shown = installation.bursar(&["show", "bad"]).with_code(0).stdout;
+    assert!(
+        shown.contains("\n            and about $") && shown.contains(" held; the next charge comes by "),
+        "{shown}"
+    );
+    assert!(!shown.contains("()"), "{shown}");
+}
+
+#[test]
+fn a_cost_is_final_once_its_instances_are_gone_and_shown_without_empty_brackets() {
+    let installation = Installation::started(QUICK);
+    let id = installation.submit("name: impossible\nresources: {cpus: 64}\nrun: echo never\n");
+    let shown = installation.bursar(&["show", &id]).with_code(0).stdout;
+    assert!(shown.contains("cost        $0.00\n"), "{shown}");
+    let good = installation.submit("name: good\nrun: echo fine\n");
+    let _ = installation.until_state(&good, "succeeded");
+    installation.until_empty();
+    let detail = installation.json(&["show", &good]);
+    assert!(detail["uncharged"].is_null(), "{detail:#}");
+    assert_ne!(detail["experiment"]["cost"], "0");
+}
+
+#[test]
 fn a_followed_log_is_the_whole_log_in_order() {
     let installation = Installation::started(QUICK);
     let run = "for i in $(seq 1 3000); do echo line $i; done; sleep 1; for i in $(seq 3001 6000); do echo line $i >&2; done";

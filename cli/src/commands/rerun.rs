@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bursar_daemon::http::{RerunAnswer, RerunRequest};
 
-use super::{Context, submit};
+use super::{Context, submit, wait};
 use crate::{
     args::Rerun,
     exit::{OK, Outcome},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) async fn run(context: Context, rerun: Rerun) -> Outcome {
-    let Rerun { name, set, wait, key } = rerun;
+    let Rerun { name, set, wait: waits, key } = rerun;
     let mut envs = BTreeMap::new();
     for pair in &set {
         let (name, value) = submit::variable("--set", pair)?;
@@ -30,13 +30,13 @@ pub(super) async fn run(context: Context, rerun: Rerun) -> Outcome {
             line(&format!("  {difference}"))?;
         }
     }
-    if !wait {
+    if !waits {
         if context.json {
             json(&answer)?;
         }
         return Ok(OK);
     }
-    let (code, end) = submit::wait_for_experiment(&context.client, answer.experiment).await?;
+    let (code, end) = wait::experiment(&context.client, answer.experiment).await?;
     if context.json {
         json(&end)?;
     }

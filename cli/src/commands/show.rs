@@ -1,16 +1,18 @@
 //! `bursar show`: everything about one thing.
 
+use std::collections::BTreeMap;
+
 use bursar_daemon::{
     reports::bars::BarStyle,
     series::Summary,
     views::{
         AshaView, AttemptView, ExperimentDetail, InstanceView, ListWanted, MetricsView, MetricsWanted,
-        Progress, SeriesView, SweepView,
+        Progress, SeriesView, SweepView, Uncharged,
     },
 };
 use bursar_model::{
-    BillingEnd, BillingRules, BillingStart, Boot, ContainerRuntime, Dirty, Gpu, Host, InstanceId, RanWith,
-    Rates, Source as CodeSource, Span, SweepId, Terms, UsdPerHour, seed_of,
+    BillingEnd, BillingRules, BillingStart, Boot, Category, ContainerRuntime, Dirty, Gpu, Host, InstanceId,
+    RanWith, Rates, Source as CodeSource, Span, SweepId, Terms, Usd, UsdPerHour, seed_of,
 };
 
 use super::{Context, list::amount};
@@ -67,16 +69,12 @@ pub(super) async fn run(context: Context, show: Show) -> Outcome {
 }
 
 fn experiment(detail: &ExperimentDetail, used: &MetricsView) -> Result<(), Failure> {
-    let ExperimentDetail { experiment, spec, attempts, cost_by_category, budget, progress } = detail;
+    let ExperimentDetail { experiment, spec, attempts, cost_by_category, uncharged, budget, progress } =
+        detail;
     let state = match &experiment.reason {
         Some(reason) => format!("{} ({reason})", experiment.state),
         None => experiment.state.clone(),
     };
-    let categories: Vec<String> = cost_by_category
-        .iter()
-        .filter(|(_, cost)| cost.as_nanos() != 0)
-        .map(|(category, cost)| format!("{category} {}", cost.rounded()))
-        .collect();
     field("experiment", &format!("{}  {}", experiment.id, experiment.name))?;
     field("state", &state)?;
     field("project", &format!("{}, submitted by {}", experiment.project, experiment.user))?;
@@ -87,11 +85,12 @@ fn experiment(detail: &ExperimentDetail, used: &MetricsView) -> Result<(), Failu
     if let Some(ended) = experiment.ended_at {
         field("ended", &format!("{ended}, after {}", ended.since(experiment.queued_at)))?;
     }
-    field("cost", &format!("{}  ({})", experiment.cost.rounded(), categories.join(", ")))?;
+    field("cost", &cost_line(experiment.cost, cost_by_category, uncharged.as_ref()))?;
     if let Some(expected) = experiment.expected {
         let part =
             i128::from(experiment.cost.as_nanos()) * 100 / i128::from(expected.expected.as_nanos().max(1));
-        let so_far = if experiment.ended_at.is_some() { "" } else { " so far" };
+        let is_final = experiment.ended_at.is_some() && uncharged.is_none();
+        let so_far = if is_final { "" } else { " so far" };
         field("expected", &format!("{expected}; it cost {part} % of that{so_far}"))?;
     }
     if budget.is_some() {
@@ -124,6 +123,27 @@ fn experiment(detail: &ExperimentDetail, used: &MetricsView) -> Result<(), Failu
         line(&attempt_table(attempts))?;
     }
     Ok(())
+}
+
+/// What was charged and for what, and what comes on top of it.
+fn cost_line(charged: Usd, by_category: &BTreeMap<Category, Usd>, uncharged: Option<&Uncharged>) -> String {
+    let categories: Vec<String> = by_category
+        .iter()
+        .filter(|(_, cost)| **cost != Usd::ZERO)
+        .map(|(category, cost)| format!("{category} {}", cost.rounded()))
+        .collect();
+    let mut text = charged.rounded();
+    if !categories.is_empty() {
+        text += &format!("  ({})", categories.join(", "));
+    }
+    if let Some(Uncharged { about, since, held, until }) = uncharged {
+        match since {
+            Some(since) => text += &format!("\nand about {} since {since}", about.rounded()),
+            None => text += "\nand nothing yet of an instance that is not billed so far",
+        }
+        text += &format!("; {} held; the next charge comes by {until}", held.rounded());
+    }
+    text
 }
 
 /// Everything that has to be known to tell where one attempt's result comes from.

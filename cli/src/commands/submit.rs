@@ -1,33 +1,19 @@
-//! `bursar submit`, `bursar sweep`, `bursar cancel`, and waiting for an end.
+//! `bursar submit`, `bursar sweep` and `bursar cancel`.
 
-use std::{io::IsTerminal, path::Path, time::Duration};
+use std::path::Path;
 
 use bursar_config::{Checked, RawSpec, Submission, WorkdirSource, read::environment, read_spec};
-use bursar_daemon::{
-    http::{CancelAnswer, SubmitAnswer, SubmitBatch},
-    views::{ExperimentDetail, ListWanted, SweepView},
-};
-use bursar_model::{ExperimentId, SweepId};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use bursar_daemon::http::{CancelAnswer, SubmitAnswer, SubmitBatch};
 
-use super::{Context, show_warnings, unreadable};
+use super::{Context, show_warnings, unreadable, wait};
 use crate::{
     args::{Cancel, Submit},
-    client::Client,
-    exit::{FAILED, Failure, OK, Outcome, REFUSED, UNREACHABLE, USAGE},
+    exit::{Failure, OK, Outcome, USAGE},
     git,
-    output::{json, line, note},
-    source::{Rows, Source, segment},
+    output::{json, line},
+    source::segment,
     workdir::{self, Workdirs},
 };
-
-/// How often a wait looks. The daemon answers from its store, so this costs next to nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-
-/// How long a wait goes on without the daemon: a restart takes seconds, an upgrade by hand not much longer.
-const AWAY_MAX: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> Outcome {
     if submit.dry_run {
@@ -76,8 +62,8 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
     let mut ends = Vec::new();
     for answer in answers {
         let (code, end) = match (answer.sweep, answer.experiments.first()) {
-            (Some(sweep), _) => wait_for_sweep(&context.client, sweep).await?,
-            (None, Some(experiment)) => wait_for_experiment(&context.client, *experiment).await?,
+            (Some(sweep), _) => wait::sweep(&context.client, sweep).await?,
+            (None, Some(experiment)) => wait::experiment(&context.client, *experiment).await?,
             (None, None) => continue,
         };
         worst = worst.max(code);
@@ -171,121 +157,4 @@ fn accepted_line(answer: &SubmitAnswer, name: &str) -> String {
             format!("{}  {name}{again}{waiting}", ids.join(" "))
         }
     }
-}
-
-pub(super) async fn wait_for_experiment(
-    client: &Client,
-    id: ExperimentId,
-) -> Result<(u8, serde_json::Value), Failure> {
-    let bar = spinner();
-    let mut shown = String::new();
-    let mut watched = Watched::new(client);
-    // Ends with the experiment; whoever waits may stop with Ctrl-C, which cancels nothing.
-    loop {
-        let detail: ExperimentDetail = watched.look(&format!("/v1/experiments/{id}")).await?;
-        let experiment = &detail.experiment;
-        let why = experiment.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let now = format!("{} {}{why}, {}", experiment.name, experiment.state, experiment.cost.rounded());
-        if let Some(bar) = &bar {
-            bar.set_message(now);
-            bar.tick();
-        } else if shown != experiment.state {
-            note(&now);
-            shown.clone_from(&experiment.state);
-        }
-        if experiment.ended_at.is_some() {
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
-            note(&format!(
-                "{} {}{why}, cost {}",
-                experiment.name,
-                experiment.state,
-                experiment.cost.rounded()
-            ));
-            return Ok((code_of(&experiment.state), serde_json::to_value(detail)?));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn wait_for_sweep(client: &Client, id: SweepId) -> Result<(u8, serde_json::Value), Failure> {
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} trials  {msg}");
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    });
-    let mut shown = None;
-    let mut watched = Watched::new(client);
-    // Ends with the sweep; whoever waits may stop with Ctrl-C, which cancels nothing.
-    loop {
-        let sweep: SweepView = watched.look(&format!("/v1/sweeps/{id}")).await?;
-        let ended = sweep.trials - sweep.open;
-        let message = format!("{} running, {} spent", sweep.running, sweep.spent.rounded());
-        if let Some(bar) = &bar {
-            bar.set_length(u64::from(sweep.trials));
-            bar.set_position(u64::from(ended));
-            bar.set_message(message);
-        } else if shown != Some(ended) {
-            note(&format!("{}: {ended}/{} trials, {message}", sweep.name, sweep.trials));
-            shown = Some(ended);
-        }
-        if sweep.ended_at.is_some() {
-            if let Some(bar) = bar {
-                bar.finish();
-            }
-            let all = ListWanted { sweep: Some(id.to_string()), ..ListWanted::default() };
-            let Rows { rows: trials, more: _ } =
-                Source::Daemon(client.clone()).experiments(all, usize::MAX).await?;
-            let code = trials.iter().map(|trial| code_of(&trial.state)).max().unwrap_or(OK);
-            return Ok((code, serde_json::json!({ "sweep": sweep, "trials": trials })));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Looks at one thing again and again, through restarts of the daemon.
-struct Watched<'a> {
-    client: &'a Client,
-    told: bool,
-}
-
-impl<'a> Watched<'a> {
-    fn new(client: &'a Client) -> Self {
-        Self { client, told: false }
-    }
-
-    async fn look<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
-        let began = Instant::now();
-        // Ends with an answer, or when the daemon has been away for too long.
-        loop {
-            match self.client.get(path).await {
-                Err(failure) if failure.code == UNREACHABLE && began.elapsed() < AWAY_MAX => {
-                    if !self.told {
-                        note(&format!(
-                            "the daemon does not answer; waiting up to {} s for it",
-                            AWAY_MAX.as_secs()
-                        ));
-                        self.told = true;
-                    }
-                }
-                answer => {
-                    self.told = false;
-                    return answer;
-                }
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-}
-
-fn code_of(state: &str) -> u8 {
-    match state {
-        "succeeded" => OK,
-        "refused" | "stopped" => REFUSED,
-        _ => FAILED,
-    }
-}
-
-fn spinner() -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(ProgressBar::new_spinner)
 }

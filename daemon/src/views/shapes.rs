@@ -15,7 +15,7 @@ use bursar_model::{
 use bursar_store::{ExperimentRow, InstanceCosts, MonthCosts, Page, ReportRow, SweepRow};
 use serde::{Deserialize, Serialize};
 
-use super::progress::Progress;
+use super::{progress::Progress, uncharged::Uncharged};
 
 /// A part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct ExperimentDetail {
     pub attempts: Vec<AttemptView>,
     /// What its cost went on.
     pub cost_by_category: BTreeMap<Category, Usd>,
+    /// What it costs that is not charged yet. None where nothing more comes: the cost is final once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncharged: Option<Uncharged>,
     /// Its budget, where it has one.
     pub budget: Option<Usd>,
     /// How far it is, where it says so.
