@@ -9,6 +9,7 @@ mod budget;
 mod config;
 mod data;
 mod expand;
+mod image;
 mod notifications;
 mod pricing;
 mod provenance;

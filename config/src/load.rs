@@ -12,7 +12,7 @@ use crate::{
     conform::conform,
     env,
     node::{self, Node},
-    problem::{Checked, PROBLEMS_MAX, Problem, Problems, Report},
+    problem::{Checked, PROBLEMS_MAX, Place, Problem, Problems, Report},
     raw::RawSpec,
     schema::{schema_config, schema_experiment},
 };
@@ -26,6 +26,21 @@ pub struct SpecFile {
     pub source: Option<WorkdirSource>,
     /// What it means.
     pub submission: Submission,
+    /// The file, for people.
+    file: String,
+    places: BTreeMap<String, Place>,
+}
+
+impl SpecFile {
+    /// Something about a key that shows only where more is known than the text, with its place in the file.
+    #[must_use]
+    pub fn problem(&self, key_path: &str, message: impl Into<String>) -> Problem {
+        Problem {
+            source: Some(self.file.clone()),
+            place: self.places.get(key_path).copied(),
+            ..Problem::new(key_path, message)
+        }
+    }
 }
 
 /// Reads the daemon's configuration with the environment laid over it. `file` names the text in problems, and
@@ -66,8 +81,19 @@ pub fn load_spec(
     let source = take_source(&mut report, &mut raw.workdir, &raw.secrets, folder);
     document.problems.append(&mut report.errors);
     let checked = raw.clone().check(config);
+    let places = document.root.places();
     let Checked { value: submission, warnings } = document.finish(checked)?;
-    Ok(Checked { value: SpecFile { raw, source, submission }, warnings })
+    let value = SpecFile { raw, source, submission, file: file.to_owned(), places };
+    Ok(Checked { value, warnings })
+}
+
+/// A problem of a configuration that shows only where more is known than its text, with its place there.
+pub(crate) fn placed(text: &str, file: Option<&Path>, problem: Problem) -> Problem {
+    let file = file.map(|file| file.display().to_string());
+    let place = Document::parse(text, file.clone())
+        .ok()
+        .and_then(|document| document.root.places().get(&problem.key_path).copied());
+    Problem { source: file, place, ..problem }
 }
 
 impl RawSpec {

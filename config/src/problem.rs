@@ -58,11 +58,15 @@ pub(crate) struct Report {
 }
 
 impl Problem {
-    pub(crate) fn new(key_path: impl Into<String>, message: impl Into<String>) -> Self {
+    /// What is wrong with a key of what came from no file.
+    #[must_use]
+    pub fn new(key_path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { source: None, place: None, key_path: key_path.into(), message: message.into(), hint: None }
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -70,6 +74,18 @@ impl Problem {
     pub(crate) fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
+    }
+}
+
+impl Problem {
+    /// `file:line:column:` as compilers write it, as far as it is known.
+    #[must_use]
+    pub fn position(&self) -> String {
+        match (&self.source, self.place) {
+            (None, _) => String::new(),
+            (Some(source), None) => format!("{source}:"),
+            (Some(source), Some(Place { line, column })) => format!("{source}:{line}:{column}:"),
+        }
     }
 }
 
@@ -144,13 +160,10 @@ pub(crate) fn shortened(text: &str) -> String {
 /// As compilers write it, so that editors and terminals make it a link: `exp.yaml:7:5: key.path: message`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, place, key_path, message, hint } = self;
-        if let Some(source) = source {
-            write!(f, "{source}:")?;
-            if let Some(Place { line, column }) = place {
-                write!(f, "{line}:{column}:")?;
-            }
-            f.write_str(" ")?;
+        let Self { source: _, place: _, key_path, message, hint } = self;
+        let position = self.position();
+        if !position.is_empty() {
+            write!(f, "{position} ")?;
         }
         if !key_path.is_empty() {
             write!(f, "{key_path}: ")?;

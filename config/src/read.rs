@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{
     check::Machine,
-    config::Config,
-    load::{SpecFile, load_config, load_spec},
-    problem::{Checked, Problems},
+    config::{Config, Storage},
+    load::{SpecFile, load_config, load_spec, placed},
+    problem::{Checked, Problem, Problems},
 };
 
 /// The largest file that is read: a thousand times what people write. Data belongs in the working folder.
@@ -69,8 +69,40 @@ pub fn read_config(given: Option<&Path>) -> Result<Checked<ConfigFile>, ReadErro
         load_config(&text, file.as_deref(), &environment, this_machine())?;
     // What runs elsewhere is told of places below it: experiments, in working folders of their own.
     config.data_dir = std::path::absolute(&config.data_dir)
+        .map(without_ups)
         .map_err(|source| ReadError::Unreadable { path: config.data_dir.clone(), source })?;
+    if let Some(problem) = config.storage.as_ref().and_then(below_a_file) {
+        return Err(ReadError::Invalid(Problems(vec![placed(&text, file.as_deref(), problem)])));
+    }
     Ok(Checked { value: ConfigFile { file, config }, warnings })
+}
+
+/// An absolute path without `..`, for people and for processes in other folders. What is there already is asked where it
+/// is: behind a link, `..` is not the folder that stands before it.
+fn without_ups(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            clean = clean.canonicalize().unwrap_or(clean);
+            clean.pop();
+        } else {
+            clean.push(part);
+        }
+    }
+    clean
+}
+
+/// A shared folder that can never be one, because a part of its path is a file.
+fn below_a_file(storage: &Storage) -> Option<Problem> {
+    let folder = Path::new(storage.url.strip_prefix("file://")?);
+    let there = folder.ancestors().find_map(|part| Some((part, part.metadata().ok()?)));
+    let (file, _) = there.filter(|(_, metadata)| !metadata.is_dir())?;
+    let problem =
+        Problem::new("storage.url", format!("{} is a file, so nothing can be kept there", file.display()));
+    Some(problem.hint("name a folder; it is made where there is none"))
 }
 
 /// Reads an experiment or a sweep; `-` is standard input.

@@ -1,4 +1,4 @@
-//! What an experiment runs in and where its code comes from: the image, who may pull it, the state of the repository.
+//! Where an experiment's image and code come from: who may pull it, the state of the repository.
 
 use bursar_model::{Dirty, RegistryAuth, Source};
 
@@ -8,37 +8,11 @@ use crate::{
     raw::{RawRegistryAuth, RawSource},
 };
 
-/// Longer than any name that a registry takes, with its digest.
-const IMAGE_LEN_MAX: usize = 512;
-
 /// A user's name at a registry; some are whole e-mail addresses, none are texts.
 const USERNAME_LEN_MAX: usize = 256;
 
 /// A folder with more files that git does not know is no source tree.
 const UNTRACKED_MAX: u32 = 1_000_000;
-
-/// The name of an image is a word of the engine's command line: it must not look like an option.
-pub(super) fn check_image(report: &mut Report, image: &str) {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "./:@_-+".contains(c);
-    if image.len() > IMAGE_LEN_MAX
-        || !image.starts_with(|c: char| c.is_ascii_alphanumeric())
-        || !image.chars().all(is_name)
-    {
-        let message = format!("`{}` is no name of an image", shortened(image));
-        report.error(
-            Problem::new("image", message)
-                .hint("such as `python:3.13`, `ghcr.io/team/image:tag` or `image@sha256:…`"),
-        );
-        return;
-    }
-    if let Some((_, digest)) = image.split_once('@') {
-        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-        if !is_hex(hex, 64) {
-            let message = format!("`{}` is no digest", shortened(digest));
-            report.error(Problem::new("image", message).hint("it is `sha256:` and 64 hexadecimal digits"));
-        }
-    }
-}
 
 pub(super) fn check_registry_auth(report: &mut Report, raw: RawRegistryAuth) -> Option<RegistryAuth> {
     let RawRegistryAuth { username, password } = raw;

@@ -9,7 +9,8 @@ use super::{
     accelerators::{accelerator_name, accelerators},
     budget::check_work_budget,
     data::{check_data, folder, store_url},
-    provenance::{check_image, check_registry_auth, check_source},
+    image::check_image,
+    provenance::{check_registry_auth, check_source},
     quantities,
     sweep::check_sweep,
     words,
@@ -179,9 +180,7 @@ fn check_experiment(report: &mut Report, raw: RawSpec, config: Option<&Config>) 
         checkpoint: check_checkpoint(report, checkpoint.unwrap_or_default(), config),
         data: check_data(report, mounts, outputs.unwrap_or_default(), config),
         estimate: estimate.and_then(|estimate| check_estimate(report, estimate)),
-        num_nodes: num_nodes
-            .and_then(|nodes| words::count(report, "num_nodes", nodes, 1, NODES_MAX))
-            .unwrap_or(1),
+        num_nodes: num_nodes.and_then(|nodes| check_nodes(report, nodes)).unwrap_or(1),
         labels: labels.into_iter().map(|(name, value)| (name, value.0)).collect(),
     }
 }
@@ -333,6 +332,15 @@ fn check_estimate(report: &mut Report, raw: RawEstimate) -> Option<Estimate> {
     };
     let duration = words::some_span(report, "estimate.duration", &duration)?;
     Some(Estimate { duration, on, speeds: checked_speeds })
+}
+
+fn check_nodes(report: &mut Report, nodes: i64) -> Option<u32> {
+    let checked = u32::try_from(nodes).ok().filter(|nodes| (1..=NODES_MAX).contains(nodes));
+    if checked.is_none() {
+        let problem = Problem::new("num_nodes", format!("`{nodes}` is not between 1 and {NODES_MAX}"));
+        report.error(problem.hint("how many instances it runs on at once; leave it out for one"));
+    }
+    checked
 }
 
 fn check_label(report: &mut Report, name: &str, value: &Written) {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use bursar_model::{
@@ -87,6 +87,13 @@ pub(crate) fn take_source(
         Written::Folder(path) if path.starts_with('~') => {
             let problem = Problem::new("workdir", "`~` is not replaced");
             report.error(problem.hint("write a path that counts from the folder of this file"));
+            None
+        }
+        Written::Folder(path) if folder.join(&path).components().all(|part| part == Component::RootDir) => {
+            let problem = Problem::new("workdir", format!("`{path}` is all of this machine"));
+            report.error(
+                problem.hint("name the folder of the project, such as `workdir: .` for that of this file"),
+            );
             None
         }
         Written::Folder(path) => {
