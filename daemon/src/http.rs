@@ -14,6 +14,7 @@ mod outputs;
 mod read;
 mod reconcile;
 mod rerun;
+mod secrets;
 mod submit;
 
 use std::sync::Arc;

@@ -230,8 +230,31 @@ fn secrets_reach_the_process_and_nothing_else() {
             assert!(events.starts_with("HTTP/1.1 200") && !events.contains(secret), "{events}");
         }
     }
-    let missing = installation.submit("name: missing\nsecrets: {TOKEN: {env: NOT_THERE}}\nrun: echo never\n");
-    let detail = installation.until_state(&missing, "failed");
+    // One that goes missing later is found when an attempt starts.
+    let token = installation.path("token").display().to_string();
+    let fickle = installation.submit(&format!(
+        "name: fickle\nretry: 1\nsecrets: {{KEY: {{file: {token}}}}}\nrun: rm {token}; exit 1\n"
+    ));
+    let detail = installation.until_state(&fickle, "failed");
     let reason = text(&detail["experiment"]["reason"]);
-    assert!(reason.contains("secret TOKEN: the daemon has no environment variable NOT_THERE"), "{reason}");
+    assert!(reason.contains("secret KEY: ") && reason.contains("No such file"), "{reason}");
+}
+
+#[test]
+fn secrets_that_are_missing_are_told_before_anything_is_queued() {
+    let installation = Installation::started(QUICK);
+    installation.write(
+        "missing.yaml",
+        "name: missing\nsecrets: {TOKEN: {env: NOT_THERE}, KEY: {file: /no/such/key}}\nrun: echo never\n",
+    );
+    for command in ["submit", "plan"] {
+        let said = installation.bursar(&[command, "missing.yaml"]).with_code(2).stderr;
+        assert!(said.contains("secrets.TOKEN: the daemon has no environment variable NOT_THERE"), "{said}");
+        assert!(said.contains("secrets.KEY: /no/such/key: No such file"), "{said}");
+        assert!(said.contains("in the environment of `bursar serve`"), "{said}");
+    }
+    assert_eq!(installation.json(&["ls"]).as_array().map(Vec::len), Some(0));
+    // Nobody knows here what the daemon's environment has.
+    let said = installation.bursar(&["config", "check", "missing.yaml"]).with_code(0).stderr;
+    assert!(said.contains("warning: missing.yaml:2:") && said.contains("NOT_THERE"), "{said}");
 }

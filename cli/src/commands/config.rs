@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use bursar_config::{
-    Checked, Problems, ReadError, read::read_text, read_config, read_spec, schema_config, schema_experiment,
+    Checked, Problem, Problems, ReadError, SpecFile, Submission,
+    read::{environment, read_text},
+    read_config, read_spec, schema_config, schema_experiment,
 };
-
 use bursar_daemon::configuration::Reloaded;
+use bursar_model::SecretRef;
 
 use super::{CONFIGURATION, Context, block_on, show_warnings, unreadable};
 use crate::{
@@ -52,7 +54,10 @@ fn check(global: &Global, file: Option<&Path>) -> Outcome {
         text.lines().any(|line| line.starts_with("run:") || line.trim_start().starts_with("\"run\""));
     let result = if is_spec {
         let config = read_config(global.config.as_deref()).ok().map(|checked| checked.value.config);
-        read_spec(file, config.as_ref()).map(|checked| checked.warnings)
+        read_spec(file, config.as_ref()).map(|checked| {
+            let absent = absent_secrets(&checked.value);
+            checked.warnings.into_iter().chain(absent).collect()
+        })
     } else {
         read_config(Some(file)).map(|checked| checked.warnings)
     };
@@ -60,6 +65,29 @@ fn check(global: &Global, file: Option<&Path>) -> Outcome {
         Ok(warnings) => accepted(global, warnings, &format!("{} is fine", file.display())),
         Err(error) => refused(global, error),
     }
+}
+
+/// The secrets of a spec that are not found here. The daemon may well find them, so nothing is wrong yet.
+fn absent_secrets(file: &SpecFile) -> Vec<Problem> {
+    let spec = match &file.submission {
+        Submission::Experiment { spec, .. } => spec,
+        Submission::Sweep { spec, .. } => &spec.experiment,
+    };
+    let environment = environment();
+    let absent = spec.secrets.iter().filter_map(|(name, secret)| {
+        let (key, message) = match secret {
+            SecretRef::Env(variable) if !environment.contains_key(variable) => {
+                ("env", format!("there is no environment variable {variable} here"))
+            }
+            SecretRef::File(path) if !Path::new(path).is_file() => {
+                ("file", format!("there is no file {path} here"))
+            }
+            SecretRef::Env(_) | SecretRef::File(_) => return None,
+        };
+        let problem = file.problem(&format!("secrets.{name}.{key}"), message);
+        Some(problem.hint("it has to be there where `bursar serve` runs"))
+    });
+    absent.collect()
 }
 
 /// The daemon reads its own file, which need not be the one that is found here: an address says enough.
@@ -89,7 +117,7 @@ async fn reload(global: &Global) -> Outcome {
     Ok(OK)
 }
 
-fn accepted(global: &Global, warnings: Vec<bursar_config::Problem>, message: &str) -> Outcome {
+fn accepted(global: &Global, warnings: Vec<Problem>, message: &str) -> Outcome {
     if global.json {
         json(&serde_json::json!({ "ok": true, "warnings": warnings }))?;
     } else {

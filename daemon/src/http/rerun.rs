@@ -16,6 +16,7 @@ use super::{
     Api, ApiError,
     expect::{Expectations, Wanted},
     read::find_experiment,
+    secrets::have_secrets,
     submit::{have_archives, idempotency, parse, spec_id, user_name},
 };
 use crate::{
@@ -69,6 +70,7 @@ pub(super) async fn rerun(
     if !config.projects.contains_key(spec.project.as_str()) {
         return Err(ApiError::bad_request(format!("there is no project `{}` any longer", spec.project)));
     }
+    have_secrets(&spec).await?;
     let (name, spec) = (Arc::<str>::from(before.experiment.name.as_str()), Arc::new(spec));
     let wanted = Wanted { name: &name, is_sweep: false, spec: &spec, mates: 1, on: None };
     let expected = Expectations::new(&api).of(wanted)?;

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Api, ApiError,
     expect::{Expectations, PlanEstimate, Wanted},
+    secrets::have_secrets,
 };
 use crate::{
     inbox::{Accepted, CandidatesOf, Message, NewExperiment, NewSweep, SubmitContent, SubmitRequest},
@@ -81,7 +82,10 @@ pub struct PlanAnswer {
     /// What it is expected to cost; none where nobody knows. Of an experiment, as it was when it was accepted.
     #[serde(default)]
     pub estimate: Option<PlanEstimate>,
-    /// Why it waits, where it is an experiment that waits.
+    /// Nothing says how long it takes, so the candidates are compared by one hour at the speed of the reference.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub time_assumed: bool,
+    /// Why it waits or how it ended, where it is an experiment that does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
     /// `queued`, `running`, … where it is an experiment.
@@ -108,6 +112,9 @@ pub(super) async fn experiments(
     let key = idempotency(&headers, &body)?;
     let user = user_name(&batch.user)?;
     let (content, warnings) = check_batch(&api, batch.specs)?;
+    for spec in specs_of(&content) {
+        have_secrets(spec).await?;
+    }
     have_archives(&api, &content).await?;
     let request = Box::new(SubmitRequest { key, user, content });
     let accepted = api.inbox.ask(|reply| Message::Submit { request, reply }).await??;
@@ -139,6 +146,7 @@ pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<Pla
             )
         }
     };
+    have_secrets(&spec).await?;
     let account = Account { project: spec.project.clone(), user, sweep: None };
     let own = spec.budget.clone();
     let is_sweep = sweep.is_some();
@@ -158,7 +166,15 @@ pub(super) async fn plan(State(api): State<Api>, body: Bytes) -> Result<Json<Pla
     if is_the_sweeps {
         name_the_sweep(&mut candidates);
     }
-    Ok(Json(PlanAnswer { trials, budget: limit, candidates, estimate, waiting: None, state: None }))
+    Ok(Json(PlanAnswer {
+        trials,
+        budget: limit,
+        candidates,
+        estimate,
+        time_assumed: spec.estimate.is_none(),
+        waiting: None,
+        state: None,
+    }))
 }
 
 /// Says that it is the sweep's budget that has no room, where the planner was told of one budget and took it for the
@@ -184,6 +200,7 @@ pub(super) async fn explain(
         budget: detail.budget,
         candidates,
         estimate: detail.experiment.expected.map(|each| PlanEstimate { each, all: each, pays_for: None }),
+        time_assumed: detail.spec.estimate.is_none(),
         waiting: detail.experiment.reason,
         state: Some(detail.experiment.state),
     }))
@@ -270,10 +287,7 @@ pub(super) fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(St
 
 /// Whether the packed folders that are named are here. They stay: nothing that was wanted now is removed for a month.
 pub(super) async fn have_archives(api: &Api, content: &SubmitContent) -> Result<(), ApiError> {
-    let specs: Vec<&ExperimentSpec> = match content {
-        SubmitContent::Experiments(experiments) => experiments.iter().map(|new| &*new.spec).collect(),
-        SubmitContent::Sweep(sweep) => vec![&*sweep.spec],
-    };
+    let specs = specs_of(content);
     let archives = specs.iter().filter_map(|spec| match spec.workdir {
         Some(Workdir::Archive { digest, bytes }) => Some((digest, bytes)),
         Some(Workdir::Git { .. }) | None => None,
@@ -287,6 +301,18 @@ pub(super) async fn have_archives(api: &Api, content: &SubmitContent) -> Result<
         }
     }
     Ok(())
+}
+
+/// The specs of a submission, each that is shared by several experiments in a row once.
+fn specs_of(content: &SubmitContent) -> Vec<&Arc<ExperimentSpec>> {
+    match content {
+        SubmitContent::Experiments(experiments) => {
+            let mut specs: Vec<_> = experiments.iter().map(|new| &new.spec).collect();
+            specs.dedup_by(|one, other| Arc::ptr_eq(one, other));
+            specs
+        }
+        SubmitContent::Sweep(sweep) => vec![&sweep.spec],
+    }
 }
 
 /// The content address of a spec. One that would be refused in a file is refused here: every trial's attempt carries it.
