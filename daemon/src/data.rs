@@ -1,15 +1,19 @@
 //! Where what an experiment gets and leaves lies: worked out from its spec and the installation's store, and opened with
 //! the credentials of the store at the last moment.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bursar_config::Storage;
 use bursar_model::{
     ExperimentId, ExperimentSpec,
     agent_api::{CheckpointStore, Data, StoreAccess},
 };
+use bursar_storage::{Place, explain, probe};
 
 use crate::secrets;
+
+/// How long somebody waits to hear whether the store is well: three requests, each with a connection of its own at worst.
+const STORE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many checkpoints are kept in a store that only the spec names.
 const CHECKPOINTS_KEPT: u32 = 2;
@@ -56,6 +60,17 @@ pub(crate) async fn unlock(place: &mut StoreAccess, storage: Option<&Storage>) -
         place.credentials.insert(name.clone(), value);
     }
     Ok(())
+}
+
+/// Tries the installation's store with a small object of this name. What went wrong is for people.
+pub(crate) async fn try_store(storage: &Storage, name: &str) -> Result<(), String> {
+    let mut place = access(storage.url.clone(), Some(storage));
+    unlock(&mut place, Some(storage)).await?;
+    let place = Place::open_once(&place).map_err(|error| explain(&error))?;
+    match tokio::time::timeout(STORE_PATIENCE, probe(&place, name)).await {
+        Ok(tried) => tried.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("{place} does not answer within {} s", STORE_PATIENCE.as_secs())),
+    }
 }
 
 /// A place at a URL. What is of the kind of the installation's store answers where that does.

@@ -15,6 +15,7 @@ mod read;
 mod reconcile;
 mod rerun;
 mod secrets;
+mod storage;
 mod submit;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use self::{
     read::{Health, OfferView},
     reconcile::{CORRECTIONS_MAX, CorrectAnswer, CorrectRequest, WantedCorrection},
     rerun::{RerunAnswer, RerunRequest},
+    storage::{StorageAnswer, check_storage},
     submit::{CancelAnswer, PlanAnswer, PlanRequest, SubmitAnswer, SubmitBatch},
 };
 use crate::{
@@ -114,6 +116,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/notifications", get(notifications::list))
         .route("/v1/notifications/test", post(notifications::test))
         .route("/v1/config/reload", post(config::reload))
+        .route("/v1/storage/check", post(storage::check))
         .route("/v1/health", get(read::health))
         .route("/v1/integrity", get(read::integrity))
         .route("/v1/agent/binary/{arch}", get(agents::binary))

@@ -24,6 +24,16 @@ pub enum StorageError {
         #[source]
         source: object_store::Error,
     },
+    /// Nothing opens the store: no keys were given, and the machine has no role of its cloud.
+    #[error(
+        "no credentials found for {at}: set {keys} in `storage.credentials`, or give the machine an instance role that may use it"
+    )]
+    NoCredentials {
+        /// Where.
+        at: String,
+        /// What can be given.
+        keys: &'static str,
+    },
     /// A file or folder here cannot be used.
     #[error("cannot {what} {path}", path = path.display())]
     Local {

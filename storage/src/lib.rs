@@ -17,6 +17,7 @@ mod manifest;
 mod mounts;
 mod outputs;
 mod place;
+mod probe;
 #[cfg(test)]
 mod testing;
 
@@ -27,6 +28,7 @@ pub use self::{
     mounts::{Fetched, fetch},
     outputs::{OutputFile, Outputs, newest_outputs, open_output, store_outputs},
     place::Place,
+    probe::probe,
 };
 
 /// How large a part is. Large enough that its request weighs little, small enough that a few of them fit into the memory

@@ -34,6 +34,8 @@ pub struct Place {
     base: Path,
     /// The URL, for people.
     url: String,
+    /// What would open it, where nothing was given that does: the machine may still have a role.
+    keys_missing: Option<&'static str>,
 }
 
 impl fmt::Display for Place {
@@ -48,6 +50,18 @@ impl Place {
     /// # Errors
     /// When the URL or what opens it is not understood.
     pub fn open(access: &StoreAccess) -> Result<Self, StorageError> {
+        Self::open_with(access, retries())
+    }
+
+    /// The same for somebody who waits: what fails is not tried again.
+    ///
+    /// # Errors
+    /// When the URL or what opens it is not understood.
+    pub fn open_once(access: &StoreAccess) -> Result<Self, StorageError> {
+        Self::open_with(access, RetryConfig { max_retries: 0, ..retries() })
+    }
+
+    fn open_with(access: &StoreAccess, retries: RetryConfig) -> Result<Self, StorageError> {
         let refused = |why: String| StorageError::Address { url: access.url.clone(), why };
         let url = Url::parse(&access.url).map_err(|error| refused(error.to_string()))?;
         let unusable = |error: object_store::Error| refused(error.to_string());
@@ -64,7 +78,7 @@ impl Place {
                     .or_else(|| access.endpoint.is_some().then(|| REGION_DEFAULT.to_owned()));
                 let mut builder = AmazonS3Builder::new()
                     .with_url(&access.url)
-                    .with_retry(retries())
+                    .with_retry(retries.clone())
                     .with_client_options(client_options(access));
                 if let Some(region) = region {
                     builder = builder.with_region(region);
@@ -81,7 +95,7 @@ impl Place {
             "gs" => {
                 let mut builder = GoogleCloudStorageBuilder::new()
                     .with_url(&access.url)
-                    .with_retry(retries())
+                    .with_retry(retries.clone())
                     .with_client_options(client_options(access));
                 if let Some(endpoint) = &access.endpoint {
                     builder = builder.with_base_url(endpoint);
@@ -95,7 +109,7 @@ impl Place {
             "az" => {
                 let mut builder = MicrosoftAzureBuilder::new()
                     .with_url(&access.url)
-                    .with_retry(retries())
+                    .with_retry(retries.clone())
                     .with_client_options(client_options(access));
                 if let Some(endpoint) = &access.endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
@@ -108,19 +122,29 @@ impl Place {
             }
             other => return Err(refused(format!("`{other}` is none of s3, gs, az and file"))),
         };
-        Ok(Self { store, base, url: access.url.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            store,
+            base,
+            url: access.url.trim_end_matches('/').to_owned(),
+            keys_missing: keys_missing(access),
+        })
     }
 
     /// A place in a store of the caller's.
     #[must_use]
     pub fn within(store: Arc<dyn ObjectStore>, base: &str) -> Self {
-        Self { store, base: Path::from(base), url: base.to_owned() }
+        Self { store, base: Path::from(base), url: base.to_owned(), keys_missing: None }
     }
 
     /// A place in this one. `below` is made of names with `/` between.
     #[must_use]
     pub fn join(&self, below: &str) -> Self {
-        Self { store: self.store.clone(), base: self.path(below), url: format!("{}/{below}", self.url) }
+        Self {
+            store: self.store.clone(),
+            base: self.path(below),
+            url: format!("{}/{below}", self.url),
+            keys_missing: self.keys_missing,
+        }
     }
 
     pub(crate) fn base(&self) -> &Path {
@@ -142,7 +166,11 @@ impl Place {
         name: &str,
     ) -> impl FnOnce(object_store::Error) -> StorageError {
         let at = format!("{}/{name}", self.url);
-        move |source| StorageError::Store { what, at, source }
+        let keys_missing = self.keys_missing;
+        move |source| match keys_missing {
+            Some(keys) if asked_for_a_role(&source) => StorageError::NoCredentials { at, keys },
+            _ => StorageError::Store { what, at, source },
+        }
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
@@ -191,6 +219,37 @@ impl Place {
         }
         Ok(found)
     }
+}
+
+/// What is to be given for a store of which nothing was.
+fn keys_missing(access: &StoreAccess) -> Option<&'static str> {
+    let has = |name: &str| access.credentials.contains_key(name);
+    let scheme = access.url.split_once("://").map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "s3" | "s3a" if !has("AWS_ACCESS_KEY_ID") => Some("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        "gs" if !has("GOOGLE_SERVICE_ACCOUNT_KEY") => Some("GOOGLE_SERVICE_ACCOUNT_KEY"),
+        "az" if !has("AZURE_STORAGE_ACCOUNT_KEY") && !has("AZURE_STORAGE_TOKEN") => {
+            Some("AZURE_STORAGE_ACCOUNT_KEY")
+        }
+        _ => None,
+    }
+}
+
+/// Whether it was the machine's own role that could not be had: the addresses at which clouds tell machines of theirs.
+fn asked_for_a_role(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    // Ends with the chain of causes.
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if ["169.254.169.254", "169.254.170.2", "metadata.google.internal", "gcloud/application_default"]
+            .iter()
+            .any(|address| said.contains(address))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn retries() -> RetryConfig {

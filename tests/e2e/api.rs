@@ -250,3 +250,17 @@ fn commands_that_need_no_daemon_work_in_an_empty_folder() {
     assert!(page.contains("bursar") && page.contains("idempot") || page.contains("same key"), "{page}");
     assert!(!home.path().join("pages/bursar-agent.1").exists(), "what is hidden has no page");
 }
+
+#[test]
+fn doctor_tells_the_daemon_of_another_installation_from_its_own() {
+    let other = Installation::started(QUICK);
+    let installation = Installation::new(QUICK);
+    let listen = |installation: &Installation| {
+        let text = std::fs::read_to_string(installation.path("bursar.yaml")).unwrap();
+        text.lines().find(|line| line.starts_with("listen: ")).unwrap().to_owned()
+    };
+    installation.reconfigure(&listen(&installation), &listen(&other));
+    let said = installation.bursar(&["doctor"]).with_code(1).stdout;
+    assert!(said.contains("is of another installation: `test` with its data in "), "{said}");
+    assert!(said.contains("fix: give this installation another `listen`"), "{said}");
+}

@@ -118,3 +118,34 @@ fn a_store_that_cannot_be_opened_is_said_and_nothing_is_started() {
     );
     assert!(installation.logs(&id).is_empty());
 }
+
+#[test]
+fn doctor_tries_the_store_and_says_what_is_wrong_with_it() {
+    let store = tempfile::tempdir().unwrap();
+    let mut installation =
+        Installation::new(&format!("storage: {{url: 'file://{}/lab'}}\n", store.path().display()));
+    installation.start();
+    let said = installation.bursar(&["doctor"]).with_code(0).stdout;
+    assert!(
+        said.contains("data can be stored   wrote, read and removed a small object in file://"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(store.path().join("lab")).unwrap().count(), 0);
+
+    // What became of it shows when it is asked again.
+    fs::remove_dir(store.path().join("lab")).unwrap();
+    fs::write(store.path().join("lab"), "").unwrap();
+    let answer = installation.http("POST", "/v1/storage/check", b"null");
+    assert!(answer.contains("cannot write file://"), "{answer}");
+    let said = installation.bursar(&["config", "check"]).with_code(2).stderr;
+    assert!(said.contains("bursar.yaml:4:16: storage.url: ") && said.contains("/lab is a file"), "{said}");
+}
+
+#[test]
+fn doctor_says_that_nothing_opens_a_store() {
+    // Where this runs in a cloud, its role would be asked for, which takes its time to be refused.
+    let installation = Installation::new("storage: {url: 's3://bucket', region: us-east-1}\n");
+    let said = installation.bursar(&["doctor"]).with_code(1).stdout;
+    assert!(said.contains("FAIL data can be stored   "), "{said}");
+    assert!(said.contains("fix: mend `storage` in the configuration"), "{said}");
+}

@@ -6,7 +6,7 @@ use bursar_config::{Config, ConfigFile, read_config};
 use bursar_daemon::{
     agent_binaries::AgentBinaries,
     clock::SystemClock,
-    http::Health,
+    http::{Health, StorageAnswer, check_storage},
     serve::{agent_folder, store_path},
     views::failing_webhooks,
 };
@@ -17,7 +17,7 @@ use crate::{
     args::Global,
     client::Client,
     commands::programs,
-    exit::{FAILED, Failure, OK, Outcome},
+    exit::{FAILED, Failure, OK, Outcome, UNREACHABLE},
     output::{json, line},
 };
 
@@ -54,10 +54,18 @@ pub(super) async fn run(global: &Global) -> Outcome {
                 file.map_or_else(|| "none found, defaults".to_owned(), |file| file.display().to_string());
             let mut findings = vec![Finding::well("configuration", named)];
             let url = global.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-            findings.extend(of_daemon(&url).await?);
+            // A daemon that was named by its address may be another one than this configuration's, and that is meant.
+            let ours = global.url.is_none().then_some(&config);
+            let client = Client::new(&url)?;
+            let of_daemon = of_daemon(&client, ours).await;
+            let answers = of_daemon.iter().all(|finding| finding.check != "daemon" || finding.ok);
+            findings.extend(of_daemon);
+            if answers || ours.is_some() {
+                findings.extend(of_data(&client, &config, answers).await);
+            }
             findings.push(of_agents(&config)?);
             let path = store_path(&config);
-            if global.url.is_none() && path.is_file() {
+            if ours.is_some() && path.is_file() {
                 findings.extend(of_store(&path));
             }
             findings
@@ -77,17 +85,27 @@ pub(super) async fn run(global: &Global) -> Outcome {
     Ok(if all_well { OK } else { FAILED })
 }
 
-async fn of_daemon(url: &str) -> Result<Vec<Finding>, Failure> {
-    let health = match Client::new(url)?.get::<Health>("/v1/health").await {
+async fn of_daemon(client: &Client, ours: Option<&Config>) -> Vec<Finding> {
+    const ELSEWHERE: &str =
+        "give this installation another `listen`, or name the configuration of that one by --config";
+    let url = client.url();
+    let health = match client.get::<Health>("/v1/health").await {
         Ok(health) => health,
+        Err(failure) if failure.code == UNREACHABLE => {
+            return vec![Finding::of("daemon", false, failure.message, "start it with `bursar serve`")];
+        }
         Err(failure) => {
-            return Ok(vec![Finding::of("daemon", false, failure.message, "start it with `bursar serve`")]);
+            let detail = format!("what answers at {url} is no bursar daemon: {}", failure.message);
+            return vec![Finding::of("daemon", false, detail, ELSEWHERE)];
         }
     };
+    if let Some(foreign) = ours.and_then(|config| foreign(&health, config, url)) {
+        return vec![Finding::of("daemon", false, foreign, ELSEWHERE)];
+    }
     let Health { version, queued, running, live_instances, offerings, failed_commits, .. } = &health;
     let state =
         format!("version {version} at {url}: {queued} queued, {running} running, {live_instances} instances");
-    Ok(vec![
+    vec![
         Finding::well("daemon", state),
         Finding::of(
             "offerings",
@@ -111,9 +129,45 @@ async fn of_daemon(url: &str) -> Result<Vec<Finding>, Failure> {
             "invariants",
             health.violations.is_empty(),
             invariants(&health),
-            "B1 can come of a machine that hung where nothing could end it; all else is a fault of bursar: report it with the daemon's log and the events of that time (`bursar events`)",
+            "B1 can come of a machine that hung where nothing could end it; all else is a fault of bursar: report it with the daemon's log and the events of that time (`GET /v1/events`)",
         ),
-    ])
+    ]
+}
+
+/// Whose daemon it is that answers, where it is not this configuration's.
+fn foreign(health: &Health, config: &Config, url: &str) -> Option<String> {
+    let Health { installation, data_dir, .. } = health;
+    // Daemons of before did not say where their data is.
+    let elsewhere = !data_dir.as_os_str().is_empty() && *data_dir != config.data_dir;
+    (*installation != config.installation || elsewhere).then(|| {
+        format!(
+            "the daemon at {url} is of another installation: `{installation}` with its data in {}, and not `{}` in {}",
+            data_dir.display(),
+            config.installation,
+            config.data_dir.display()
+        )
+    })
+}
+
+/// The store of checkpoints and outputs: what cannot be stored shows otherwise only when work is to be saved.
+async fn of_data(client: &Client, config: &Config, answers: bool) -> Option<Finding> {
+    const CHECK: &str = "data can be stored";
+    let fix = "mend `storage` in the configuration and restart the daemon: its url, endpoint and region, and credentials that may write, read and delete below the url";
+    let answer = match answers {
+        true => client.post("/v1/storage/check", &(), None).await,
+        false => Ok(check_storage(config, SystemClock.now()).await),
+    };
+    match answer {
+        Ok(StorageAnswer { url: None, .. }) => None,
+        Ok(StorageAnswer { url: Some(url), problem: None }) => {
+            Some(Finding::well(CHECK, format!("wrote, read and removed a small object in {url}")))
+        }
+        Ok(StorageAnswer { problem: Some(problem), .. }) => Some(Finding::of(CHECK, false, problem, fix)),
+        Err(failure) => {
+            let fix = "the daemon may be of an earlier version: restart it";
+            Some(Finding::of(CHECK, false, failure.message, fix))
+        }
+    }
 }
 
 /// The agents that rented machines fetch: a machine that finds none powers itself off, and was paid for in vain.

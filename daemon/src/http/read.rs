@@ -1,5 +1,7 @@
 //! What only reads: lists, details, reports, health.
 
+use std::path::PathBuf;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -58,6 +60,9 @@ pub struct Health {
     pub now: Timestamp,
     /// The installation's name.
     pub installation: String,
+    /// Where its store and all else of it is, which tells it from others of that name.
+    #[serde(default)]
+    pub data_dir: PathBuf,
     /// Experiments that wait.
     pub queued: u64,
     /// Experiments that run.
@@ -218,6 +223,7 @@ pub(super) async fn offers(State(api): State<Api>) -> Result<Json<Vec<OfferView>
 
 pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiError> {
     let counts = api.reader.counts()?;
+    let config = api.configuration.current();
     let snapshot = api.snapshot.borrow().clone();
     let mut waiting = std::collections::BTreeMap::new();
     for reason in snapshot.waiting.values() {
@@ -227,7 +233,8 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Health>, ApiEr
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: api.clock.now(),
-        installation: api.configuration.current().installation.clone(),
+        installation: config.installation.clone(),
+        data_dir: config.data_dir.clone(),
         queued: counts.queued,
         running: counts.running,
         live_instances: counts.live_instances,
