@@ -239,9 +239,9 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub(crate) node: u32,
     /// Only the last so many lines
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES", value_parser = parse_lines)]
     pub(crate) tail: Option<u64>,
-    /// Only what came since, such as 10m, today or 2026-11-22T18:00:00Z
+    /// Only what came since, such as 10m, today or 2026-11-22T18:00:00Z; to ten seconds, as logs are marked
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
 }
@@ -575,6 +575,10 @@ pub(crate) struct SimulateChaos {
     /// How many run at once [default: as many as there are processors]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
+}
+
+fn parse_lines(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number of lines, such as 20"))
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {

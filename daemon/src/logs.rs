@@ -27,7 +27,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-pub use self::which::Which;
+pub use self::which::{NoSuchLog, Which};
 
 /// Stands at the end of a log of which no more is kept: an experiment that prints in a loop must not fill the disk that
 /// the store is on. A log that is longer than the most that is kept has it.

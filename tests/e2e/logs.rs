@@ -1,6 +1,10 @@
 //! Logs: whole and in order whatever is killed, readable from the end or since a moment, and not kept for ever.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    time::Duration,
+};
 
 use bursar_tests::{
     Installation, PATIENCE,
@@ -152,4 +156,47 @@ fn logs_of_what_has_ended_go_when_they_are_old_and_those_of_what_runs_stay() {
     assert_eq!(text(&installation.json(&["show", &ended])["experiment"]["state"]), "succeeded");
     installation.write("go", "");
     let _ = installation.until_state(&running, "succeeded");
+}
+
+#[test]
+fn a_log_that_does_not_exist_is_an_error_that_says_which_do() {
+    let mut installation = Installation::started(QUICK);
+    let id = installation.submit("name: once\nrun: echo once\n");
+    let _ = installation.until_state(&id, "succeeded");
+    let refused = |installation: &Installation| {
+        for (arguments, why) in [
+            (["--attempt", "9"], "once has no attempt 9: there is but the first"),
+            (["--node", "9"], "once has no node 9: its nodes are 0 alone"),
+        ] {
+            let said = installation.bursar(&[&["logs", "once"][..], &arguments].concat()).with_code(4);
+            assert!(said.stderr.contains(why), "{}", said.stderr);
+        }
+        let said = installation.bursar(&["logs", "once", "--attempt", "last"]).with_code(2);
+        assert!(said.stderr.contains("a number or `all`"), "{}", said.stderr);
+    };
+    refused(&installation);
+    let said = installation.bursar(&["logs", "once", "--tail", "abc"]).with_code(2);
+    assert!(said.stderr.contains("`abc` is no number of lines, such as 20"), "{}", said.stderr);
+    installation.stop();
+    refused(&installation);
+}
+
+#[test]
+fn whoever_follows_what_waits_is_told_why_and_once() {
+    let installation = Installation::started(QUICK);
+    let id = installation.submit("name: giant\nresources: {cpus: 64}\nrun: echo never\n");
+    let _ = installation.until_waiting(&id, "no-offering");
+    let mut following = installation.begin(&["logs", "-f", "giant"]);
+    let mut stderr = BufReader::new(following.stderr.take().unwrap());
+    let mut first = String::new();
+    stderr.read_line(&mut first).unwrap();
+    assert!(first.starts_with("giant waits: "), "{first}");
+    let _ = installation.bursar(&["cancel", "giant"]).with_code(0);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!((following.wait().unwrap().success(), rest.as_str()), (true, ""));
+    let large = installation.submit("name: large\nresources: {cpus: 64}\nrun: echo never\n");
+    let _ = installation.until_waiting(&large, "no-offering");
+    let said = installation.bursar(&["logs", "large"]).with_code(0);
+    assert!(said.stderr.starts_with("large waits: "), "{}", said.stderr);
 }

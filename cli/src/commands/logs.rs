@@ -2,9 +2,9 @@
 
 use bursar_daemon::{
     clock::SystemClock,
-    logs::{From, LogOf, Logs as LogFiles, Which},
+    logs::{From, LogOf, Logs as LogFiles, NoSuchLog, Which},
     serve::store_path,
-    views::time_range,
+    views::{ExperimentDetail, time_range},
 };
 use bursar_model::Clock;
 use futures::StreamExt;
@@ -13,7 +13,7 @@ use super::Context;
 use crate::{
     args::Logs,
     exit::{Failure, NOT_FOUND, OK, Outcome, USAGE},
-    output::Shown,
+    output::{Shown, note},
     source::{Source, failure, segment},
 };
 
@@ -33,6 +33,10 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
             query.extend(wanted.tail.map(|lines| ("tail", lines.to_string())));
             query.extend(wanted.since.map(|since| ("since", since)));
             let path = format!("/v1/experiments/{}/logs", segment(&wanted.name));
+            // It says why itself where there is no such experiment.
+            if let Ok(detail) = client.get(&format!("/v1/experiments/{}", segment(&wanted.name))).await {
+                waits(&detail);
+            }
             let mut body = client.stream(&path, &query).await?.bytes_stream();
             while let Some(chunk) = body.next().await {
                 out.write(&chunk?)?;
@@ -43,16 +47,17 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
             let detail = source.experiment(&wanted.name).await?;
             let data_dir = store_path(&context.config).with_file_name("logs");
             let files = LogFiles::new(&data_dir)?;
-            let which = Which::parse(wanted.attempt.as_deref(), &detail)
-                .ok_or_else(|| Failure::new(USAGE, "--attempt takes a number or `all`"))?;
+            let which = Which::find(wanted.attempt.as_deref(), wanted.node, false, &detail);
+            let which = which.map_err(|error| match error {
+                NoSuchLog::Malformed => Failure::new(USAGE, error.to_string()),
+                NoSuchLog::Attempt { .. } | NoSuchLog::Node { .. } => {
+                    Failure::new(NOT_FOUND, error.to_string())
+                }
+            })?;
             let (since, _) = time_range(wanted.since.as_deref(), None, SystemClock.now()).map_err(failure)?;
             let from = From { tail: wanted.tail, since };
             let chosen = detail.attempts.iter().filter(|attempt| which.follows(None, attempt.number));
-            let attempts: Vec<_> = chosen.collect();
-            if attempts.is_empty() && which.is_one() {
-                return Err(Failure::new(NOT_FOUND, "there is no such attempt"));
-            }
-            for attempt in attempts {
+            for attempt in chosen {
                 if let Some(heading) = which.heading(attempt, wanted.node, detail.attempts.len(), false) {
                     out.write(heading.as_bytes())?;
                 }
@@ -72,4 +77,13 @@ pub(super) async fn run(context: Context, wanted: Logs) -> Outcome {
     }
     out.end()?;
     Ok(OK)
+}
+
+/// Says why there is nothing to read yet, or nothing new: a log that stands still looks like a program that hangs.
+fn waits(detail: &ExperimentDetail) {
+    let ExperimentDetail { experiment, .. } = detail;
+    if experiment.state == "queued" {
+        let why = experiment.reason.as_deref().unwrap_or("nothing was decided of it so far");
+        note(&format!("{} waits: {why}", experiment.name));
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     inbox::{CommitFailed, CorrectError, Stopping, SubmitError},
+    logs::NoSuchLog,
     reconciler::chain,
     views::ViewError,
 };
@@ -68,6 +69,17 @@ impl From<ViewError> for ApiError {
             ViewError::Malformed(detail) => Self::bad_request(detail),
             ViewError::Ambiguous { .. } => Self::new(StatusCode::CONFLICT, "ambiguous", error.to_string()),
             ViewError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NoSuchLog> for ApiError {
+    fn from(error: NoSuchLog) -> Self {
+        match error {
+            NoSuchLog::Malformed => Self::bad_request(error.to_string()),
+            NoSuchLog::Attempt { .. } | NoSuchLog::Node { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", error.to_string())
+            }
         }
     }
 }

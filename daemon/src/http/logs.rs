@@ -20,7 +20,7 @@ use super::{
 use crate::{
     inbox::Message,
     logs::{From, LogOf, Which},
-    views::{ViewError, time_range},
+    views::time_range,
 };
 
 /// Bytes read at once.
@@ -92,8 +92,7 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let ReadLog { attempt, node, follow, tail, since } = query;
     let detail = super::read::find_experiment(&api, &id)?;
-    let which = Which::parse(attempt.as_deref(), &detail)
-        .ok_or_else(|| ViewError::Malformed("attempt: write a number or `all`".to_owned()))?;
+    let which = Which::find(attempt.as_deref(), node, follow, &detail)?;
     let (since, _) = time_range(since.as_deref(), None, api.clock.now())?;
     let known = detail.attempts.last().map_or(0, |newest| newest.number);
     let reading = Reading {
