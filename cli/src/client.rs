@@ -6,7 +6,10 @@ use bursar_daemon::http::ApiError;
 use reqwest::{RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::exit::{FAILED, Failure, NOT_FOUND, REFUSED, UNREACHABLE, USAGE};
+use crate::{
+    commands::UNCONFIGURED,
+    exit::{FAILED, Failure, NOT_FOUND, REFUSED, UNREACHABLE, USAGE},
+};
 
 /// How long an answer may take. Reading the whole store for `doctor` is the slowest.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -16,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     url: String,
     http: reqwest::Client,
+    /// The address is the default's, since no configuration was found.
+    unconfigured: bool,
 }
 
 impl Client {
@@ -27,7 +32,12 @@ impl Client {
             http = http.tls_certs_only([]);
         }
         let http = http.build()?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http, unconfigured: false })
+    }
+
+    /// The same, where the address is the default's because no configuration was found.
+    pub(crate) fn unconfigured(self) -> Self {
+        Self { unconfigured: true, ..self }
     }
 
     /// Where the daemon is.
@@ -122,7 +132,13 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let hint = "start it with `bursar serve`, or name another with --url or BURSAR_URL (a daemon that runs listens where it did when it was started)";
         let why = if error.is_connect() { "nothing answers there".to_owned() } else { error.to_string() };
-        Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url)).hint(hint)
+        let failure =
+            Failure::new(UNREACHABLE, format!("the daemon at {} is not reachable: {why}", self.url));
+        if self.unconfigured {
+            failure.hint(format!("{hint}\nhint: {UNCONFIGURED}"))
+        } else {
+            failure.hint(hint)
+        }
     }
 
     async fn checked(&self, sent: Result<Response, reqwest::Error>) -> Result<Response, Failure> {

@@ -3,6 +3,7 @@
 mod budget;
 mod config;
 mod doctor;
+mod explain;
 mod focus;
 mod instance;
 mod list;
@@ -22,7 +23,7 @@ mod wait;
 
 use std::{future::Future, path::Path};
 
-use bursar_config::{Checked, Config, ConfigFile, Problem, ReadError, read_config};
+use bursar_config::{Checked, Config, ConfigFile, Problem, Problems, ReadError, read_config};
 use clap::CommandFactory;
 
 pub(crate) use self::{instance::programs, report::text as report_text, serve::init_logging, submit::user};
@@ -50,7 +51,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Outputs(wanted) => block_on(outputs::run(context()?, wanted)),
         Command::Metrics(wanted) => block_on(metrics::run(context()?, wanted)),
         Command::Cancel(wanted) => block_on(submit::cancel(context()?, wanted)),
-        Command::Explain(named) => block_on(plan::explain(context()?, named)),
+        Command::Explain(named) => block_on(explain::run(context()?, named)),
         Command::Plan(wanted) => block_on(plan::run(context()?, wanted)),
         Command::Offers(wanted) => block_on(list::offers(context()?, wanted)),
         Command::Instances(wanted) => block_on(list::instances(context()?, wanted)),
@@ -84,11 +85,14 @@ pub(crate) struct Context {
     pub(crate) json: bool,
     /// The daemon was named by the configuration and not by an address, so its store may be on this machine.
     pub(crate) is_local: bool,
+    /// There is a configuration, or there need not be one.
+    is_configured: bool,
 }
 
 impl Context {
     fn new(global: &Global) -> Result<Self, Failure> {
-        let ConfigFile { config, .. } = read(global.config.as_deref())?;
+        let ConfigFile { file, config } = read(global.config.as_deref())?;
+        let is_configured = file.is_some() || global.url.is_some();
         let address = config.listen;
         let url = global.url.clone().unwrap_or_else(|| {
             if address.ip().is_unspecified() {
@@ -97,13 +101,27 @@ impl Context {
                 format!("http://{address}")
             }
         });
-        let client = Client::new(&url)?;
-        Ok(Self { config, client, json: global.json, is_local: global.url.is_none() })
+        let mut client = Client::new(&url)?;
+        if !is_configured {
+            client = client.unconfigured();
+        }
+        Ok(Self { config, client, json: global.json, is_local: global.url.is_none(), is_configured })
     }
 
     /// Where reading commands read.
     pub(crate) async fn source(&self) -> Result<Source, Failure> {
         Source::find(self.client.clone(), &self.config, self.is_local).await
+    }
+
+    /// Why a spec could not be used. What it names may stand in a configuration that was not found.
+    pub(crate) fn spec_unreadable(&self, error: ReadError) -> Failure {
+        let is_of_configuration = |problem: &Problem| {
+            ["project", "outputs"].iter().any(|key| problem.key_path.split('.').next() == Some(key))
+        };
+        let may_be_elsewhere = !self.is_configured
+            && matches!(&error, ReadError::Invalid(Problems(problems)) if problems.iter().any(is_of_configuration));
+        let failure = unreadable("the spec")(error);
+        if may_be_elsewhere { failure.hint(UNCONFIGURED) } else { failure }
     }
 
     /// What specs are checked against before they are sent: the projects of a daemon elsewhere are not known here.
@@ -118,6 +136,9 @@ pub(crate) fn read(given: Option<&Path>) -> Result<ConfigFile, Failure> {
     show_warnings(&warnings);
     Ok(value)
 }
+
+/// What to do where the defaults stand for a configuration that somebody may have meant.
+pub(crate) const UNCONFIGURED: &str = "no configuration was found (./bursar.yaml or ~/.config/bursar/bursar.yaml), so the defaults stand; name one by --config or BURSAR_CONFIG";
 
 /// What `unreadable` calls the configuration, of which the environment is a part: there may be no file at all.
 pub(crate) const CONFIGURATION: &str = "the configuration";

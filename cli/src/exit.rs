@@ -38,6 +38,14 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+
+    /// The same with where it comes from, as `file:line:column:`.
+    pub(crate) fn at(mut self, position: &str) -> Self {
+        if !position.is_empty() {
+            self.message = format!("{position} {}", self.message);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Failure {

@@ -111,7 +111,20 @@ pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// Writes rows under headers; `numbers` are the columns that align right.
 pub(crate) fn table(headers: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) -> Result<(), Failure> {
-    line(&render(headers, rows, numbers))
+    line(&cut(&render(headers, rows, numbers), terminal_width()))
+}
+
+/// Text whose lines fit a terminal of so many columns: a table that is wrapped cannot be read. Whole where there is none.
+pub(crate) fn cut(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let fits = |line: &str| {
+        if line.chars().count() <= width {
+            return line.to_owned();
+        }
+        let kept: String = line.chars().take(width.saturating_sub(1)).collect();
+        format!("{}…", kept.trim_end())
+    };
+    text.lines().map(fits).collect::<Vec<_>>().join("\n")
 }
 
 /// Rows under headers as text.
@@ -173,4 +186,18 @@ pub(crate) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
 pub(crate) fn note(text: &str) {
     // Nobody to tell it to is no reason to fail.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_to_the_width_of_a_terminal_and_nowhere_else() {
+        let text = "NAME  REASON\ndigits  the budget of the sweep has $0.10 left";
+        assert_eq!(cut(text, None), text);
+        assert_eq!(cut(text, Some(20)), "NAME  REASON\ndigits  the budget…");
+        assert_eq!(cut("größer", Some(6)), "größer");
+        assert_eq!(cut("größer", Some(5)), "größ…");
+    }
 }

@@ -40,18 +40,25 @@ pub(crate) fn plot(points: &[(f64, f64)], width: usize, height: usize, style: Ba
         }
         before = Some((column, row));
     }
-    canvas.lines(&number(top), &number(bottom))
+    // A curve without extent has one value, beside it.
+    let labels = if top > bottom {
+        vec![(height - 1, number(bottom)), (0, number(top))]
+    } else {
+        vec![((rows - 1 - place(top, bottom, top, rows)) / down, number(top))]
+    };
+    canvas.lines(&labels)
 }
 
 /// A number with four digits that say something.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
-    if value == 0.0 || (1e-3..1e6).contains(&size) {
+    if value == 0.0 || (1e-4..1e6).contains(&size) {
         let decimals = match size {
             size if size >= 1000.0 || value.fract() == 0.0 => 0,
             size if size >= 10.0 => 2,
             size if size >= 1.0 => 3,
-            _ => 4,
+            size if size >= 1e-2 => 4,
+            _ => 6,
         };
         format!("{value:.decimals$}")
     } else {
@@ -77,21 +84,18 @@ impl Canvas {
         }
     }
 
-    fn lines(&self, top: &str, bottom: &str) -> Vec<String> {
-        let margin = top.chars().count().max(bottom.chars().count());
+    /// With these labels beside the rows of these numbers; of several on one row the last.
+    fn lines(&self, labels: &[(usize, String)]) -> Vec<String> {
+        let margin = labels.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
         let rows: Vec<_> = self.cells.chunks(self.width).collect();
-        let last = rows.len().saturating_sub(1);
         let letter = |cell: &u8| match (self.down, *cell) {
             (_, 0) => ' ',
             (1, _) => '*',
             (_, dots) => char::from_u32(0x2800 + u32::from(dots)).unwrap_or('*'),
         };
         let line = |(index, row): (usize, &&[u8])| {
-            let label = match index {
-                0 => top,
-                index if index == last => bottom,
-                _ => "",
-            };
+            let label = labels.iter().rev().find(|(row, _)| *row == index);
+            let label = label.map_or("", |(_, label)| label);
             let drawn: String = row.iter().map(letter).collect();
             format!("{label:>margin$} |{drawn}").trim_end().to_owned()
         };
@@ -114,7 +118,7 @@ mod tests {
     fn what_does_not_change_is_a_line_and_one_point_is_one() {
         assert_eq!(
             plot(&[(0.0, 2.5), (1.0, 2.5)], 3, 3, BarStyle::Ascii),
-            ["2.500 |", "      |***", "2.500 |"]
+            ["      |", "2.500 |***", "      |"]
         );
         assert_eq!(plot(&[(7.0, 1.0)], 3, 1, BarStyle::Ascii), ["1 | *"]);
         assert!(plot(&[], 3, 3, BarStyle::Ascii).is_empty());
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let written = [0.0, 3.0, 0.123_456, 12.345, 1234.5, 1e-7, 2.5e9].map(number);
-        assert_eq!(written, ["0", "3", "0.1235", "12.35", "1234", "1.000e-7", "2.500e9"]);
+        let written = [0.0, 3.0, 0.123_456, 0.000_97, 12.345, 1234.5, 1e-7, 2.5e9].map(number);
+        assert_eq!(written, ["0", "3", "0.1235", "0.000970", "12.35", "1234", "1.000e-7", "2.500e9"]);
     }
 }

@@ -148,7 +148,11 @@ fn a_workdir_that_does_not_exist_is_not_submitted() {
     let installation = Installation::started(QUICK);
     installation.write("lost.yaml", "name: lost\nworkdir: /no/such/folder\nrun: echo never\n");
     let said = installation.bursar(&["submit", "lost.yaml"]).with_code(4);
-    assert!(said.stderr.contains("workdir: cannot pack /no/such/folder"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("error: lost.yaml:2:10: workdir: cannot pack /no/such/folder"),
+        "{}",
+        said.stderr
+    );
     assert_eq!(installation.json(&["ls"]).as_array().map(Vec::len), Some(0));
 }
 
@@ -228,4 +232,23 @@ fn whoever_waits_may_go_away_and_the_experiment_goes_on() {
     let _ = Said::of(waiting.wait_with_output().unwrap());
     let detail = installation.until_state("slow", "succeeded");
     assert_eq!(attempts(&detail).len(), 1);
+}
+
+#[test]
+fn an_experiment_that_is_over_is_explained_by_what_was_tried_and_what_can_be_done() {
+    let installation = Installation::started(QUICK);
+    let id = installation.submit("name: stubborn\nretry: 1\nrun: exit 3\n");
+    let _ = installation.until_state(&id, "failed");
+    let said = installation.bursar(&["explain", "stubborn"]).with_code(0).stdout;
+    for part in [
+        "stubborn is failed: exit code 3\n",
+        "\nit cost $",
+        "\nit saved nothing\n",
+        "ATTEMPT  INSTANCE",
+        "\n      2  ",
+        &format!("\nbursar logs --attempt all {id}  "),
+        &format!("\nbursar rerun {id}  "),
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }

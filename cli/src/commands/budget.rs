@@ -12,7 +12,7 @@ use super::{Context, list::amount, show_warnings, submit::user};
 use crate::{
     args::{BudgetCommand, BudgetOf, BudgetSet, BudgetTerms},
     exit::{Failure, OK, Outcome, USAGE},
-    output::{bar_style, json, line, note, render},
+    output::{bar_style, cut, json, line, note, render, terminal_width},
     source::segment,
 };
 
@@ -26,7 +26,7 @@ pub(super) async fn list(context: Context) -> Outcome {
     } else if rows.is_empty() {
         note("no budgets; set one with `bursar budget set project NAME --limit USD`");
     } else {
-        line(&table(&rows, bar_style()))?;
+        line(&cut(&table(&rows, bar_style()), terminal_width()))?;
     }
     Ok(OK)
 }

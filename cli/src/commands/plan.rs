@@ -1,14 +1,13 @@
-//! `bursar plan` and `bursar explain`: what would be chosen, and why not the others.
+//! `bursar plan`: what would be chosen, and why not the others.
 
 use bursar_daemon::http::{PaysFor, PlanAnswer, PlanEstimate, PlanRequest};
 use bursar_policies::{Candidate, Verdict};
 
 use super::{Context, submit};
 use crate::{
-    args::{Named, Plan, Submit},
+    args::{Plan, Submit},
     exit::{Failure, OK, Outcome, REFUSED},
     output::{json, line, note, render},
-    source::segment,
 };
 
 /// Candidates shown unless all are asked for: the chosen one and those that came close.
@@ -24,7 +23,7 @@ pub(super) async fn run(context: Context, wanted: Plan) -> Outcome {
         key: None,
         dry_run: true,
     };
-    let (spec, _) = submit::read(&context, &options, &wanted.file, false)?;
+    let spec = submit::read(&context, &options, &wanted.file, false)?.raw;
     show(&context, spec, wanted.all).await
 }
 
@@ -47,31 +46,6 @@ pub(super) async fn show(context: &Context, spec: bursar_config::RawSpec, all: b
         }
     }
     Ok(if is_possible { OK } else { REFUSED })
-}
-
-pub(super) async fn explain(context: Context, named: Named) -> Outcome {
-    let path = format!("/v1/experiments/{}/explain", segment(&named.name));
-    let answer: PlanAnswer = context.client.get(&path).await?;
-    if context.json {
-        json(&answer)?;
-        return Ok(OK);
-    }
-    let state = answer.state.as_deref().unwrap_or("unknown");
-    match &answer.waiting {
-        Some(why) => line(&format!("{} is {state}: {why}", named.name))?,
-        None => line(&format!("{} is {state}", named.name))?,
-    }
-    if let Some(estimate) = &answer.estimate {
-        line(&format!("expected to cost {} when it was accepted", estimate.each))?;
-    }
-    if !answer.candidates.is_empty() {
-        line("")?;
-        candidates(&answer, false)?;
-    }
-    if let Some(text) = without_price(&answer.candidates) {
-        note(&text);
-    }
-    Ok(OK)
 }
 
 /// What it is expected to cost, and how far the money goes.
@@ -108,7 +82,7 @@ fn expectation(answer: &PlanAnswer) -> Vec<String> {
 }
 
 /// The offerings that are listed without a price, which is why they are never chosen.
-fn without_price(candidates: &[Candidate]) -> Option<String> {
+pub(super) fn without_price(candidates: &[Candidate]) -> Option<String> {
     /// More names than these are not read; all of them are among the candidates.
     const NAMED_MAX: usize = 5;
     let without = candidates.iter().filter(|candidate| candidate.verdict == Verdict::UnknownPrice);
@@ -119,7 +93,7 @@ fn without_price(candidates: &[Candidate]) -> Option<String> {
     (!names.is_empty()).then(|| format!("no price is known of {named}{more}: such are never chosen"))
 }
 
-fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
+pub(super) fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
     if answer.candidates.is_empty() {
         note(
             "no machine on offer has any of the accelerators that it asks for; `bursar offers` lists what there is",
@@ -127,6 +101,8 @@ fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let shown = if all { answer.candidates.len() } else { SHOWN };
+    // Of which nothing says how long it takes, an hour is compared.
+    let time = if answer.time_assumed { "time (assumed)" } else { "time" };
     let rows = answer
         .candidates
         .iter()
@@ -145,7 +121,7 @@ fn candidates(answer: &PlanAnswer, all: bool) -> Result<(), Failure> {
         })
         .collect();
     line(&render(
-        &["", "offering", "price", "speed", "time", "cost", "hold", "verdict"],
+        &["", "offering", "price", "speed", time, "cost", "hold", "verdict"],
         rows,
         &[2, 3, 4, 5, 6],
     ))?;

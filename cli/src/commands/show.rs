@@ -107,7 +107,7 @@ fn experiment(detail: &ExperimentDetail, used: &MetricsView) -> Result<(), Failu
         field("metrics", &metrics.join(" "))?;
     }
     if let Some(saved) = experiment.checkpoint_at {
-        let took = experiment.checkpoint_took.map(|took| format!(", stored in {took}")).unwrap_or_default();
+        let took = experiment.checkpoint_took.map(|took| format!(", which took {took}")).unwrap_or_default();
         field("saved", &format!("{saved}{took}"))?;
     }
     if let Some(progress) = progress {
@@ -238,13 +238,22 @@ fn progress_line(progress: &Progress, style: BarStyle) -> String {
     text
 }
 
-/// What is used of one thing: now or at last, on average and at most.
+/// What is used of one thing, memory of less than a GiB in MiB: now or at last, on average and at most.
+#[expect(clippy::float_arithmetic, reason = "figures for people")]
 fn use_of(name: &str, series: &SeriesView) -> Option<String> {
     let Summary { last, max, mean, .. } = series.summary;
-    Some(format!("{name} {}, mean {}, peak {}", number(last?), number(mean?), number(max?)))
+    let (last, max, mean) = (last?, max?, mean?);
+    // A small program's memory in GiB is hard to read.
+    match name.strip_suffix("gib").filter(|_| max < 1.0) {
+        Some(stem) => {
+            let [last, mean, max] = [last, mean, max].map(|gib| number((gib * 1024.0 * 10.0).round() / 10.0));
+            Some(format!("{stem}mib {last}, mean {mean}, peak {max}"))
+        }
+        None => Some(format!("{name} {}, mean {}, peak {}", number(last), number(mean), number(max))),
+    }
 }
 
-fn attempt_table(attempts: &[AttemptView]) -> String {
+pub(super) fn attempt_table(attempts: &[AttemptView]) -> String {
     let rows = attempts
         .iter()
         .flat_map(|attempt| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use bursar_config::{Checked, RawSpec, Submission, WorkdirSource, read::environment, read_spec};
 use bursar_daemon::http::{CancelAnswer, SubmitAnswer, SubmitBatch};
 
-use super::{Context, show_warnings, unreadable, wait};
+use super::{Context, show_warnings, wait};
 use crate::{
     args::{Cancel, Submit},
     exit::{Failure, OK, Outcome, USAGE},
@@ -18,8 +18,8 @@ use crate::{
 pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> Outcome {
     if submit.dry_run {
         for file in &submit.files {
-            let (raw, source) = read(&context, &submit, file, sweeps_only)?;
-            source.map(workdir::show).transpose()?;
+            let Spec { raw, source, at } = read(&context, &submit, file, sweeps_only)?;
+            source.map(workdir::show).transpose().map_err(|failure| failure.at(&at))?;
             super::plan::show(&context, raw, false).await?;
         }
         return Ok(OK);
@@ -33,11 +33,12 @@ pub(super) async fn run(context: Context, submit: Submit, sweeps_only: bool) -> 
     let several = specs.len() > 1;
     let mut workdirs = Workdirs::default();
     let mut ready = Vec::new();
-    for (mut spec, source) in specs {
+    for Spec { mut raw, source, at } in specs {
         if let Some(source) = source {
-            spec.workdir = Some(workdirs.send(&context.client, source).await?.into());
+            let sent = workdirs.send(&context.client, source).await;
+            raw.workdir = Some(sent.map_err(|failure| failure.at(&at))?.into());
         }
-        ready.push(spec);
+        ready.push(raw);
     }
     let mut answers = Vec::new();
     for (index, spec) in ready.into_iter().enumerate() {
@@ -99,19 +100,27 @@ pub(super) async fn cancel(context: Context, wanted: Cancel) -> Outcome {
     Ok(OK)
 }
 
-/// Reads a spec and lays the options over it; with what its working folder is to be made from.
-pub(super) fn read(
-    context: &Context,
-    submit: &Submit,
-    file: &Path,
-    sweep: bool,
-) -> Result<(RawSpec, Option<WorkdirSource>), Failure> {
-    let Checked { value, warnings } = read_spec(file, context.known()).map_err(unreadable("the spec"))?;
+/// A spec on its way to the daemon.
+#[derive(Debug)]
+pub(super) struct Spec {
+    /// As it travels.
+    pub(super) raw: RawSpec,
+    /// What its working folder is to be made from.
+    source: Option<WorkdirSource>,
+    /// Where the file says so.
+    at: String,
+}
+
+/// Reads a spec and lays the options over it.
+pub(super) fn read(context: &Context, submit: &Submit, file: &Path, sweep: bool) -> Result<Spec, Failure> {
+    let Checked { value, warnings } =
+        read_spec(file, context.known()).map_err(|error| context.spec_unreadable(error))?;
     show_warnings(&warnings);
     if sweep && matches!(value.submission, Submission::Experiment { .. }) {
         return Err(Failure::new(USAGE, format!("{} has no `sweep` section", file.display()))
             .hint("add `sweep: {matrix: {lr: [0.1, 0.01]}}`, or queue it with `bursar submit`"));
     }
+    let at = value.problem("workdir", "").position();
     let mut raw = value.raw;
     raw.name = submit.name.clone().or(raw.name);
     raw.project = submit.project.clone().or(raw.project);
@@ -127,7 +136,7 @@ pub(super) fn read(
     }
     // What the options made of it is checked as well, before it travels.
     raw.clone().check(context.known()).map_err(|problems| Failure::new(USAGE, problems.to_string()))?;
-    Ok((raw, value.source))
+    Ok(Spec { raw, source: value.source, at })
 }
 
 /// What an option says of a variable.

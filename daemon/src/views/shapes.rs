@@ -58,7 +58,8 @@ pub struct ExperimentView {
     pub metrics: BTreeMap<String, f64>,
     /// Its newest checkpoint.
     pub checkpoint_at: Option<Timestamp>,
-    /// How long that took to store, where it is stored beyond its machine.
+    /// How long saving took last, where checkpoints are stored beyond their machine: one stored while it ran from the first
+    /// look at its files, the one at its end from SIGTERM, so with all that the program itself did to save.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_took: Option<Span>,
     /// Charged so far, in dollars.
