@@ -98,7 +98,8 @@ pub(crate) enum Command {
     Plan(Plan),
     /// List what can be rented, at today's prices
     Offers(Offers),
-    /// List instances, the newest first
+    /// List instances, the newest first, or end some early
+    #[command(after_help = "Examples:\n  bursar instances --live\n  bursar instances end ins_0123456789abc")]
     Instances(Instances),
     /// List budgets: what is spent, held and left, and when it will be used up
     Budgets,
@@ -332,12 +333,28 @@ pub(crate) struct Offers {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Instances {
+    #[command(subcommand)]
+    pub(crate) command: Option<InstancesCommand>,
     /// Only those that may exist
     #[arg(long)]
     pub(crate) live: bool,
     #[command(flatten)]
     pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstancesCommand {
+    /// End instances on which nothing runs, before their idle time is over
+    End {
+        /// Their ids
+        #[arg(required = true, value_name = "INSTANCE")]
+        ids: Vec<String>,
+        /// Though something runs there: it is told to save and stop, and goes on elsewhere
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]

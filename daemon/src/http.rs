@@ -8,6 +8,7 @@ mod errors;
 mod expect;
 mod export;
 mod guard;
+mod instances;
 mod logs;
 mod notifications;
 mod outputs;
@@ -34,6 +35,7 @@ pub use self::{
     budgets::{BudgetAnswer, BudgetChange},
     errors::ApiError,
     expect::{PaysFor, PlanEstimate},
+    instances::{EndAnswer, EndRequest},
     notifications::TestRequest,
     outputs::{OutputView, OutputsView},
     read::{Health, OfferView},
@@ -100,6 +102,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/offers", get(read::offers))
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{id}", get(read::instance))
+        .route("/v1/instances/{id}/end", post(instances::end))
         .route("/v1/instances/{id}/allocations", get(read::allocations))
         .route("/v1/budgets", get(read::budgets))
         .route(

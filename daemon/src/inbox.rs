@@ -76,6 +76,15 @@ pub enum Message {
         /// Answered once it is durable, with how many it concerns.
         reply: oneshot::Sender<Result<usize, CommitFailed>>,
     },
+    /// End an instance before its time.
+    EndInstance {
+        /// Which.
+        instance: InstanceId,
+        /// Though something runs on it.
+        force: bool,
+        /// Answered once it is durable, with how many attempts are told to stop because of it.
+        reply: oneshot::Sender<Result<usize, EndInstanceError>>,
+    },
     /// Change the terms of a budget.
     SetBudget {
         /// Which.
@@ -295,6 +304,28 @@ pub enum SetBudgetError {
     /// What it pays for is over.
     #[error("{0} pays for nothing any more: what it was for is over")]
     Over(BudgetKey),
+    /// Nothing was stored.
+    #[error(transparent)]
+    NotStored(#[from] CommitFailed),
+}
+
+/// Why an instance goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndInstanceError {
+    /// It is not there.
+    #[error("there is no instance {0} that could be ended: it is gone, or never was")]
+    NotLive(InstanceId),
+    /// Whether it exists is not known yet.
+    #[error("{0} is being launched: cancel what waits for it, or ask again once it boots")]
+    Launching(InstanceId),
+    /// Something runs on it.
+    #[error("{runs} runs on {instance}: wait for it, cancel it, or interrupt it by --force, so that it goes on elsewhere", runs = .experiments.join(", "))]
+    Busy {
+        /// Which.
+        instance: InstanceId,
+        /// What runs there, by name.
+        experiments: Vec<String>,
+    },
     /// Nothing was stored.
     #[error(transparent)]
     NotStored(#[from] CommitFailed),

@@ -185,6 +185,8 @@ pub enum DrainReason {
     Unneeded,
     /// Its launch was refused, though an earlier request for it may have worked.
     LaunchDoubtful,
+    /// Somebody asked for its end.
+    Asked,
 }
 
 impl fmt::Display for DrainReason {
@@ -197,6 +199,7 @@ impl fmt::Display for DrainReason {
             Self::AgentLost => "agent lost",
             Self::Unneeded => "unneeded",
             Self::LaunchDoubtful => "launch doubtful",
+            Self::Asked => "ended by hand",
         })
     }
 }

@@ -211,6 +211,12 @@ fn plan_instance(
         }
         InstanceState::Draining { since, why } => {
             stop_where_due(input, plan, lifecycle, instance, live);
+            if why == DrainReason::Asked {
+                // Whoever asked did not tell what runs there: that follows, and is told again after a restart.
+                for attempt in live {
+                    lifecycle.stop(input, plan, attempt, StopReason::Moved, false);
+                }
+            }
             let patience = since + input.settings.drain_allowance;
             if live.is_empty() || input.now >= patience || input.now >= instance.paid_until() {
                 end(input, room, plan, instance, live, why);
@@ -411,7 +417,8 @@ fn leave(
         | DrainReason::Ceiling
         | DrainReason::AgentLost
         | DrainReason::Unneeded
-        | DrainReason::LaunchDoubtful => StopReason::Moved,
+        | DrainReason::LaunchDoubtful
+        | DrainReason::Asked => StopReason::Moved,
     };
     for attempt in live {
         lifecycle.stop(input, plan, attempt, stop, false);

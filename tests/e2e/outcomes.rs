@@ -252,3 +252,41 @@ fn an_experiment_that_is_over_is_explained_by_what_was_tried_and_what_can_be_don
         assert!(said.contains(part), "{part}: {said}");
     }
 }
+
+#[test]
+fn an_idle_instance_is_ended_by_hand_and_a_busy_one_only_by_force() {
+    let installation = Installation::started(&QUICK.replace("idle_duration: 1s", "idle_duration: 1h"));
+    let live = || installation.json(&["instances", "--live"]).as_array().unwrap().clone();
+    let first = installation.submit("name: first\nrun: echo done\n");
+    let _ = installation.until_state(&first, "succeeded");
+    let idle = text(&live()[0]["id"]).to_owned();
+    let said = installation.bursar(&["instances", "end", &idle]).with_code(0).stdout;
+    assert_eq!(said, format!("{idle}: ends\n"));
+    installation.until_empty();
+    let shown = installation.json(&["show", &idle]);
+    assert_eq!(shown["instance"]["reason"], "ended by hand", "{shown:#}");
+    let said = installation.bursar(&["instances", "end", &idle]).with_code(4).stderr;
+    assert!(said.contains("it is gone, or never was"), "{said}");
+
+    // What is interrupted goes on from what it saved, on another instance.
+    let go = installation.path("go").display().to_string();
+    let busy = installation.submit(&format!(
+        "name: busy\nrun: |\n  trap 'echo saved > $BURSAR_CHECKPOINT_DIR/step; exit 1' TERM\n  \
+         echo attempt $BURSAR_ATTEMPT; until test -e {go}; do sleep 0.1; done\n"
+    ));
+    installation.until_logged(&busy, "attempt 1");
+    let under = text(&live()[0]["id"]).to_owned();
+    let said = installation.bursar(&["instances", "end", &under]).with_code(1).stderr;
+    assert!(said.contains(&format!("busy runs on {under}: wait for it")), "{said}");
+    let said = installation.bursar(&["instances", "end", "--force", &under]).with_code(0).stdout;
+    assert_eq!(said, format!("{under}: ends once what runs there has saved and stopped\n"));
+    until("it runs elsewhere", PATIENCE, || {
+        let detail = installation.json(&["show", &busy]);
+        (attempts(&detail).len() == 2 && attempts(&detail)[1]["state"] == "running").then_some(())
+    });
+    installation.write("go", "");
+    let detail = installation.until_state(&busy, "succeeded");
+    assert_eq!(attempts(&detail)[0]["reason"], "stopped: moved to another instance", "{detail:#}");
+    assert_ne!(attempts(&detail)[1]["nodes"][0]["instance"], *under);
+    assert_eq!(installation.ailments(), Vec::<Value>::new());
+}

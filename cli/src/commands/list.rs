@@ -1,17 +1,17 @@
 //! Lists: experiments, sweeps, offers, instances.
 
 use bursar_daemon::{
-    http::OfferView,
+    http::{EndAnswer, EndRequest, OfferView},
     views::{ExperimentView, ListWanted},
 };
 use bursar_model::Usd;
 
 use super::Context;
 use crate::{
-    args::{Instances, Limit, List, Offers},
+    args::{Instances, InstancesCommand, Limit, List, Offers},
     exit::{OK, Outcome},
-    output::{json, note, table},
-    source::Rows,
+    output::{json, line, note, table},
+    source::{Rows, segment},
 };
 
 pub(super) async fn experiments(context: Context, wanted: List) -> Outcome {
@@ -128,7 +128,10 @@ pub(super) async fn offers(context: Context, wanted: Offers) -> Outcome {
 }
 
 pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
-    let Instances { live, limit } = wanted;
+    let Instances { command, live, limit } = wanted;
+    if let Some(InstancesCommand::End { ids, force }) = command {
+        return end_instances(&context, &ids, force).await;
+    }
     let Rows { rows, more } = context.source().await?.instances(live, limit.limit.get()).await?;
     if context.json {
         json(&rows)?;
@@ -158,6 +161,33 @@ pub(super) async fn instances(context: Context, wanted: Instances) -> Outcome {
     }
     tell_of_more(more, &limit);
     Ok(OK)
+}
+
+/// All that can be ended are, though one of them cannot.
+async fn end_instances(context: &Context, ids: &[String], force: bool) -> Outcome {
+    let mut first_refusal = None;
+    let mut answers = Vec::new();
+    for id in ids {
+        let path = format!("/v1/instances/{}/end", segment(id));
+        match context.client.post::<EndAnswer>(&path, &EndRequest { force }, None).await {
+            Ok(EndAnswer { stopping }) => {
+                answers.push(serde_json::json!({ "instance": id, "stopping": stopping }));
+                if !context.json {
+                    line(&match stopping {
+                        0 => format!("{id}: ends"),
+                        1 => format!("{id}: ends once what runs there has saved and stopped"),
+                        count => format!("{id}: ends once the {count} that run there have saved and stopped"),
+                    })?;
+                }
+            }
+            Err(refusal) if first_refusal.is_none() => first_refusal = Some(refusal),
+            Err(refusal) => note(&refusal.to_string()),
+        }
+    }
+    if context.json {
+        json(&answers)?;
+    }
+    first_refusal.map_or(Ok(OK), Err)
 }
 
 /// Says that a list was cut, in JSON as well: a script that counts rows should not be wrong without a word.

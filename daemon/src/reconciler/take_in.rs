@@ -3,6 +3,7 @@
 mod agents;
 mod budgets;
 mod cloud;
+mod instances;
 mod notifications;
 mod rules;
 mod submit;
@@ -14,7 +15,7 @@ use bursar_policies::{PlanInput, candidates, candidates_for};
 use bursar_store::Store;
 
 use super::{Reconciler, Turn};
-use crate::inbox::{CancelTarget, CandidatesOf, CorrectError, Message, SetBudgetError};
+use crate::inbox::{CancelTarget, CandidatesOf, CorrectError, EndInstanceError, Message, SetBudgetError};
 
 impl<S: Store> Reconciler<S> {
     /// Takes one message in. Answers that depend on the turn being durable are noted in it.
@@ -28,6 +29,15 @@ impl<S: Store> Reconciler<S> {
                 turn.answers.push(Box::new(move |stored| {
                     // Whoever asked may have gone: nothing is lost by that.
                     let _ = reply.send(stored.map(|_| count).map_err(Clone::clone));
+                }));
+            }
+            Message::EndInstance { instance, force, reply } => {
+                let ended = self.end_instance(instance, force, now, turn);
+                turn.answers.push(Box::new(move |stored| {
+                    let _ = reply.send(match stored {
+                        Ok(_) => ended,
+                        Err(failed) => Err(EndInstanceError::NotStored(failed.clone())),
+                    });
                 }));
             }
             Message::SetBudget { key, terms, by, reply } => {
