@@ -248,6 +248,7 @@ fn offering(capacity_type: CapacityType) -> Offering {
         list_price: None,
         on_demand_price: Some("1".parse().unwrap()),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     };

@@ -141,6 +141,7 @@ fn offering() -> Offering {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(3_000_000_000)),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     }

@@ -87,6 +87,7 @@ impl Life {
                 list_price: None,
                 on_demand_price: Some(CEILING),
                 price_since: None,
+                quota: None,
                 notice: None,
                 terms: Arc::default(),
             },

@@ -58,6 +58,7 @@ mod tests {
             list_price: None,
             on_demand_price: Some("3".parse().unwrap()),
             price_since: None,
+            quota: None,
             notice: None,
             terms: Arc::default(),
         }

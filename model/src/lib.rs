@@ -48,7 +48,7 @@ pub use self::{
     money::{Usd, UsdPerHour},
     name::{AcceleratorName, CloudId, ProjectName, ProviderName, Region, TypeName, UserName, Zone},
     notification::{DropReason, Notification, NotificationAbout, NotificationState},
-    offering::{CapacityType, Offering, OfferingKey, Scope},
+    offering::{CapacityType, Offering, OfferingKey, Quota, QuotaUse, Scope},
     pricing::{
         BillingEnd, BillingRules, BillingStart, ByBasis, Costs, Discount, EarlierPrice, Price, Rates,
         Remainders, Segment, Terms,

@@ -74,6 +74,9 @@ pub struct Offering {
     /// Since when the price is in force, where the provider says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_since: Option<Timestamp>,
+    /// What an instance takes of a limit of the account, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaUse>,
     /// How long before its end an instance is told that it is taken back, where it can be: 120 s on AWS, 30 s on GCP.
     /// None is not known, or never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +84,27 @@ pub struct Offering {
     /// What else is to be paid, and for how much time.
     #[serde(default)]
     pub terms: Arc<Terms>,
+}
+
+/// A limit that a provider sets an account, and that several offerings share: on AWS, the virtual CPUs of all instances
+/// of some families in a region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quota {
+    /// What tells it from all others: the region and the provider's code, such as `us-east-1/L-417A185B`.
+    pub name: Arc<str>,
+    /// What the provider calls it, such as `Running On-Demand P instances`.
+    pub title: Arc<str>,
+    /// The most that all instances together may take.
+    pub limit: u32,
+}
+
+/// What an instance takes of a quota.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QuotaUse {
+    /// Which.
+    pub quota: Arc<Quota>,
+    /// How much: on AWS, virtual CPUs.
+    pub units: u32,
 }
 
 impl Offering {

@@ -8,6 +8,7 @@ use crate::{
     budget::BudgetKey,
     id::InstanceId,
     money::{Usd, UsdPerHour},
+    offering::Quota,
     time::Timestamp,
 };
 
@@ -31,6 +32,15 @@ pub enum WaitingOn {
     InstanceLimit {
         /// `max_instances`.
         limit: u32,
+    },
+    /// All that would do counts in quotas of the account that are used up.
+    Quota {
+        /// One of them.
+        quota: Arc<Quota>,
+        /// What our instances take of it.
+        used: u32,
+        /// What it would take besides.
+        needed: u32,
     },
     /// All that would do was refused lately by the providers.
     Capacity {
@@ -109,6 +119,12 @@ impl fmt::Display for WaitingOn {
                 write!(f, "its sweep runs {limit} trials at once (max_parallel)")
             }
             Self::InstanceLimit { limit } => write!(f, "{limit} instances run, which is max_instances"),
+            Self::Quota { quota, used, needed } => write!(
+                f,
+                "the quota {} ({}) is {}, of which {used} is in use, and {needed} more is needed: `bursar doctor` says how \
+                 to raise it",
+                quota.title, quota.name, quota.limit
+            ),
             Self::Capacity { offerings, until } => {
                 write!(
                     f,

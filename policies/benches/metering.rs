@@ -34,6 +34,7 @@ fn market() -> Market {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(1_012_345_678)),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     };

@@ -113,6 +113,7 @@ fn market(types: usize, zones: usize) -> Market {
                     list_price: None,
                     on_demand_price: Some(on_demand),
                     price_since: None,
+                    quota: None,
                     notice: None,
                     terms: Arc::default(),
                 });

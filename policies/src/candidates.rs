@@ -1,11 +1,11 @@
 //! The table behind `bursar plan` and `bursar explain`: every offering that could be meant, and why it is chosen or not.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use bursar_ledger::{Room, Short};
 use bursar_model::{
     Account, BudgetKey, BudgetTerms, Experiment, ExperimentId, ExperimentSpec, InstanceType, Offering,
-    OfferingKey, OnExhausted, Span, Timestamp, TypedId, Usd, UsdPerHour,
+    OfferingKey, OnExhausted, Quota, Span, Timestamp, TypedId, Usd, UsdPerHour,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,15 @@ pub enum Verdict {
         /// It is not asked for until then.
         until: Timestamp,
     },
+    /// A quota of the account is used up.
+    OverQuota {
+        /// Which.
+        quota: Arc<Quota>,
+        /// What our instances take of it.
+        used: u32,
+        /// What a launch would take besides.
+        needed: u32,
+    },
     /// A budget has no room for its hold.
     NoRoom {
         /// The budget.
@@ -96,6 +105,13 @@ impl fmt::Display for Verdict {
             Self::Dearer { by } => write!(f, "{} dearer", by.rounded()),
             Self::AboveCeiling { ceiling } => write!(f, "above the ceiling of {}", ceiling.rounded()),
             Self::Refused { until } => write!(f, "refused lately, asked again at {until}"),
+            Self::OverQuota { quota, used, needed } => {
+                write!(
+                    f,
+                    "{} ({}): {used} of {} in use, {needed} more needed",
+                    quota.title, quota.name, quota.limit
+                )
+            }
             Self::NoRoom { budget } => write!(f, "{budget} has no room for its hold"),
             Self::UnknownPrice => f.write_str("its price is unknown"),
             Self::WrongCapacityType => f.write_str("ruled out by spot_policy or the deadline"),
@@ -220,6 +236,8 @@ impl Subject<'_> {
             Verdict::AboveCeiling { ceiling }
         } else if let Some(until) = self.view.refused_until(offering) {
             Verdict::Refused { until }
+        } else if let Some((quota, used, needed)) = self.view.quota_lacking(offering, self.wish.nodes) {
+            Verdict::OverQuota { quota, used, needed }
         } else if let Some(budget) = hold.and_then(no_room) {
             Verdict::NoRoom { budget }
         } else {
@@ -252,7 +270,7 @@ impl Verdict {
             Self::Chosen => 0,
             Self::Dearer { .. } => 1,
             Self::NoRoom { .. } => 2,
-            Self::Refused { .. } => 3,
+            Self::Refused { .. } | Self::OverQuota { .. } => 3,
             Self::AboveCeiling { .. } => 4,
             Self::WrongCapacityType => 5,
             Self::NoticeTooShort { .. } => 6,

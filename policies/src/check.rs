@@ -4,7 +4,10 @@
 //! attempts (E1), an answer for everything that waits (E2), and that no ceiling, constraint, refusal or limit is
 //! broken (P1). It shares no code with placement and looks at everything the slow way.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bursar_ledger::WorstCase;
 use bursar_model::{
@@ -32,6 +35,7 @@ pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
         }
     }
     instance_limit(input, &after, &mut found);
+    quotas_hold(input, &after, &mut found);
     nothing_above_its_ceiling(&after, &mut found);
     what_is_over_lands(input, &after, &mut found);
     gangs_are_whole(plan, &after, &mut found);
@@ -301,6 +305,32 @@ fn instance_limit(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
     let limit = input.settings.max_instances as usize;
     if count(after) > limit.max(count(input.fleet)) {
         found(InvariantId::P1, format!("{} instances are more than {limit}", count(after)));
+    }
+}
+
+/// No plan takes more of a quota than there is, though the provider may have lowered it below what is in use.
+fn quotas_hold(input: &PlanInput<'_>, after: &Fleet, found: &mut Found<'_>) {
+    let used = |fleet: &Fleet| {
+        let mut used: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        let live = fleet.instances.values().filter(|instance| instance.is_live());
+        for takes in live.filter_map(|instance| instance.offering.quota.as_ref()) {
+            *used.entry(takes.quota.name.clone()).or_default() += takes.units;
+        }
+        used
+    };
+    let before = used(input.fleet);
+    let limits: BTreeMap<&Arc<str>, u32> = input
+        .market
+        .offerings()
+        .iter()
+        .filter_map(|offering| offering.quota.as_ref())
+        .map(|takes| (&takes.quota.name, takes.quota.limit))
+        .collect();
+    for (name, used) in used(after) {
+        let Some(limit) = limits.get(&name) else { continue };
+        if used > (*limit).max(before.get(&name).copied().unwrap_or(0)) {
+            found(InvariantId::P1, format!("{used} are more than the quota {name} of {limit}"));
+        }
     }
 }
 

@@ -4,11 +4,11 @@
 //! speed of the accelerator, so that only the speed ranks; several experiments of the same shape that wait share an
 //! instance as far as they fit. The planner and the table of candidates rank with the same `Score`.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use bursar_ledger::{WorstCase, hold};
 use bursar_model::{
-    AcceleratorName, Accelerators, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering,
+    AcceleratorName, Accelerators, Amounts, CapacityType, ExperimentSpec, InstanceType, Offering, Quota,
     RefusedScope, Resources, Scope, Span, SpotPolicy, Timestamp, Usd, UsdPerHour, WaitingOn,
 };
 use rustc_hash::FxHashMap;
@@ -17,6 +17,7 @@ use crate::{
     PlanInput, Settings,
     funding::time_at_speed,
     market::{Firmness, Kind, Market, Shelf, known_price},
+    quotas::Quotas,
 };
 
 /// What an experiment asks of the market. Experiments with equal wishes are placed alike.
@@ -41,8 +42,9 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct View<'a> {
     pub(crate) market: &'a Market,
     refused: Vec<(&'a Scope, Timestamp)>,
+    quotas: Quotas,
     drain_allowance: Span,
-    /// The cheapest offering of a type that was not refused: asked for by every shape, worked out once.
+    /// The cheapest offering of a type that may be asked for: wanted by every shape, worked out once.
     open: RefCell<FxHashMap<(u32, Firmness), Option<u32>>>,
 }
 
@@ -188,7 +190,7 @@ impl<'a> Wish<'a> {
 impl<'a> View<'a> {
     pub(crate) fn new(input: &PlanInput<'a>) -> Self {
         let PlanInput { market, fleet, now, settings, .. } = *input;
-        Self::at(market, &fleet.refused, settings, now)
+        Self { quotas: Quotas::of(fleet), ..Self::at(market, &fleet.refused, settings, now) }
     }
 
     pub(crate) fn at(
@@ -201,7 +203,13 @@ impl<'a> View<'a> {
             (refused.until > now).then_some((scope, refused.until))
         };
         let refused = refused.iter().filter_map(active).collect();
-        Self { market, refused, drain_allowance: settings.drain_allowance, open: RefCell::default() }
+        Self {
+            market,
+            refused,
+            quotas: Quotas::default(),
+            drain_allowance: settings.drain_allowance,
+            open: RefCell::default(),
+        }
     }
 
     /// Until when an offering is left alone, if it is.
@@ -209,28 +217,43 @@ impl<'a> View<'a> {
         self.refused.iter().filter(|(scope, _)| scope.covers(offering)).map(|(_, until)| *until).max()
     }
 
-    /// The cheapest offering of a type that may be asked for.
+    /// Whether so many of an offering may be asked for now.
+    pub(crate) fn is_open(&self, offering: &Offering, count: u32) -> bool {
+        self.refused_until(offering).is_none() && self.quotas.allow(offering, count)
+    }
+
+    /// So many of an offering are launched: what is left of its quota may do for less from now on.
+    pub(crate) fn take(&self, offering: &Offering, count: u32) {
+        if self.quotas.take(offering, count) {
+            self.open.borrow_mut().clear();
+        }
+    }
+
+    /// The quota that does not allow so many of an offering, what is in use of it, and what they would take.
+    pub(crate) fn quota_lacking(&self, offering: &Offering, count: u32) -> Option<(Arc<Quota>, u32, u32)> {
+        self.quotas.lacking(offering, count)
+    }
+
+    /// The cheapest offering of a type of which one may be asked for.
     fn open(&self, index: u32, firmness: Firmness) -> Option<u32> {
         let priced = self.market.kind(index).offerings(firmness);
-        if self.refused.is_empty() {
-            return priced.first().copied();
+        let first = priced.first().copied()?;
+        if self.refused.is_empty() && self.market.offering(first).quota.is_none() {
+            return Some(first);
         }
         *self.open.borrow_mut().entry((index, firmness)).or_insert_with(|| {
-            priced
-                .iter()
-                .copied()
-                .find(|offering| self.refused_until(self.market.offering(*offering)).is_none())
+            priced.iter().copied().find(|offering| self.is_open(self.market.offering(*offering), 1))
         })
     }
 
-    /// The same for this wish: only where a notice matters may it be another than the cheapest.
+    /// The same for this wish: only where a notice matters or several are needed may it be another.
     fn open_to(&self, wish: &Wish<'_>, index: u32, firmness: Firmness) -> Option<u32> {
-        if wish.notice.is_none() || firmness == Firmness::Firm {
+        if wish.nodes == 1 && (wish.notice.is_none() || firmness == Firmness::Firm) {
             return self.open(index, firmness);
         }
         self.market.kind(index).offerings(firmness).iter().copied().find(|offering| {
             let offering = self.market.offering(*offering);
-            wish.can_save_on(offering) && self.refused_until(offering).is_none()
+            wish.can_save_on(offering) && self.is_open(offering, wish.nodes)
         })
     }
 
@@ -337,6 +360,7 @@ impl<'a> View<'a> {
     pub(crate) fn why_none(&self, wish: &Wish<'_>) -> WaitingOn {
         let wish = &wish.at_leisure();
         let (mut unpriced, mut refused, mut lowest, mut refused_until) = (0, 0, None, None);
+        let mut over_quota = None;
         let mut wrong_capacity = false;
         for (index, _) in self.suitable(wish) {
             let offering = self.market.offering(index);
@@ -349,15 +373,20 @@ impl<'a> View<'a> {
                 continue;
             };
             lowest = Some(lowest.map_or(price, |lowest: UsdPerHour| lowest.min(price)));
-            if wish.ceiling.is_none_or(|ceiling| price <= ceiling)
-                && let Some(until) = self.refused_until(offering)
-            {
+            if wish.ceiling.is_some_and(|ceiling| price > ceiling) {
+                continue;
+            }
+            over_quota = over_quota.or_else(|| self.quota_lacking(offering, wish.nodes));
+            if let Some(until) = self.refused_until(offering) {
                 refused += 1;
                 refused_until = Some(refused_until.map_or(until, |first: Timestamp| first.min(until)));
             }
         }
         if let Some(until) = refused_until {
             return WaitingOn::Capacity { offerings: refused, until };
+        }
+        if let Some((quota, used, needed)) = over_quota {
+            return WaitingOn::Quota { quota, used, needed };
         }
         if let (Some(lowest), Some(ceiling)) = (lowest, wish.ceiling) {
             return WaitingOn::Ceiling { lowest, ceiling };

@@ -18,6 +18,7 @@ pub mod outlook;
 mod placement;
 #[cfg(test)]
 mod properties;
+mod quotas;
 #[cfg(test)]
 mod testing;
 mod utilization;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bursar_ledger::{Metered, quote};
 use bursar_model::{
-    AttemptEnd, BillingRules, BudgetKey, BudgetTerms, CheckpointSpec, Event, ExperimentId, ExperimentSpec,
-    ExperimentState, Offering, OnExhausted, Price, Schedule, Scope, Span, SpotPolicy, Terms, WaitingOn,
+    AttemptEnd, BillingRules, BudgetKey, BudgetTerms, CapacityType, CheckpointSpec, Event, ExperimentId,
+    ExperimentSpec, ExperimentState, Offering, OnExhausted, Price, Quota, QuotaUse, Schedule, Scope, Span,
+    SpotPolicy, Terms, WaitingOn,
 };
 use proptest::prelude::*;
 
@@ -52,7 +53,17 @@ fn offerings() -> impl Strategy<Value = Vec<Offering>> {
         let listed = if is_spot { spot(&kind, price, price * 2.0) } else { offering(&kind, price) };
         quote(Offering { notice, ..listed }, &terms, &[])
     });
-    prop::collection::vec(listed, 0..14)
+    // Spot counts in a quota of the account now and then.
+    (prop::collection::vec(listed, 0..14), prop::option::weighted(0.3, 0_u32..40)).prop_map(
+        |(mut offered, limit)| {
+            for offering in offered.iter_mut().filter(|one| one.capacity_type == CapacityType::Spot) {
+                let quota = |limit| Arc::new(Quota { name: "spot".into(), title: "All spot".into(), limit });
+                let units = offering.instance_type.cpus_milli / 1000;
+                offering.quota = limit.map(|limit| QuotaUse { quota: quota(limit), units });
+            }
+            offered
+        },
+    )
 }
 
 fn specs() -> impl Strategy<Value = ExperimentSpec> {

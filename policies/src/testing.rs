@@ -56,6 +56,7 @@ pub(crate) fn offering(kind: &Arc<InstanceType>, price: f64) -> Offering {
         list_price: None,
         on_demand_price: Some(per_hour(price)),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     }

@@ -5,6 +5,7 @@ mod clients;
 mod errors;
 mod launch;
 mod observe;
+mod quotas;
 mod sources;
 
 use std::{

@@ -368,6 +368,7 @@ impl Provider for LocalProvider {
                         list_price: None,
                         on_demand_price: kind.on_demand,
                         price_since: None,
+                        quota: None,
                         notice: (capacity_type == CapacityType::Spot).then_some(kind.notice),
                         terms: Arc::default(),
                     });

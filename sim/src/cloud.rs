@@ -477,6 +477,7 @@ impl SimCloud {
         let priced = stalls.map(|(_, stall)| Offering {
             price: Some(stall.prices.at(now)),
             price_since: Some(stall.prices.since(now)),
+            quota: None,
             ..stall.sells.offering.clone()
         });
         priced.collect()

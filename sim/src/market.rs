@@ -202,6 +202,7 @@ pub fn small_market(provider: &ProviderName) -> Vec<SimOffering> {
                 list_price: None,
                 on_demand_price: Some(on_demand_price),
                 price_since: None,
+                quota: None,
                 notice: None,
                 terms: Arc::default(),
             };

@@ -116,6 +116,7 @@ pub(crate) fn offering(instance_type: &str, capacity_type: CapacityType) -> Offe
         list_price: None,
         on_demand_price: price,
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     }

@@ -110,3 +110,28 @@ async fn a_spot_price_is_the_newest_with_the_time_from_which_it_counts() {
     account.pass(Span::from_secs(60));
     assert_eq!(spot(provider.offerings().await.unwrap()).0, "0.28");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_offered_says_which_quota_of_the_account_it_takes_from() {
+    let account = Account::open();
+    let quotas = json!({ "quotas": [
+        { "region": "us-east-1", "code": "L-DB2E81BA", "vcpus": 96 },
+        // Never raised: what AWS gives everybody holds.
+        { "region": "us-west-2", "code": "L-DB2E81BA", "vcpus": null },
+    ] });
+    let _ = account.peer.order("quotas", &quotas);
+    let offered = account.provider("ours").offerings().await.unwrap();
+    let of = |region: &str, capacity_type: CapacityType| {
+        let one = offered.iter().find(|one| {
+            one.instance_type.name.as_str() == "g6.12xlarge"
+                && one.region.as_str() == region
+                && one.capacity_type == capacity_type
+        });
+        one.unwrap().quota.clone().unwrap()
+    };
+    let firm = of("us-east-1", CapacityType::OnDemand);
+    assert_eq!((&*firm.quota.name, firm.quota.limit, firm.units), ("us-east-1/L-DB2E81BA", 96, 48));
+    assert_eq!(&*firm.quota.title, "Running On-Demand G and VT instances");
+    assert_eq!(of("us-west-2", CapacityType::OnDemand).quota.limit, 0);
+    assert_eq!(&*of("us-east-1", CapacityType::Spot).quota.name, "us-east-1/L-3819A6DF");
+}

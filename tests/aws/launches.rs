@@ -1,7 +1,7 @@
 //! Launches and ends: what is asked of EC2, and what its answers mean.
 
-use bursar_model::CapacityType;
-use bursar_providers::{EffectMay, ErrorKind, Provider};
+use bursar_model::{CapacityType, CloudInstance, Together};
+use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, Provider, ProviderError};
 use serde_json::{Value, json};
 
 use crate::account::{Account, offering, request};
@@ -93,4 +93,37 @@ async fn a_launch_asked_for_again_in_other_words_finds_what_the_first_made() {
     let second = account.provider("ours").launch(&request).await.unwrap();
     assert_eq!(first.cloud_id, second.cloud_id);
     assert_eq!(account.peer.alive().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fourteen_that_are_alike_are_one_call_and_what_there_is_no_capacity_for_is_refused() {
+    let account = Account::open();
+    let provider = account.provider("ours");
+    let first = request(&account, offering("g6.xlarge", CapacityType::Spot));
+    let mut requests = vec![first.clone()];
+    for _ in 1..Together::MAX {
+        let LaunchRequest { instance, .. } = request(&account, first.offering.clone());
+        requests.push(LaunchRequest { instance, ..first.clone() });
+    }
+    let limits = json!({ "limits": [{ "type": "g6.xlarge", "instances": 9 }] });
+    let _ = account.peer.order("capacity", &limits);
+    let answers = provider.launch_together(&requests, true).await;
+    assert!(answers.iter().all(|answer| is_lack_of_capacity(answer)), "all or none: {answers:?}");
+    let mut others = requests.clone();
+    others.reverse();
+    let answers = provider.launch_together(&others, false).await;
+    let made = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!(made, 9);
+    assert!(answers[9..].iter().all(is_lack_of_capacity));
+    assert_eq!(account.peer.calls("RunInstances").len(), 2);
+    let listed = provider.list().await.unwrap();
+    for (request, answer) in others.iter().zip(&answers).take(9) {
+        let found = listed.iter().find(|one| one.instance == request.instance).unwrap();
+        assert_eq!(found.cloud_id, answer.as_ref().unwrap().cloud_id);
+    }
+}
+
+fn is_lack_of_capacity(answer: &Result<CloudInstance, ProviderError>) -> bool {
+    let kind = answer.as_ref().err().map(|error| (&error.kind, error.effect));
+    matches!(kind, Some((ErrorKind::InsufficientCapacity(_), EffectMay::No)))
 }

@@ -84,6 +84,7 @@ impl Provider for SandboxCloud {
             list_price: None,
             on_demand_price: Some(price),
             price_since: None,
+            quota: None,
             notice: None,
             terms: Arc::default(),
         }])

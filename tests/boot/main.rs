@@ -64,6 +64,7 @@ fn request(lease: Span) -> LaunchRequest {
             list_price: None,
             on_demand_price: price,
             price_since: None,
+            quota: None,
             notice: None,
             terms: Default::default(),
         },
@@ -195,6 +196,38 @@ fn a_clock_that_is_behind_makes_no_lease_longer() {
     let far =
         LaunchRequest { lease_until: bursar_agent::wall_clock() + Span::from_hours(1000), ..request(lease) };
     Machine::boot(&user_data(&[far], silent()), System::Systemd).off(PATIENCE);
+}
+
+/// Fourteen, as many as one call may make.
+fn together() -> Vec<LaunchRequest> {
+    let one = |number: u64| LaunchRequest {
+        instance: InstanceId::from_u64(number),
+        secret: format!("secret of {number}"),
+        ..request(Span::from_secs(600))
+    };
+    (1..=Together::MAX as u64).map(one).collect()
+}
+
+#[test]
+fn of_several_machines_of_one_call_each_is_the_one_that_its_launch_index_says() {
+    let service = MetadataServer::start();
+    let notice = NoticeSource::Aws { endpoint: format!("http://{}", service.address()) };
+    let requests = together();
+    let text = user_data(&requests, notice);
+    assert!(text.len() < USER_DATA_MAX / 2, "{} bytes", text.len());
+    for index in [0, 5, 13] {
+        service.aws("ami-launch-index", &index.to_string());
+        let machine = Machine::boot(&text, System::Systemd);
+        let of = |name: &str| {
+            until("it has its settings", PATIENCE, || fs::read_to_string(machine.disk().join(name)).ok())
+        };
+        assert_eq!(of("secret"), requests[index].secret);
+        let settings: serde_json::Value = serde_json::from_str(&of("settings.json")).unwrap();
+        assert_eq!(settings["instance"], requests[index].instance.to_string());
+    }
+    // One that cannot be any of them ends.
+    service.aws("ami-launch-index", "14");
+    Machine::boot(&text, System::Systemd).off(PATIENCE);
 }
 
 #[test]

@@ -312,6 +312,7 @@ fn kind_of(reason: &WaitingOn) -> &'static str {
         WaitingOn::Budget { .. } => "budget",
         WaitingOn::SweepParallel { .. } => "sweep-parallel",
         WaitingOn::InstanceLimit { .. } => "instance-limit",
+        WaitingOn::Quota { .. } => "quota",
         WaitingOn::Capacity { .. } => "capacity",
         WaitingOn::Ceiling { .. } => "ceiling",
         WaitingOn::UnknownPrice { .. } => "unknown-price",

@@ -113,6 +113,7 @@ impl Course {
                 list_price: None,
                 on_demand_price: Some(price),
                 price_since: None,
+                quota: None,
                 notice: None,
                 terms: Arc::default(),
             },

@@ -60,7 +60,7 @@ impl Placement<'_, '_> {
         let market = self.view.market;
         let open = market.index_of(&own.offering).filter(|offering| {
             let offering = market.offering(*offering);
-            wish.accepts(Firmness::of(offering.capacity_type)) && self.view.refused_until(offering).is_none()
+            wish.accepts(Firmness::of(offering.capacity_type)) && self.view.is_open(offering, missing)
         });
         let choice = open.and_then(|offering| self.view.choice_of(&wish, offering, own.amounts, 1));
         let is_launched = choice.is_some_and(|choice| self.launch_for(&[index], &choice, missing).is_ok());

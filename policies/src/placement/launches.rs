@@ -228,6 +228,7 @@ impl<'a> Placement<'a, '_> {
         if let Some(choice) = found.choice
             && choice.places <= mates
             && self.view.can_be_held(&choice, mates, means)
+            && self.view.is_open(self.view.market.offering(choice.offering), choice.nodes)
         {
             return Some(choice);
         }
@@ -288,6 +289,7 @@ impl<'a> Placement<'a, '_> {
                 shares,
             });
         }
+        self.view.take(offering, count);
         let instance = self.launches[first].id;
         for member in sharing {
             self.found_place(*member, Fate::Waits(WaitingOn::Instance { instance }));

@@ -1,10 +1,13 @@
 //! Golden plans: small worlds in, plans and reasons out.
 
+use std::sync::Arc;
+
 use bursar_model::{
-    AttemptEnd, BudgetKey, Deadline, Estimate, Event, ExperimentState, Offering, Outcome, Scope, Span,
-    SpotPolicy,
+    AttemptEnd, BudgetKey, Deadline, Estimate, Event, ExperimentState, Instance, Offering, Outcome, Quota,
+    QuotaUse, Scope, Span, SpotPolicy, Together, WaitingOn,
 };
 
+use crate::Plan;
 use crate::testing::{World, cpu, dollars, gpu, offering, per_hour, render, spec, spot};
 
 fn t4s() -> World {
@@ -311,4 +314,83 @@ fn a_launch_sends_nobody_away_who_waits_for_a_place_on_another() {
     assert_eq!(plan.events.len(), 1, "{}", render(&plan));
     let waits_for = |plan: &crate::Plan| plan.waiting.iter().find(|(id, _)| *id == first).cloned();
     assert_eq!(waits_for(&world.look()), waits_for(&plan));
+}
+
+fn counted(offering: Offering, name: &str, limit: u32) -> Offering {
+    let quota = Quota { name: name.into(), title: "All of them".into(), limit };
+    let units = offering.instance_type.cpus_milli / 1000;
+    Offering { quota: Some(QuotaUse { quota: Arc::new(quota), units }), ..offering }
+}
+
+fn launched(plan: &Plan) -> Vec<&Instance> {
+    let launches = plan.events.iter().filter_map(|event| match event {
+        Event::InstanceIntended { instance } => Some(&**instance),
+        _ => None,
+    });
+    launches.collect()
+}
+
+#[test]
+fn launches_fit_into_quotas_and_what_does_not_goes_elsewhere_or_waits_for_the_quota() {
+    let (small, other) = (gpu("small", "T4", 1), gpu("other", "L4", 1));
+    let cpus = small.cpus_milli / 1000;
+    // Two of the cheap ones are allowed, in two zones that share the quota.
+    let cheap = counted(spot(&small, 0.4, 1.0), "here/spot", 2 * cpus + 1);
+    let mut world = World::new(vec![
+        Offering { zone: "z2".into(), ..cheap.clone() },
+        cheap,
+        counted(offering(&other, 2.0), "here/firm", cpus),
+    ]);
+    let experiments: Vec<_> = (0..4).map(|_| world.queue(&spec(&["T4:1", "L4:1"]))).collect();
+    let plan = world.step();
+    let names: Vec<&str> =
+        launched(&plan).iter().map(|one| one.offering.instance_type.name.as_str()).collect();
+    assert_eq!(names, ["small", "small", "other"]);
+    let Some((waits, WaitingOn::Quota { used, needed, .. })) = plan.waiting.last() else {
+        panic!("{:?}", plan.waiting)
+    };
+    assert_eq!((*waits, *needed), (experiments[3], cpus));
+    assert!(*used == 2 * cpus || *used == cpus);
+    // What ends makes room.
+    world.run();
+    world.end(world.attempt_of(experiments[0]), AttemptEnd::Exited { code: 0 });
+    world.step();
+    assert!(matches!(world.fleet.experiments[&experiments[3]].state, ExperimentState::Running { .. }));
+}
+
+#[test]
+fn a_gang_that_does_not_fit_into_a_quota_goes_where_all_of_it_does() {
+    let (small, large) = (gpu("small", "T4", 1), gpu("large", "T4", 1));
+    let cpus = small.cpus_milli / 1000;
+    let mut world = World::new(vec![
+        counted(offering(&small, 1.0), "here", 2 * cpus),
+        counted(offering(&large, 2.0), "there", 3 * cpus),
+    ]);
+    let mut three = spec(&["T4:1"]);
+    three.num_nodes = 3;
+    world.queue(&three);
+    let plan = world.step();
+    assert!(launched(&plan).iter().all(|one| one.offering.instance_type.name.as_str() == "large"));
+    assert_eq!(launched(&plan).len(), 3);
+}
+
+#[test]
+fn launches_that_are_alike_are_asked_for_by_one_call_and_those_of_a_gang_by_one_of_their_own() {
+    let mut world = World::new(vec![offering(&gpu("one", "T4", 1), 1.0)]);
+    for _ in 0..20 {
+        world.queue(&spec(&["T4:1"]));
+    }
+    let mut three = spec(&["T4:1"]);
+    three.num_nodes = 3;
+    let gang = world.queue(&three);
+    let plan = world.step();
+    let mut calls: Vec<_> = launched(&plan).iter().map(|one| one.together.clone().unwrap()).collect();
+    calls.dedup();
+    let sizes: Vec<(usize, bool)> = calls.iter().map(|call| (call.instances.len(), call.whole)).collect();
+    assert_eq!(sizes, [(Together::MAX, false), (6, false), (3, true)]);
+    for launch in launched(&plan) {
+        let call = launch.together.clone().unwrap();
+        assert!(call.instances.contains(&launch.id) && call.lease_until == launch.lease_until);
+        assert_eq!(call.whole, launch.shares.contains_key(&gang));
+    }
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bursar_model::{
-    CapacityType, Offering, ProviderName, Region, Span, Terms, Timestamp, TypeName, UsdPerHour, Zone,
+    CapacityType, InstanceType, Offering, ProviderName, Quota, QuotaUse, Region, Span, Terms, Timestamp,
+    TypeName, UsdPerHour, Zone,
 };
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,16 @@ use tracing::warn;
 
 use super::{
     clients::Clients,
+    quotas,
     sources::{self, SPOT_OVERLAP, SpotPrice, SpotPrices, TypeRecord},
 };
 use crate::ProviderError;
 
 /// Types, zones and list prices change by the month, and are asked for daily.
 const LISTS_LAST: Span = Span::from_hours(24);
+
+/// Somebody who had a quota raised waits for nothing else.
+const QUOTAS_LAST: Span = Span::from_secs(900);
 
 /// After this time a spot price that nobody could confirm is not a price any longer.
 const SPOT_LASTS: Span = Span::from_hours(6);
@@ -52,6 +57,9 @@ struct Listed {
     on_demand: Dated<BTreeMap<TypeName, UsdPerHour>>,
     #[serde(with = "as_rows")]
     spot: Dated<SpotPrices>,
+    /// What is applied to the account, by the code of the quota, in virtual CPUs.
+    #[serde(default)]
+    quotas: Dated<BTreeMap<String, u32>>,
 }
 
 /// What a source said, and when.
@@ -130,7 +138,7 @@ impl Catalog {
                 let kind = Arc::new(record.instance_type.clone());
                 let on_demand = listed.on_demand.said.get(&kind.name).copied();
                 for zone in listed.zones.said.get(&kind.name).into_iter().flatten() {
-                    let offer = |capacity_type, price, price_since| Offering {
+                    let offer = |capacity_type: CapacityType, price, price_since| Offering {
                         provider: provider.clone(),
                         region: region.clone(),
                         zone: zone.clone(),
@@ -140,6 +148,7 @@ impl Catalog {
                         list_price: None,
                         on_demand_price: on_demand,
                         price_since,
+                        quota: listed.quota_of(region, &kind, capacity_type),
                         notice: (capacity_type == CapacityType::Spot).then_some(NOTICE),
                         terms: terms.clone(),
                     };
@@ -165,6 +174,7 @@ impl Catalog {
                 ("zones", &listed.zones.failed, listed.zones.at),
                 ("on-demand prices", &listed.on_demand.failed, listed.on_demand.at),
                 ("spot prices", &listed.spot.failed, listed.spot.at),
+                ("quotas", &listed.quotas.failed, listed.quotas.at),
             ];
             for (what, failed, at) in sources {
                 let Some((_, error)) = failed else { continue };
@@ -199,13 +209,14 @@ impl Listed {
         now: Timestamp,
     ) -> Self {
         let Some(at) = clients.regions.get(region) else { return self };
-        let (types, zones, on_demand) = futures::join!(
+        let (types, zones, on_demand, quotas) = futures::join!(
             when(
                 self.types.is_due(LISTS_LAST, now),
                 sources::instance_types(clients, at, |name| wanted.has(name))
             ),
             when(self.zones.is_due(LISTS_LAST, now), sources::zones(clients, at)),
             when(self.on_demand.is_due(LISTS_LAST, now), sources::on_demand_prices(clients, region)),
+            when(self.quotas.is_due(QUOTAS_LAST, now), quotas::limits(clients, at)),
         );
         if let Some(answer) = types {
             self.types.take(answer, now);
@@ -215,6 +226,9 @@ impl Listed {
         }
         if let Some(answer) = on_demand {
             self.on_demand.take(answer, now);
+        }
+        if let Some(answer) = quotas {
+            self.quotas.take(answer, now);
         }
         let spot: Vec<TypeName> = self
             .types
@@ -231,6 +245,22 @@ impl Listed {
             self.spot.take(answer.map(|()| prices), now);
         }
         self
+    }
+
+    /// What an instance takes of the quota that it counts in, where that is known.
+    fn quota_of(
+        &self,
+        region: &Region,
+        kind: &InstanceType,
+        capacity_type: CapacityType,
+    ) -> Option<QuotaUse> {
+        let known = quotas::quota_of(kind.name.as_str(), capacity_type)?;
+        let quota = Quota {
+            name: format!("{region}/{}", known.code).into(),
+            title: known.title.into(),
+            limit: *self.quotas.said.get(known.code)?,
+        };
+        Some(QuotaUse { quota: Arc::new(quota), units: kind.cpus_milli / 1000 })
     }
 
     fn spot_price(&self, kind: &TypeName, zone: &Zone, now: Timestamp) -> Option<SpotPrice> {

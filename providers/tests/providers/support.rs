@@ -56,6 +56,7 @@ pub(crate) fn offering(name: &str, capacity_type: CapacityType) -> Offering {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(300_000_000)),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     }

@@ -155,6 +155,7 @@ impl Market {
                     list_price: None,
                     on_demand_price: Some(on_demand_price),
                     price_since: None,
+                    quota: None,
                     notice: None,
                     terms: Arc::default(),
                 };
@@ -273,6 +274,7 @@ impl Builder<'_> {
             list_price: None,
             on_demand_price,
             price_since: None,
+            quota: None,
             notice: None,
             terms: Arc::default(),
         };

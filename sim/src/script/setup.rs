@@ -172,6 +172,7 @@ fn offer(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
         list_price: None,
         on_demand_price: None,
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     };

@@ -568,6 +568,7 @@ fn an_offering(number: u8) -> Offering {
         list_price: None,
         on_demand_price: Some(UsdPerHour::from_nanos(3_060_000_001)),
         price_since: None,
+        quota: None,
         notice: None,
         terms: Arc::default(),
     }
