@@ -167,6 +167,7 @@ fn as_aws() -> Terms {
         disk_gib: UsdPerHour::from_nanos(109_590),
         address: UsdPerHour::from_nanos(5_000_000),
         overhead: UsdPerHour::from_nanos(10_000_000),
+        ..Terms::default()
     }
 }
 

@@ -408,7 +408,7 @@ fn prices(rates: &Rates, ceiling: UsdPerHour) -> String {
 
 /// The terms of the provider in a line.
 fn billing(terms: &Terms) -> String {
-    let Terms { billing, disk_gib, address, overhead } = terms;
+    let Terms { billing, disk_gib, address, overhead, disk_min_gib } = terms;
     let BillingRules { granularity, minimum, starts, ends } = billing;
     let starts = match starts {
         BillingStart::Launch => "the launch",
@@ -426,6 +426,9 @@ fn billing(terms: &Terms) -> String {
         if *price > UsdPerHour::ZERO {
             text += &format!("; {what} {}", price.rounded());
         }
+    }
+    if *disk_min_gib > 0 {
+        text += &format!("; {disk_min_gib} GiB of disk at least");
     }
     text
 }

@@ -205,7 +205,7 @@ fn policy(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
 fn billing(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
     let provider = provider(words)?;
     let terms = play.setup()?.scenario.pricing.terms.entry(provider).or_default();
-    let Terms { billing, disk_gib, address, overhead } = *terms;
+    let Terms { billing, disk_gib, address, overhead, disk_min_gib } = *terms;
     *terms = Terms {
         billing: BillingRules {
             granularity: words.after("unit")?.unwrap_or(billing.granularity),
@@ -215,6 +215,7 @@ fn billing(play: &mut Play, words: &mut Words<'_>) -> Result<(), Wrong> {
         disk_gib: words.after("disk")?.unwrap_or(disk_gib),
         address: words.after("address")?.unwrap_or(address),
         overhead: words.after("overhead")?.unwrap_or(overhead),
+        disk_min_gib,
     };
     Ok(())
 }
