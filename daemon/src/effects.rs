@@ -9,12 +9,14 @@ use std::{
 
 use bursar_model::{Fleet, Instance, InstanceId, InstanceState, ProviderName, Span, Timestamp, Together};
 use bursar_providers::{LaunchRequest, Provider};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
+use tracing::warn;
 
 use crate::{
     agent_binaries::AgentBinaries,
     clock::elapsed,
     inbox::{Inbox, Message},
+    reconciler::chain,
     rules::Rules,
     secrets::InstallationKey,
 };
@@ -70,6 +72,9 @@ struct Watch {
     listed_at: Option<Timestamp>,
     asking: bool,
     asked_at: Option<Timestamp>,
+    /// When it was asked last to end what else is left, and that call.
+    swept_at: Option<Timestamp>,
+    sweep: Option<JoinHandle<()>>,
     /// What its listings lack, and since when: by what went by and not by the clock, which may have stepped.
     missing: BTreeMap<InstanceId, Instant>,
 }
@@ -226,6 +231,13 @@ impl Effects {
             } else if watch.listing.is_none() {
                 wake(list_at);
             }
+            // Not at once, when there is more urgent to do, and never worth a turn of its own.
+            let swept_at = *watch.swept_at.get_or_insert(now);
+            let is_sweeping = watch.sweep.as_ref().is_some_and(|sweep| !sweep.is_finished());
+            if !is_sweeping && swept_at + ORPHAN_SWEEP <= now {
+                watch.swept_at = Some(now);
+                watch.sweep = Some(sweep(provider.clone()));
+            }
             let ask_at = watch.asked_at.map_or(now, |at| at + OFFERINGS_REFRESH);
             if !watch.asking && ask_at <= now {
                 watch.asking = true;
@@ -375,6 +387,15 @@ fn list(provider: Arc<dyn Provider>, inbox: Inbox, asked_at: Timestamp) {
         let provider = provider.name().clone();
         let _ = inbox.tell(Message::Listed { provider, asked_at, result }).await;
     });
+}
+
+/// Nothing depends on it: what it did and could not do is in the log.
+fn sweep(provider: Arc<dyn Provider>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = provider.sweep().await {
+            warn!(provider = %provider.name(), error = %chain(&error), "what is left there could not be ended");
+        }
+    })
 }
 
 fn ask_offerings(provider: Arc<dyn Provider>, inbox: Inbox) {

@@ -3,7 +3,9 @@
 mod catalog;
 mod clients;
 mod errors;
+mod interruptions;
 mod launch;
+mod leftovers;
 mod observe;
 mod quotas;
 mod sources;
@@ -29,6 +31,7 @@ use self::{
     catalog::{Catalog, Wanted},
     clients::{Clients, Gate, RegionClient, meaning_of},
     errors::Meaning,
+    interruptions::Interruptions,
 };
 use crate::{EffectMay, ErrorKind, LaunchRequest, Provider, ProviderError};
 
@@ -74,6 +77,7 @@ pub struct AwsProvider {
     clients: OnceCell<Clients>,
     catalog: AsyncMutex<Option<Catalog>>,
     known: Mutex<BTreeMap<InstanceId, Known>>,
+    interruptions: Interruptions,
 }
 
 /// An instance that was seen.
@@ -112,15 +116,14 @@ impl AwsProvider {
             clients: OnceCell::new(),
             catalog: AsyncMutex::new(None),
             known: Mutex::new(BTreeMap::new()),
+            interruptions: Interruptions::default(),
         }
     }
 
     async fn clients(&self) -> &Clients {
         let Self { settings, clients, config, .. } = self;
-        let has_queue = settings.interruption_queue.is_some();
-        clients
-            .get_or_init(|| Clients::load(&settings.name, &settings.regions, has_queue, config.clone()))
-            .await
+        let queue = settings.interruption_queue.as_deref();
+        clients.get_or_init(|| Clients::load(&settings.name, &settings.regions, queue, config.clone())).await
     }
 
     /// What AWS could not tell when it was asked last, for people.
@@ -305,11 +308,18 @@ impl Provider for AwsProvider {
         let asked = clients.regions.values().map(|at| async move {
             Ok((at.name.clone(), observe::in_region(clients, at, installation, None, now).await?))
         });
+        let warned = async {
+            if let (Some(sqs), Some(queue)) = (&clients.sqs, &self.settings.interruption_queue) {
+                self.interruptions.poll(sqs, queue, now).await;
+            }
+        };
+        let (answers, ()) = futures::join!(try_join_all(asked), warned);
         let mut listed = Vec::new();
-        for (region, found) in try_join_all(asked).await? {
+        for (region, found) in answers? {
             self.note(&region, found.iter());
             listed.extend(found);
         }
+        self.interruptions.tell(&mut listed, now);
         let ids: BTreeSet<InstanceId> = listed.iter().map(|cloud| cloud.instance).collect();
         let mut known = self.known();
         known.retain(|id, known| {
@@ -324,6 +334,14 @@ impl Provider for AwsProvider {
             }
         }
         Ok(listed)
+    }
+
+    async fn sweep(&self) -> Result<(), ProviderError> {
+        let clients = self.clients().await;
+        let (now, installation) = (self.clock.now(), &self.settings.installation);
+        let swept =
+            clients.regions.values().map(|at| leftovers::sweep_region(clients, at, installation, now));
+        join_all(swept).await.into_iter().collect()
     }
 
     async fn terminate(&self, instance: InstanceId, _: Option<&CloudId>) -> Result<(), ProviderError> {

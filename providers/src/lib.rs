@@ -62,6 +62,12 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// All instances of this installation.
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError>;
 
+    /// Ends what else costs money and is of no instance any more, such as disks that were left behind: asked for now and
+    /// then, so that a bounded part at a time is enough. Nothing by default: where nothing can be left, nothing is.
+    async fn sweep(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     /// Ends an instance. Named by our id, so that one whose launch answer was lost can be ended too.
     async fn terminate(&self, instance: InstanceId, cloud_id: Option<&CloudId>) -> Result<(), ProviderError>;
 }

@@ -5,4 +5,6 @@
 mod account;
 mod catalog;
 mod conformance;
+mod interruptions;
 mod launches;
+mod leftovers;

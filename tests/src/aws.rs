@@ -89,6 +89,67 @@ impl AwsPeer {
         self.instances().into_iter().filter(is_alive).collect()
     }
 
+    /// Asks a service of AWS by plain HTTP, for what is none of a provider's business.
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub fn call(&self, service: &str, region: &str, kind: &str, target: Option<&str>, body: &str) -> String {
+        let signed = format!("AWS4-HMAC-SHA256 Credential=x/20260101/{region}/{service}/aws4_request");
+        let target = target.map(|target| format!("x-amz-target: {target}\r\n")).unwrap_or_default();
+        let headers = format!("authorization: {signed}\r\n{target}content-type: {kind}\r\n");
+        self.http("POST", "/", &headers, body)
+    }
+
+    /// Asks EC2, in the words of its query API.
+    pub fn ec2(&self, region: &str, query: &str) -> String {
+        let body = format!("Version=2016-11-15&{query}");
+        self.call("ec2", region, "application/x-www-form-urlencoded", None, &body)
+    }
+
+    /// Asks SQS.
+    pub fn sqs(&self, action: &str, how: &Value) -> Value {
+        let target = format!("AmazonSQS.{action}");
+        let said =
+            self.call("sqs", "us-east-1", "application/x-amz-json-1.0", Some(&target), &how.to_string());
+        serde_json::from_str(&said).unwrap_or(Value::Null)
+    }
+
+    /// A queue into which EventBridge puts all events of EC2 in us-east-1. Answers with its URL.
+    ///
+    /// # Panics
+    /// When there is none in the end.
+    #[must_use]
+    pub fn queue_of_events(&self, name: &str) -> String {
+        let policy = json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": { "Service": "events.amazonaws.com" }, "Action": "sqs:SendMessage",
+            "Resource": "*",
+        }] });
+        let how = json!({ "QueueName": name, "Attributes": { "Policy": policy.to_string() } });
+        let url = self.sqs("CreateQueue", &how)["QueueUrl"].as_str().expect("the URL of a queue").to_owned();
+        let pattern = json!({ "source": ["aws.ec2"] }).to_string();
+        let arn = format!("arn:aws:sqs:us-east-1:123456789012:{name}");
+        for (action, how) in [
+            ("PutRule", json!({ "Name": name, "EventPattern": pattern })),
+            ("PutTargets", json!({ "Rule": name, "Targets": [{ "Id": "1", "Arn": arn }] })),
+        ] {
+            let target = format!("AWSEvents.{action}");
+            let kind = "application/x-amz-json-1.1";
+            let _ = self.call("events", "us-east-1", kind, Some(&target), &how.to_string());
+        }
+        url
+    }
+
+    /// How many messages are in a queue, those that somebody has received and not deleted among them.
+    ///
+    /// # Panics
+    /// Where there is no such queue.
+    #[must_use]
+    pub fn messages_in(&self, queue: &str) -> u64 {
+        let said = self.sqs("GetQueueAttributes", &json!({ "QueueUrl": queue, "AttributeNames": ["All"] }));
+        let count = |name: &str| said["Attributes"][name].as_str().unwrap().parse::<u64>().unwrap();
+        count("ApproximateNumberOfMessages") + count("ApproximateNumberOfMessagesNotVisible")
+    }
+
     /// Lets time go by.
     pub fn advance(&self, secs: i64) {
         let _ = self.order("advance", &json!({ "secs": secs }));
@@ -96,19 +157,24 @@ impl AwsPeer {
 
     fn ask(&self, method: &str, what: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
+        let said = self.http(method, &format!("/_peer/{what}"), "content-type: application/json\r\n", &body);
+        serde_json::from_str(&said).unwrap_or(Value::Null)
+    }
+
+    fn http(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(STARTS_WITHIN)).unwrap();
         let head = format!(
-            "{method} /_peer/{what} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+            self.port,
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, said) = answer.split_once("\r\n\r\n").expect("it is HTTP");
-        assert!(head.starts_with("HTTP/1.1 200"), "{method} {what}: {answer}");
-        serde_json::from_str(said).unwrap_or(Value::Null)
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path} {body}: {answer}");
+        said.to_owned()
     }
 }
 

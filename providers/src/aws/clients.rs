@@ -10,7 +10,10 @@ use aws_sdk_ec2::{
 use bursar_model::{Offering, ProviderName, Region};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use super::errors::{self, Meaning};
+use super::{
+    errors::{self, Meaning},
+    interruptions,
+};
 use crate::{EffectMay, ErrorKind, ProviderError};
 
 /// A connection is there by then, or not at all.
@@ -87,7 +90,7 @@ impl Clients {
     pub(super) async fn load(
         provider: &ProviderName,
         regions: &[Region],
-        has_queue: bool,
+        queue: Option<&str>,
         shared: Option<SdkConfig>,
     ) -> Self {
         let first = regions.first().map_or(PRICING_REGION, Region::as_str).to_owned();
@@ -113,7 +116,10 @@ impl Clients {
             regions,
             pricing: aws_sdk_pricing::Client::new(&in_region(&shared, PRICING_REGION)),
             sts: aws_sdk_sts::Client::new(&shared),
-            sqs: has_queue.then(|| aws_sdk_sqs::Client::new(&shared)),
+            sqs: queue.map(|url| {
+                let at = interruptions::region_of(url).map(|region| in_region(&shared, region.as_str()));
+                aws_sdk_sqs::Client::new(at.as_ref().unwrap_or(&shared))
+            }),
         }
     }
 
