@@ -16,11 +16,13 @@ use bursar_model::{
     Region, Timestamp, TypeName, UsdPerHour, Zone,
 };
 use bursar_providers::{LaunchRequest, Provider, ProviderError, bootstrap::user_data};
-use bursar_tests::{Said, program};
+use bursar_tests::{
+    Said,
+    machine::{Machine, System},
+    program,
+};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot, watch};
-
-use crate::machine::{Machine, System};
 
 /// The cloud's records.
 #[derive(Clone)]

@@ -7,7 +7,6 @@
 )]
 
 mod cloud;
-mod machine;
 mod notices;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
@@ -21,13 +20,14 @@ use bursar_providers::{
     LaunchRequest,
     bootstrap::{USER_DATA_MAX, user_data},
 };
-use bursar_tests::{PATIENCE, Said, processes, program, until};
+use bursar_tests::{
+    PATIENCE, Said,
+    machine::{Machine, System},
+    processes, program, until,
+};
 use rustix::process::Signal;
 
-use crate::{
-    cloud::{Daemon, SandboxCloud},
-    machine::{Machine, System},
-};
+use crate::cloud::{Daemon, SandboxCloud};
 
 /// Long enough for all that a test does.
 const LONG: &str = "{lease: 60s, drain_allowance: 30s, heartbeat: 500ms, observe_interval: 300ms}";

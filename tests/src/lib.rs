@@ -11,6 +11,7 @@
 
 pub mod aws;
 pub mod installation;
+pub mod machine;
 pub mod metadata;
 pub mod money;
 pub mod moto;

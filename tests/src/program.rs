@@ -48,7 +48,8 @@ impl Said {
     }
 }
 
-/// The program: the one that `BURSAR_BIN` names, or that Cargo builds now in the profile of this test.
+/// The program: the one that `BURSAR_BIN` names, or that Cargo builds now in the profile of this test, with the clouds that
+/// this test was built with.
 #[must_use]
 pub fn path() -> &'static Path {
     static PATH: LazyLock<PathBuf> =
@@ -82,6 +83,9 @@ fn build(package: &str, name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--locked", "--package", package, "--manifest-path", manifest]);
     cargo.arg("--message-format=json");
+    if cfg!(feature = "aws") && package == "bursar" {
+        cargo.args(["--features", "aws"]);
+    }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bursar_tests::{program::Said, until};
+use crate::{program::Said, wait::until};
 
 /// What cloud-init does with `bootcmd`, by its own code.
 const SHELLIFY: &str = "import sys, yaml
@@ -22,21 +22,27 @@ sys.stdout.write(util.shellify(yaml.safe_load(sys.stdin)['bootcmd']))";
 
 /// What the machine's system has.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum System {
+pub enum System {
     /// systemd: services are started, and the machine ends when it is told to.
     Systemd,
     /// Nothing: every program of its kind fails.
     Bare,
 }
 
-/// Ended when dropped.
-pub(crate) struct Machine {
+/// Ended when dropped, and with the thread that booted it.
+#[derive(Debug)]
+pub struct Machine {
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Machine {
-    pub(crate) fn boot(user_data: &str, system: System) -> Self {
+    /// Boots one by this user data.
+    ///
+    /// # Panics
+    /// Where there are no sandboxes here, or this is no user data.
+    #[must_use]
+    pub fn boot(user_data: &str, system: System) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("calls"), "").unwrap();
@@ -77,32 +83,42 @@ impl Machine {
     }
 
     /// How the programs of the system were called so far, the oldest first.
-    pub(crate) fn calls(&self) -> Vec<String> {
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
         self.read("calls").lines().map(str::to_owned).collect()
     }
 
     /// What became of its disk.
-    pub(crate) fn disk(&self) -> PathBuf {
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
         self.folder.path().join("state/bursar")
     }
 
-    pub(crate) fn is_on(&mut self) -> bool {
+    /// Whether it runs.
+    ///
+    /// # Panics
+    /// When nobody can tell.
+    pub fn is_on(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
     }
 
     /// Ends it as pulling its plug does.
-    pub(crate) fn cut(&mut self) {
+    pub fn cut(&mut self) {
         let _ = self.process.kill();
     }
 
     /// Waits until it is off.
-    pub(crate) fn off(&mut self, within: Duration) -> ExitStatus {
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub fn off(&mut self, within: Duration) -> ExitStatus {
         let process = &mut self.process;
         until("the machine is off", within, || process.try_wait().unwrap())
     }
 
     /// All that it wrote, for the message of a test that fails.
-    pub(crate) fn story(&self) -> String {
+    #[must_use]
+    pub fn story(&self) -> String {
         let logs = ["console", "state/bursar/watch-lease.log", "state/bursar/run-agent.log", "calls"];
         logs.map(|name| format!("== {name}\n{}", self.read(name))).concat()
     }
