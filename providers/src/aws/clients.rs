@@ -144,19 +144,19 @@ impl Clients {
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let (kind, effect, said) = match &error {
-            SdkError::ServiceError(refused) => {
-                let code = refused.err().code().unwrap_or("no code");
-                let meaning = errors::meaning(code, refused.raw().status().as_u16());
-                let (kind, effect) = meaning.kind(offering);
-                (kind, effect, format!("{code}: {}", refused.err().message().unwrap_or("no message")))
-            }
-            SdkError::ConstructionFailure(_) => (ErrorKind::Invalid, EffectMay::No, chain(&error)),
-            SdkError::DispatchFailure(_) if is_about_credentials(&error) => {
-                (ErrorKind::Auth, EffectMay::No, format!("no credentials: {}", chain(&error)))
-            }
-            other if was_never_sent(other) => (ErrorKind::Unavailable, EffectMay::No, chain(other)),
-            other => (ErrorKind::Unavailable, EffectMay::Maybe, chain(other)),
+        let (kind, effect, said) = if let SdkError::ServiceError(refused) = &error {
+            let code = refused.err().code().unwrap_or("no code");
+            let meaning = errors::meaning(code, refused.raw().status().as_u16());
+            let (kind, effect) = meaning.kind(offering);
+            (kind, effect, format!("{code}: {}", refused.err().message().unwrap_or("no message")))
+        } else if let SdkError::ConstructionFailure(_) = &error {
+            (ErrorKind::Invalid, EffectMay::No, chain(&error))
+        } else if is_about_credentials(&error) {
+            (ErrorKind::Auth, EffectMay::No, format!("no credentials: {}", chain(&error)))
+        } else if was_never_sent(&error) {
+            (ErrorKind::Unavailable, EffectMay::No, chain(&error))
+        } else {
+            (ErrorKind::Unavailable, EffectMay::Maybe, chain(&error))
         };
         ProviderError {
             provider: self.provider.clone(),

@@ -163,7 +163,10 @@ mod tests {
     fn a_disk_is_left_behind_where_it_is_of_no_instance_and_an_hour_old() {
         let volume = || Volume::builder().state(VolumeState::Available).create_time(ago(AGE_MIN));
         assert!(is_left(&volume().build(), NOW));
-        assert!(!is_left(&volume().create_time(ago(AGE_MIN - Span::from_secs(1))).build(), NOW));
+        assert!(!is_left(
+            &volume().create_time(ago(AGE_MIN.saturating_sub(Span::from_secs(1)))).build(),
+            NOW
+        ));
         assert!(!is_left(&volume().state(VolumeState::InUse).build(), NOW));
         assert!(!is_left(&volume().attachments(VolumeAttachment::builder().build()).build(), NOW));
         assert!(!is_left(&Volume::builder().state(VolumeState::Available).build(), NOW));
