@@ -210,9 +210,12 @@ impl AwsProvider {
         requests: &[LaunchRequest],
     ) -> Vec<Result<CloudInstance, ProviderError>> {
         let Some(first) = requests.first() else { return Vec::new() };
-        let only = Some(observe::of_instance(first.instance));
-        let now = self.clock.now();
-        let found = match observe::in_region(clients, at, &self.settings.installation, only, now).await {
+        let (id, installation, now) = (first.instance, &self.settings.installation, self.clock.now());
+        let found = match requests.len() {
+            1 => observe::of_instance(clients, at, installation, id, now).await,
+            _ => observe::launched_with(clients, at, installation, id, now).await,
+        };
+        let found = match found {
             Ok(found) => found,
             Err(error) => return requests.iter().map(|_| Err(unknown(again(&error)))).collect(),
         };
@@ -247,8 +250,7 @@ impl AwsProvider {
         let now = self.clock.now();
         let installation = &self.settings.installation;
         let asked = clients.regions.values().map(|at| async move {
-            let found =
-                observe::in_region(clients, at, installation, Some(observe::of_instance(id)), now).await?;
+            let found = observe::of_instance(clients, at, installation, id, now).await?;
             let ours = found.into_iter().filter(|cloud| cloud.instance == id);
             Ok(ours.map(|cloud| Known { region: at.name.clone(), cloud }).collect::<Vec<Known>>())
         });
@@ -316,8 +318,8 @@ impl Provider for AwsProvider {
         let (answers, ()) = futures::join!(try_join_all(asked), warned);
         let mut listed = Vec::new();
         for (region, found) in answers? {
-            self.note(&region, found.iter());
-            listed.extend(found);
+            self.note(&region, found.iter().map(|seen| &seen.cloud));
+            listed.extend(found.into_iter().map(|seen| seen.cloud));
         }
         self.interruptions.tell(&mut listed, now);
         let ids: BTreeSet<InstanceId> = listed.iter().map(|cloud| cloud.instance).collect();
@@ -339,8 +341,11 @@ impl Provider for AwsProvider {
     async fn sweep(&self) -> Result<(), ProviderError> {
         let clients = self.clients().await;
         let (now, installation) = (self.clock.now(), &self.settings.installation);
-        let swept =
-            clients.regions.values().map(|at| leftovers::sweep_region(clients, at, installation, now));
+        let swept = clients.regions.values().map(|at| async move {
+            let seen = observe::in_region(clients, at, installation, None, now).await?;
+            observe::give_own_tags(at, &seen).await;
+            leftovers::sweep_region(clients, at, installation, now).await
+        });
         join_all(swept).await.into_iter().collect()
     }
 

@@ -151,6 +151,29 @@ impl Provider for FaultyProvider {
         if fault == Some(Fault::LoseReply) { Err(self.lost()) } else { result }
     }
 
+    fn launches_at_once(&self) -> usize {
+        self.inner.launches_at_once()
+    }
+
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        whole: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        let for_all = |error: ProviderError| {
+            let each =
+                requests.iter().map(|_| Err(self.error(error.kind.clone(), error.effect, &error.message)));
+            each.collect()
+        };
+        match self.meet(Call::Launch).await {
+            Err(error) => for_all(error),
+            Ok(fault) => {
+                let results = self.inner.launch_together(requests, whole).await;
+                if fault == Some(Fault::LoseReply) { for_all(self.lost()) } else { results }
+            }
+        }
+    }
+
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
         let fault = self.meet(Call::List).await?;
         let is_partial = fault == Some(Fault::Partial);

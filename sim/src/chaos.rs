@@ -143,7 +143,12 @@ fn some_scenario(chance: &mut Chance) -> Scenario {
         market: names.iter().flat_map(small_market).collect(),
         budgets,
         pricing,
-        troubles: Troubles { quotas: quotas.collect(), ..Troubles::default() },
+        troubles: Troubles {
+            quotas: quotas.collect(),
+            // The second of two launches many at once.
+            together: names.get(1).cloned().into_iter().collect(),
+            ..Troubles::default()
+        },
         ..Scenario::default()
     }
 }

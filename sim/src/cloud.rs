@@ -73,6 +73,8 @@ pub struct Troubles {
     pub boot_hangs_per_mille: u32,
     /// How many accelerators may run at once in a part of the market, in all its machines together.
     pub quotas: Vec<(Scope, u32)>,
+    /// Providers of which one call asks for all launches that are alike.
+    pub together: BTreeSet<ProviderName>,
 }
 
 #[derive(Debug)]
@@ -214,6 +216,10 @@ impl SimCloud {
         for stall in self.state().stalls.values_mut().filter(|stall| scope.covers(&stall.sells.offering)) {
             stall.sold_out_until = Some(until);
         }
+    }
+
+    pub(crate) fn launches_together(&self, provider: &ProviderName) -> bool {
+        self.state().troubles.together.contains(provider)
     }
 
     /// From now on this goes wrong with machines, and so many may be had.

@@ -242,6 +242,18 @@ impl Provider for MortalProvider {
         self.call(Call::Launch, self.inner.launch(request)).await
     }
 
+    fn launches_at_once(&self) -> usize {
+        self.inner.launches_at_once()
+    }
+
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        whole: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        self.call(Call::Launch, self.inner.launch_together(requests, whole)).await
+    }
+
     async fn list(&self) -> Result<Vec<CloudInstance>, ProviderError> {
         self.call(Call::List, self.inner.list()).await
     }

@@ -93,7 +93,7 @@ impl Harness for AwsHarness {
 async fn every_sentence_of_the_contract_holds() {
     let harness = AwsHarness::new();
     for (name, sentence) in SENTENCES {
-        println!("{name}");
+        eprintln!("{name}");
         harness.begin("same");
         sentence(&harness).await;
     }
@@ -106,7 +106,7 @@ async fn a_launch_asked_for_after_its_end_is_the_one_that_ended_whatever_ec2_say
     let of_tokens = |name: &&str| name.contains("again_after_the_end") || name.contains("together_again");
     for after_end in ["refused-if-any", "refused-if-all"] {
         for (name, sentence) in SENTENCES.iter().filter(|(name, _)| of_tokens(name)) {
-            println!("{name}, {after_end}");
+            eprintln!("{name}, {after_end}");
             harness.begin(after_end);
             sentence(&harness).await;
         }

@@ -108,7 +108,7 @@ async fn fourteen_that_are_alike_are_one_call_and_what_there_is_no_capacity_for_
     let limits = json!({ "limits": [{ "type": "g6.xlarge", "instances": 9 }] });
     let _ = account.peer.order("capacity", &limits);
     let answers = provider.launch_together(&requests, true).await;
-    assert!(answers.iter().all(|answer| is_lack_of_capacity(answer)), "all or none: {answers:?}");
+    assert!(answers.iter().all(is_lack_of_capacity), "all or none: {answers:?}");
     let mut others = requests.clone();
     others.reverse();
     let answers = provider.launch_together(&others, false).await;
@@ -121,6 +121,22 @@ async fn fourteen_that_are_alike_are_one_call_and_what_there_is_no_capacity_for_
         let found = listed.iter().find(|one| one.instance == request.instance).unwrap();
         assert_eq!(found.cloud_id, answer.as_ref().unwrap().cloud_id);
     }
+    // Bills go by a tag that names one.
+    provider.sweep().await.unwrap();
+    for instance in account.peer.alive() {
+        let known =
+            answers.iter().flatten().find(|one| Some(one.cloud_id.as_str()) == instance["id"].as_str());
+        let id = known.unwrap().instance.to_string();
+        assert_eq!(instance["tags"]["bursar:instance"].as_str(), Some(&*id));
+    }
+    account.peer.clear_log();
+    assert_eq!(account.provider("ours").list().await.unwrap().len(), 9);
+    provider.sweep().await.unwrap();
+    assert!(account.peer.calls("CreateTags").is_empty(), "once is enough");
+    // What is asked for again is found, whatever its tags are by now.
+    let again = account.provider("ours").launch_together(&others, false).await;
+    assert_eq!(again.iter().filter(|answer| answer.is_ok()).count(), 9);
+    assert_eq!(account.peer.alive().len(), 9);
 }
 
 fn is_lack_of_capacity(answer: &Result<CloudInstance, ProviderError>) -> bool {

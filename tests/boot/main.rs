@@ -13,15 +13,15 @@ use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use bursar_agent::NoticeSource;
 use bursar_model::{
-    CapacityType, InstanceId, InstanceType, Offering, ProviderName, Region, Span, TypeName, TypedId,
-    UsdPerHour, Zone,
+    CapacityType, InstanceId, InstanceType, Offering, ProviderName, Region, Span, Together, TypeName,
+    TypedId, UsdPerHour, Zone,
 };
 use bursar_providers::{
     LaunchRequest,
     bootstrap::{USER_DATA_MAX, user_data},
 };
 use bursar_tests::{
-    PATIENCE, Said,
+    MetadataServer, PATIENCE, Said,
     machine::{Machine, System},
     processes, program, until,
 };

@@ -4,12 +4,11 @@ use std::{process::Command, time::Duration};
 
 use bursar_agent::NoticeSource;
 use bursar_model::Span;
-use bursar_tests::{MetadataServer, PATIENCE, Said, program, until};
+use bursar_tests::{MetadataServer, PATIENCE, Said, machine::System, program, until};
 
 use crate::{
     LONG,
     cloud::{Daemon, SandboxCloud},
-    machine::System,
 };
 
 /// An experiment that saves its work when it is told to stop, and shows the notice.

@@ -323,11 +323,9 @@ fn counted(offering: Offering, name: &str, limit: u32) -> Offering {
 }
 
 fn launched(plan: &Plan) -> Vec<&Instance> {
-    let launches = plan.events.iter().filter_map(|event| match event {
-        Event::InstanceIntended { instance } => Some(&**instance),
-        _ => None,
-    });
-    launches.collect()
+    let launch =
+        |event| if let Event::InstanceIntended { instance } = event { Some(&**instance) } else { None };
+    plan.events.iter().filter_map(launch).collect()
 }
 
 #[test]
@@ -354,7 +352,7 @@ fn launches_fit_into_quotas_and_what_does_not_goes_elsewhere_or_waits_for_the_qu
     // What ends makes room.
     world.run();
     world.end(world.attempt_of(experiments[0]), AttemptEnd::Exited { code: 0 });
-    world.step();
+    let _ = world.step();
     assert!(matches!(world.fleet.experiments[&experiments[3]].state, ExperimentState::Running { .. }));
 }
 

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{
     AwsSettings,
     clients::RegionClient,
-    observe::{INSTALLATION_TAG, INSTANCE_TAG},
+    observe::{INSTALLATION_TAG, INSTANCE_TAG, TOGETHER_TAG},
 };
 use crate::{LaunchRequest, bootstrap::user_data};
 
@@ -117,6 +117,6 @@ fn tags(settings: &AwsSettings, requests: &[LaunchRequest]) -> Vec<Tag> {
     let ids: Vec<String> = requests.iter().map(|request| request.instance.to_string()).collect();
     tags.insert("bursar:lease-until".to_owned(), first.lease_until.to_string());
     tags.insert(INSTALLATION_TAG.to_owned(), first.installation.clone());
-    tags.insert(INSTANCE_TAG.to_owned(), ids.join(" "));
+    tags.insert(if ids.len() == 1 { INSTANCE_TAG } else { TOGETHER_TAG }.to_owned(), ids.join(" "));
     tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }

@@ -117,8 +117,8 @@ async fn alive(
     now: Timestamp,
 ) -> Result<BTreeSet<String>, ProviderError> {
     let found = observe::in_region(clients, at, installation, None, now).await?;
-    let alive = found.into_iter().filter(|cloud| !matches!(cloud.state, CloudState::Gone { .. }));
-    Ok(alive.map(|cloud| cloud.cloud_id.to_string()).collect())
+    let alive = found.into_iter().filter(|seen| !matches!(seen.cloud.state, CloudState::Gone { .. }));
+    Ok(alive.map(|seen| seen.cloud.cloud_id.to_string()).collect())
 }
 
 /// A disk that is of no instance, for long enough.

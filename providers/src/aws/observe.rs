@@ -1,11 +1,13 @@
 //! What EC2 says of instances, as records of ours.
 //!
-//! Which of ours an instance is, its tags say: `bursar:instance` names those that were asked for by one call in their
-//! order, and the launch index that EC2 gave to each says which it is. Both are there from the launch on.
+//! Which of ours an instance is, its tags say. One that was launched alone carries its id. Those that were launched by one
+//! call carry the same tags at first: the ids of all in `bursar:together`, among which the launch index that EC2 gave to each
+//! says which it is. The sweep gives each a tag of its own (`give_own_tags`), as bills go by that.
 
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName, Tag};
 use bursar_model::{CloudId, CloudInstance, CloudState, InstanceId, Timestamp};
 use chrono::NaiveDateTime;
+use tracing::warn;
 
 use super::clients::{Clients, Gate, RegionClient};
 use crate::ProviderError;
@@ -13,8 +15,11 @@ use crate::ProviderError;
 /// Whose it is.
 pub(super) const INSTALLATION_TAG: &str = "bursar:installation";
 
-/// Which of ours it is: one id, or those that were launched together, separated by spaces.
+/// Which of ours it is.
 pub(super) const INSTANCE_TAG: &str = "bursar:instance";
+
+/// Those that were launched together, in the order of their launch index, separated by spaces.
+pub(super) const TOGETHER_TAG: &str = "bursar:together";
 
 /// More pages than any installation has, of 1,000 instances each.
 const PAGES_MAX: u32 = 100;
@@ -25,8 +30,20 @@ pub(super) fn read(instance: &Instance, installation: &str, now: Timestamp) -> O
     if value_of(tags, INSTALLATION_TAG)? != installation {
         return None;
     }
-    let id = value_of(tags, INSTANCE_TAG)?.split(' ').nth(launch_index(instance)?)?;
+    let together = || value_of(tags, TOGETHER_TAG)?.split(' ').nth(launch_index(instance)?);
+    let id = value_of(tags, INSTANCE_TAG).or_else(together)?;
     record(instance, id.parse().ok()?, now)
+}
+
+/// What is to be tagged with an id of its own: an instance that was launched with others, and its disks. Nothing once it is.
+pub(super) fn lacks_own_tag(instance: &Instance) -> Vec<String> {
+    let tags = instance.tags.as_deref().unwrap_or_default();
+    if value_of(tags, INSTANCE_TAG).is_some() || value_of(tags, TOGETHER_TAG).is_none() {
+        return Vec::new();
+    }
+    let disks = instance.block_device_mappings.as_deref().unwrap_or_default();
+    let disks = disks.iter().filter_map(|disk| disk.ebs.as_ref()?.volume_id.clone());
+    instance.instance_id.clone().into_iter().chain(disks).collect()
 }
 
 /// Which of those that were launched together it is, from 0 on.
@@ -69,7 +86,7 @@ pub(super) async fn in_region(
     installation: &str,
     only: Option<Filter>,
     now: Timestamp,
-) -> Result<Vec<CloudInstance>, ProviderError> {
+) -> Result<Vec<Seen>, ProviderError> {
     let ours = Filter::builder().name(format!("tag:{INSTALLATION_TAG}")).values(installation).build();
     let filters: Vec<Filter> = std::iter::once(ours).chain(only).collect();
     let mut found = Vec::new();
@@ -82,7 +99,10 @@ pub(super) async fn in_region(
             page.map_err(|error| clients.failed(&format!("DescribeInstances in {}", at.name), None, error))?;
         let reservations = page.reservations.unwrap_or_default();
         let instances = reservations.iter().flat_map(|one| one.instances.as_deref().unwrap_or_default());
-        found.extend(instances.filter_map(|instance| read(instance, installation, now)));
+        found.extend(instances.filter_map(|instance| {
+            let cloud = read(instance, installation, now)?;
+            Some(Seen { cloud, untagged: lacks_own_tag(instance) })
+        }));
         token = page.next_token.filter(|token| !token.is_empty());
         if token.is_none() {
             break;
@@ -91,10 +111,58 @@ pub(super) async fn in_region(
     Ok(found)
 }
 
-/// A filter for those that were launched for one of ours, alone or with others.
-pub(super) fn of_instance(id: InstanceId) -> Filter {
-    Filter::builder().name(format!("tag:{INSTANCE_TAG}")).values(format!("*{id}*")).build()
+/// An instance as it was seen.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) cloud: CloudInstance,
+    /// What of it still lacks a tag of its own.
+    untagged: Vec<String>,
 }
+
+/// Those that one of ours is among: launched alone, or with others.
+pub(super) async fn of_instance(
+    clients: &Clients,
+    at: &RegionClient,
+    installation: &str,
+    id: InstanceId,
+    now: Timestamp,
+) -> Result<Vec<CloudInstance>, ProviderError> {
+    let alone = Filter::builder().name(format!("tag:{INSTANCE_TAG}")).values(id.to_string()).build();
+    let found = in_region(clients, at, installation, Some(alone), now).await?;
+    if found.is_empty() {
+        return launched_with(clients, at, installation, id, now).await;
+    }
+    Ok(found.into_iter().map(|seen| seen.cloud).collect())
+}
+
+/// Those that were launched together with one of ours, itself among them.
+pub(super) async fn launched_with(
+    clients: &Clients,
+    at: &RegionClient,
+    installation: &str,
+    id: InstanceId,
+    now: Timestamp,
+) -> Result<Vec<CloudInstance>, ProviderError> {
+    let together = Filter::builder().name(format!("tag:{TOGETHER_TAG}")).values(format!("*{id}*")).build();
+    let found = in_region(clients, at, installation, Some(together), now).await?;
+    Ok(found.into_iter().map(|seen| seen.cloud).collect())
+}
+
+/// Gives those that were launched together a tag of their own each. Where that fails, the next look tries again.
+pub(super) async fn give_own_tags(at: &RegionClient, seen: &[Seen]) {
+    let untagged = seen.iter().filter(|one| !one.untagged.is_empty());
+    for Seen { cloud, untagged } in untagged.take(TAGGED_AT_ONCE) {
+        at.pass(Gate::Change).await;
+        let own = Tag::builder().key(INSTANCE_TAG).value(cloud.instance.to_string()).build();
+        let call = at.ec2.create_tags().set_resources(Some(untagged.clone())).tags(own);
+        if let Err(error) = call.send().await {
+            warn!(instance = %cloud.instance, %error, "it could not be given a tag of its own");
+        }
+    }
+}
+
+/// So many in one look: the others are tagged by the next.
+const TAGGED_AT_ONCE: usize = 50;
 
 fn value_of<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
     tags.iter().find(|tag| tag.key.as_deref() == Some(key))?.value.as_deref()
@@ -130,7 +198,7 @@ mod tests {
             .instance_id("i-0123456789abcdef0")
             .launch_time(DateTime::from_secs(1_800_000_000))
             .tags(tag(INSTALLATION_TAG, "lab"))
-            .tags(tag(INSTANCE_TAG, ids))
+            .tags(tag(TOGETHER_TAG, ids))
     }
 
     fn in_state(name: InstanceStateName) -> InstanceState {

@@ -1,7 +1,7 @@
 //! The cloud as one installation reaches one of its providers: calls that take time, are refused, or find nobody.
 
 use async_trait::async_trait;
-use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName};
+use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, Together};
 use bursar_providers::{LaunchRequest, Provider, ProviderError};
 
 use super::SimCloud;
@@ -36,6 +36,31 @@ impl Provider for SimProvider {
     async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
         self.cloud.arrive(&self.name).await?;
         let made = self.cloud.make(request);
+        self.cloud.reply().await;
+        made
+    }
+
+    fn launches_at_once(&self) -> usize {
+        if self.cloud.launches_together(&self.name) { Together::MAX } else { 1 }
+    }
+
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        _: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        if let Err(error) = self.cloud.arrive(&self.name).await {
+            let ProviderError { provider, kind, effect, message, .. } = error;
+            let again = || ProviderError {
+                provider: provider.clone(),
+                kind: kind.clone(),
+                effect,
+                message: message.clone(),
+                source: None,
+            };
+            return requests.iter().map(|_| Err(again())).collect();
+        }
+        let made = requests.iter().map(|request| self.cloud.make(request)).collect();
         self.cloud.reply().await;
         made
     }
