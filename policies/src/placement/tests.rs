@@ -322,9 +322,11 @@ fn counted(offering: Offering, name: &str, limit: u32) -> Offering {
     Offering { quota: Some(QuotaUse { quota: Arc::new(quota), units }), ..offering }
 }
 
+fn launch(event: &Event) -> Option<&Instance> {
+    if let Event::InstanceIntended { instance } = event { Some(instance) } else { None }
+}
+
 fn launched(plan: &Plan) -> Vec<&Instance> {
-    let launch =
-        |event| if let Event::InstanceIntended { instance } = event { Some(&**instance) } else { None };
     plan.events.iter().filter_map(launch).collect()
 }
 

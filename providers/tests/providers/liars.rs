@@ -63,6 +63,7 @@ enum Lie {
     ShowsOthersInstances,
     EndsOthersInstances,
     IgnoresLeases,
+    SwapsThoseLaunchedTogether,
 }
 
 impl Lie {
@@ -78,21 +79,33 @@ impl Lie {
                 "launching_at_the_same_time_makes_one_instance",
                 "launching_again_after_a_restart_makes_no_second_instance",
                 "launching_again_after_the_end_makes_no_second_instance",
+                "launching_together_again_after_a_restart_makes_none_twice",
                 "a_refused_launch_can_be_met_later",
                 "a_launch_whose_reply_was_lost_may_have_happened_and_is_found_again",
             ],
         ),
-        (Self::MakesASecondInstanceAfterTheEnd, &["launching_again_after_the_end_makes_no_second_instance"]),
+        (
+            Self::MakesASecondInstanceAfterTheEnd,
+            &[
+                "launching_again_after_the_end_makes_no_second_instance",
+                "launching_together_again_after_a_restart_makes_none_twice",
+            ],
+        ),
         (
             Self::MakesASecondInstanceAfterARestart,
             &[
                 "launching_at_the_same_time_makes_one_instance",
                 "launching_again_after_a_restart_makes_no_second_instance",
+                "launching_together_again_after_a_restart_makes_none_twice",
             ],
         ),
         (
             Self::ForgetsEverythingAtARestart,
-            &["an_ended_instance_is_listed_with_its_end", "an_instance_can_be_terminated_after_a_restart"],
+            &[
+                "launching_together_again_after_a_restart_makes_none_twice",
+                "an_ended_instance_is_listed_with_its_end",
+                "an_instance_can_be_terminated_after_a_restart",
+            ],
         ),
         (
             Self::HidesWhatIsNew,
@@ -100,6 +113,8 @@ impl Lie {
                 "launching_again_answers_with_the_same_instance",
                 "launching_at_the_same_time_makes_one_instance",
                 "launching_again_after_a_restart_makes_no_second_instance",
+                "launching_together_makes_one_instance_of_each",
+                "launching_together_again_after_a_restart_makes_none_twice",
                 "a_launched_instance_is_listed",
                 "a_refused_launch_can_be_met_later",
                 "a_launch_whose_reply_was_lost_may_have_happened_and_is_found_again",
@@ -124,6 +139,8 @@ impl Lie {
             Self::ForgetsEnds,
             &[
                 "launching_again_after_the_end_makes_no_second_instance",
+                "launching_together_makes_one_instance_of_each",
+                "launching_together_again_after_a_restart_makes_none_twice",
                 "whatever_may_cost_money_is_listed",
                 "an_ended_instance_is_listed_with_its_end",
                 "an_ended_instance_stays_listed_for_as_long_as_promised",
@@ -150,6 +167,8 @@ impl Lie {
             Self::EndsNothing,
             &[
                 "launching_again_after_the_end_makes_no_second_instance",
+                "launching_together_makes_one_instance_of_each",
+                "launching_together_again_after_a_restart_makes_none_twice",
                 "whatever_may_cost_money_is_listed",
                 "an_ended_instance_is_listed_with_its_end",
                 "an_ended_instance_stays_listed_for_as_long_as_promised",
@@ -161,7 +180,14 @@ impl Lie {
             ],
         ),
         (Self::EndsOnlyByTheCloudsId, &["an_instance_can_be_terminated_by_our_id_alone"]),
-        (Self::EndsEverything, &["terminating_one_instance_touches_no_other"]),
+        (
+            Self::EndsEverything,
+            &[
+                "launching_together_makes_one_instance_of_each",
+                "launching_together_again_after_a_restart_makes_none_twice",
+                "terminating_one_instance_touches_no_other",
+            ],
+        ),
         (
             Self::SaysGoneTooEarly,
             &[
@@ -173,6 +199,7 @@ impl Lie {
         (Self::ShowsOthersInstances, &["another_installation_sees_and_touches_nothing"]),
         (Self::EndsOthersInstances, &["another_installation_sees_and_touches_nothing"]),
         (Self::IgnoresLeases, &["an_instance_that_hears_nothing_ends_by_its_lease"]),
+        (Self::SwapsThoseLaunchedTogether, &["launching_together_makes_one_instance_of_each"]),
     ];
 }
 
@@ -246,6 +273,21 @@ impl Provider for Liar {
             }
         }
         Ok(offerings)
+    }
+
+    async fn launch_together(
+        &self,
+        requests: &[LaunchRequest],
+        _: bool,
+    ) -> Vec<Result<CloudInstance, ProviderError>> {
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(self.launch(request).await);
+        }
+        if self.lie == Lie::SwapsThoseLaunchedTogether {
+            answers.reverse();
+        }
+        answers
     }
 
     async fn launch(&self, request: &LaunchRequest) -> Result<CloudInstance, ProviderError> {
