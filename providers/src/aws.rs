@@ -2,6 +2,7 @@
 
 mod catalog;
 mod clients;
+mod doctor;
 mod errors;
 mod interruptions;
 mod launch;

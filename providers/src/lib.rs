@@ -5,6 +5,7 @@ pub mod aws;
 pub mod bootstrap;
 pub mod conformance;
 pub mod faulty;
+mod finding;
 #[cfg(feature = "aws")]
 mod gpus;
 pub mod local;
@@ -13,6 +14,8 @@ pub mod memory;
 use std::{collections::BTreeMap, fmt};
 
 use bursar_model::{CloudId, CloudInstance, InstanceId, Offering, ProviderName, Scope, Span, Timestamp};
+
+pub use self::finding::Finding;
 
 /// A place that rents out instances.
 ///

@@ -79,7 +79,11 @@ impl Account {
             instance_profile: None,
             tags: Default::default(),
             interruption_queue: None,
-            terms: Arc::new(Terms { billing: BillingRules::PER_SECOND, ..Terms::default() }),
+            terms: Arc::new(Terms {
+                billing: BillingRules::PER_SECOND,
+                disk_min_gib: 75,
+                ..Terms::default()
+            }),
             cache_file: self.folder.path().join("catalog.json"),
         };
         change(&mut settings);

@@ -1,5 +1,7 @@
 //! What EC2 sells, as it is read.
 
+use std::collections::BTreeSet;
+
 use bursar_model::{CapacityType, Clock, Span};
 use bursar_providers::Provider;
 use serde_json::json;
@@ -44,6 +46,21 @@ async fn what_was_read_today_is_not_asked_for_again_by_a_daemon_that_starts() {
         account.peer.log().iter().map(|call| call["action"].as_str().unwrap().to_owned()).collect();
     assert!(asked.iter().all(|action| action == "DescribeSpotPriceHistory"), "{asked:?}");
     assert_eq!(asked.len(), 2, "one for each region");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_types_in_the_configuration_are_what_is_offered_from_the_next_start_on() {
+    let account = Account::open();
+    let names = |types: &str| {
+        let provider =
+            account.provider_with("ours", |settings| settings.instance_types = vec![types.to_owned()]);
+        async move {
+            let offered = provider.offerings().await.unwrap();
+            offered.iter().map(|one| one.instance_type.name.to_string()).collect::<BTreeSet<String>>()
+        }
+    };
+    assert_eq!(names("g6.*").await, ["g6.12xlarge".to_owned(), "g6.xlarge".to_owned()].into());
+    assert_eq!(names("g5.*").await, ["g5.xlarge".to_owned()].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]

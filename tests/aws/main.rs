@@ -5,6 +5,8 @@
 mod account;
 mod catalog;
 mod conformance;
+mod doctor;
 mod interruptions;
 mod launches;
 mod leftovers;
+mod permissions;

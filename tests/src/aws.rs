@@ -155,6 +155,13 @@ impl AwsPeer {
         let _ = self.order("advance", &json!({ "secs": secs }));
     }
 
+    /// The actions of IAM that calls needed so far.
+    #[must_use]
+    pub fn actions(&self) -> Vec<String> {
+        let actions = self.ask("GET", "actions", &Value::Null);
+        actions["actions"].as_object().into_iter().flatten().map(|(action, _)| action.clone()).collect()
+    }
+
     fn ask(&self, method: &str, what: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let said = self.http(method, &format!("/_peer/{what}"), "content-type: application/json\r\n", &body);

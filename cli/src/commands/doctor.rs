@@ -1,8 +1,10 @@
 //! `bursar doctor`: is everything well, and if not, what to do.
 
-use std::path::Path;
+#[cfg(feature = "aws")]
+use std::sync::Arc;
+use std::{borrow::Cow, path::Path};
 
-use bursar_config::{Config, ConfigFile, read_config};
+use bursar_config::{AwsProvider, Config, ConfigFile, Provider, ProviderKind, read_config};
 use bursar_daemon::{
     agent_binaries::AgentBinaries,
     clock::SystemClock,
@@ -10,7 +12,7 @@ use bursar_daemon::{
     serve::{agent_folder, store_path},
     views::failing_webhooks,
 };
-use bursar_model::{Budget, BudgetKey, Clock, Usd};
+use bursar_model::{Budget, BudgetKey, Clock, ProviderName, Usd};
 use bursar_store::{Integrity, Reader};
 
 use crate::{
@@ -23,22 +25,22 @@ use crate::{
 
 #[derive(Debug, serde::Serialize)]
 struct Finding {
-    check: &'static str,
+    check: Cow<'static, str>,
     ok: bool,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<&'static str>,
+    fix: Option<Cow<'static, str>>,
 }
 
 impl Finding {
     /// A check that is well: told, and nothing to do.
     fn well(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, ok: true, detail: detail.into(), fix: None }
+        Self { check: check.into(), ok: true, detail: detail.into(), fix: None }
     }
 
     /// A check that may not be well, with what to do then.
     fn of(check: &'static str, ok: bool, detail: impl Into<String>, fix: &'static str) -> Self {
-        Self { check, ok, detail: detail.into(), fix: (!ok).then_some(fix) }
+        Self { check: check.into(), ok, detail: detail.into(), fix: (!ok).then_some(fix.into()) }
     }
 }
 
@@ -64,6 +66,7 @@ pub(super) async fn run(global: &Global) -> Outcome {
                 findings.extend(of_data(&client, &config, answers).await);
             }
             findings.push(of_agents(&config)?);
+            findings.extend(of_clouds(&config).await);
             let path = store_path(&config);
             if ours.is_some() && path.is_file() {
                 findings.extend(of_store(&path));
@@ -168,6 +171,46 @@ async fn of_data(client: &Client, config: &Config, answers: bool) -> Option<Find
             Some(Finding::of(CHECK, false, failure.message, fix))
         }
     }
+}
+
+/// What each cloud says of the account, by what the configuration says and without a daemon.
+async fn of_clouds(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, provider) in &config.providers {
+        match &provider.kind {
+            ProviderKind::Local(_) => {}
+            ProviderKind::Aws(settings) => findings.extend(of_aws(name, provider, settings, config).await),
+        }
+    }
+    findings
+}
+
+#[cfg(feature = "aws")]
+async fn of_aws(
+    name: &ProviderName,
+    provider: &Provider,
+    settings: &AwsProvider,
+    config: &Config,
+) -> Vec<Finding> {
+    let url = config.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let aws = bursar_daemon::providers::aws_provider(name, settings, provider.terms, config, &clock);
+    let found = aws.doctor(&url).await;
+    let shown = |finding: bursar_providers::Finding| {
+        let bursar_providers::Finding { name, ok, detail, fix } = finding;
+        Finding { check: name.into(), ok, detail, fix: fix.map(Cow::Owned) }
+    };
+    found.into_iter().map(shown).collect()
+}
+
+#[cfg(not(feature = "aws"))]
+async fn of_aws(name: &ProviderName, _: &Provider, _: &AwsProvider, _: &Config) -> Vec<Finding> {
+    vec![Finding {
+        check: name.to_string().into(),
+        ok: false,
+        detail: "this bursar was built without AWS".to_owned(),
+        fix: Some("build it with `cargo build --release --features aws`".into()),
+    }]
 }
 
 /// The agents that rented machines fetch: a machine that finds none powers itself off, and was paid for in vain.

@@ -45,6 +45,9 @@ const NOTICE: Span = Span::from_secs(120);
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Catalog {
     regions: BTreeMap<Region, Listed>,
+    /// Which types were asked for: what is kept of others is of no use.
+    #[serde(default)]
+    wanted: Vec<String>,
     #[serde(skip)]
     file: PathBuf,
 }
@@ -107,6 +110,10 @@ impl Catalog {
     pub(super) async fn refresh(&mut self, clients: &Clients, wanted: &Wanted, now: Timestamp) {
         let regions: Vec<Region> = clients.regions.keys().cloned().collect();
         self.regions.retain(|region, _| clients.regions.contains_key(region));
+        if self.wanted != wanted.patterns {
+            self.wanted.clone_from(&wanted.patterns);
+            self.regions.values_mut().for_each(|listed| listed.types = Dated::default());
+        }
         let before = &self.regions;
         let asked = stream::iter(regions).map(|region| async move {
             let listed = before.get(&region).cloned().unwrap_or_default();
@@ -163,6 +170,21 @@ impl Catalog {
             }
         }
         offerings
+    }
+
+    /// Has what failed asked for again at once: whoever looks for what is wrong may have mended it since.
+    pub(super) fn forget_failures(&mut self) {
+        for Listed { types, zones, on_demand, spot, quotas } in self.regions.values_mut() {
+            (types.failed, zones.failed, on_demand.failed) = (None, None, None);
+            (spot.failed, quotas.failed) = (None, None);
+        }
+    }
+
+    /// How old the oldest word of any source is: nothing where one of them never said anything.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let dates =
+            self.regions.values().flat_map(|of| [of.types.at, of.zones.at, of.on_demand.at, of.spot.at]);
+        dates.min().flatten()
     }
 
     /// What cannot be relied on, for people: a source that fails, with how old its last word is.

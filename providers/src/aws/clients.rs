@@ -31,7 +31,7 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// The Price List answers in few regions, alike for all
 /// (<https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html>).
-const PRICING_REGION: &str = "us-east-1";
+pub(super) const PRICING_REGION: &str = "us-east-1";
 
 /// All ways to AWS of one provider.
 #[derive(Debug)]
@@ -204,12 +204,12 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<String> = causes(error).map(ToString::to_string).collect();
     causes.join(": ")
 }
 
-fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
+pub(super) fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<aws_credential_types::provider::error::CredentialsError>())
 }
 

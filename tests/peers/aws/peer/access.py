@@ -5,6 +5,7 @@
 | every call of EC2 can be tried dry: DryRunOperation or UnauthorizedOperation | API_RunInstances, DryRun: "If you have the required permissions, the error response is DryRunOperation. Otherwise, it is UnauthorizedOperation" |
 | EC2 says why in an encoded message | https://docs.aws.amazon.com/STS/latest/APIReference/API_DecodeAuthorizationMessage.html |
 | tags at creation need ec2:CreateTags, a profile iam:PassRole, resolve:ssm: ssm:GetParameters, fleets ec2:RunInstances | https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html, troubleshooting-launch, finding-an-ami, ec2-fleet-prerequisites |
+| a batch of messages needs what one needs | https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_AddPermission.html: "Specifying SendMessage, DeleteMessage, or ChangeMessageVisibility … also grants permissions for the corresponding batch versions" |
 | GetCallerIdentity needs no permission | API_GetCallerIdentity: "No permissions are required to perform this operation" |
 | Allow and no Deny; `*` and `?` in names | https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_action.html |
 | a signature more than five minutes off is refused | https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html |
@@ -121,7 +122,8 @@ def needs(peer: Any, call: Any) -> list[str]:
     """The IAM actions that a call needs, itself first. Of services that name them by path, S3 among them, none."""
     if wire.protocol_of(call.service) == "rest":
         return []
-    needed = [f"{IAM_NAMES.get(call.service, call.service)}:{call.action}"]
+    action = call.action.removesuffix("Batch") if call.service == "sqs" else call.action
+    needed = [f"{IAM_NAMES.get(call.service, call.service)}:{action}"]
     if call.service != "ec2":
         return needed
     params = call.params
