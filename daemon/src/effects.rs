@@ -112,6 +112,11 @@ impl Effects {
         };
     }
 
+    /// What was asked about this instance before it was there is asked again at once.
+    pub(crate) fn ask_again(&mut self, instance: InstanceId) {
+        self.call_again_at.remove(&instance);
+    }
+
     /// A launch was answered with an instance.
     pub(crate) fn launch_answered(&mut self, instance: InstanceId, now: Timestamp) {
         self.launched_at.insert(instance, now);

@@ -114,8 +114,12 @@ impl<S: Store> Reconciler<S> {
         self.record(event, turn);
     }
 
-    /// Leaves a part of the market alone for a while, longer each time.
+    /// Leaves a part of the market alone for a while, longer each time. While it is left alone nobody asks there: what is
+    /// refused then was asked for before, by the same call or beside it, and says nothing new.
     fn refuse(&mut self, scope: Scope, now: Timestamp, turn: &mut Turn) {
+        if self.fleet.refused.get(&scope).is_some_and(|refused| refused.until > now) {
+            return;
+        }
         let failures = self.fleet.refused.get(&scope).map_or(0, |refused| refused.failures) + 1;
         let pause = REFUSED_FIRST.times(1 << (failures - 1).min(REFUSED_DOUBLINGS_MAX));
         self.record(Event::CapacityRefused { scope, failures, until: now + pause }, turn);
@@ -225,12 +229,17 @@ impl<S: Store> Reconciler<S> {
         };
         let is_new = instance.cloud_id.is_none();
         let known_notice = instance.notice;
+        let is_ending = matches!(instance.state, InstanceState::Terminating { .. });
         let (is_billed, intended_at) = (instance.meter.from.is_some(), instance.meter.through);
         let terms = instance.offering.terms.clone();
         let key = instance.offering.key();
         if is_new {
             self.record(Event::InstanceLaunched { cloud: cloud.clone(), at: now }, turn);
             self.forget_refusal(&key, intended_at, turn);
+            if is_ending && matches!(cloud.state, CloudState::Pending | CloudState::Running) {
+                // Its end was asked for when there was nothing to end: the launch took effect late.
+                self.effects.ask_again(cloud.instance);
+            }
         }
         let billing = terms.billing;
         if let Some(at) = billing.began(cloud).filter(|_| !is_billed && !is_new) {
