@@ -10,6 +10,7 @@ mod leftovers;
 mod observe;
 mod quotas;
 mod sources;
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use bursar_model::{
     Clock, CloudId, CloudInstance, CloudState, InstanceId, InstanceType, Offering, ProviderName, Region,
-    Scope, Terms, Together, Zone,
+    Scope, Terms, Timestamp, Together, Zone,
 };
 use futures::future::{join_all, try_join_all};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
@@ -79,6 +80,7 @@ pub struct AwsProvider {
     catalog: AsyncMutex<Option<Catalog>>,
     known: Mutex<BTreeMap<InstanceId, Known>>,
     interruptions: Interruptions,
+    began_at: Timestamp,
 }
 
 /// An instance that was seen.
@@ -108,6 +110,7 @@ impl AwsProvider {
     }
 
     fn made(settings: AwsSettings, clock: Arc<dyn Clock>, config: Option<SdkConfig>) -> Self {
+        let began_at = clock.now();
         let wanted = Wanted { patterns: settings.instance_types.clone() };
         Self {
             settings,
@@ -118,6 +121,7 @@ impl AwsProvider {
             catalog: AsyncMutex::new(None),
             known: Mutex::new(BTreeMap::new()),
             interruptions: Interruptions::default(),
+            began_at,
         }
     }
 
@@ -154,19 +158,28 @@ impl AwsProvider {
         let Some(call) = launch::run_instances(at, &self.settings, requests, whole) else {
             return Vec::new();
         };
-        at.pass(Gate::Run).await;
+        let key = offering.key();
+        // What was intended before this daemon began may have been asked for by the one before.
+        let is_new = first.lease_until - first.lease >= self.began_at;
+        if let Some(kind) = at.turns.wait(at, &key, requests, is_new).await {
+            let message = format!("EC2 refused others of {key} a moment ago");
+            return for_all(self.refused(kind, message));
+        }
         let asked_at = self.clock.now();
         let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
         let answer = call.customize().config_override(once).send().await;
         let made = match answer {
             Ok(answer) => answer.instances.unwrap_or_default(),
             Err(error) if meaning_of(&error) == Some(Meaning::TokenUsed) => {
+                at.turns.heard(&key, requests, None);
                 warn!(error = %error, "a launch was asked for again in other words; what it made is looked for");
                 return self.found_of(clients, at, requests).await;
             }
             Err(error) => {
                 let asked = format!("RunInstances of {} in {}", offering.instance_type.name, offering.zone);
-                return for_all(clients.failed(&asked, Some(offering), error));
+                let error = clients.failed(&asked, Some(offering), error);
+                at.turns.heard(&key, requests, Some(&error));
+                return for_all(error);
             }
         };
         let mut by_index: BTreeMap<usize, CloudInstance> = BTreeMap::new();
@@ -193,14 +206,23 @@ impl AwsProvider {
             }
         }
         self.note(&offering.region, by_index.values());
-        let lacking = || ProviderError {
-            provider: self.settings.name.clone(),
-            kind: ErrorKind::InsufficientCapacity(Scope::of(&offering.key())),
-            effect: EffectMay::No,
-            message: format!("RunInstances made {} of {} instances", by_index.len(), requests.len()),
-            source: None,
+        let made = by_index.len();
+        let lacking = || {
+            let message = format!("RunInstances made {made} of {} instances", requests.len());
+            self.refused(ErrorKind::InsufficientCapacity(Scope::of(&key)), message)
         };
+        at.turns.heard(&key, requests, (made < requests.len()).then(lacking).as_ref());
         (0..requests.len()).map(|index| by_index.get(&index).cloned().ok_or_else(lacking)).collect()
+    }
+
+    fn refused(&self, kind: ErrorKind, message: String) -> ProviderError {
+        ProviderError {
+            provider: self.settings.name.clone(),
+            kind,
+            effect: EffectMay::No,
+            message,
+            source: None,
+        }
     }
 
     /// What is there of these requests, by their tags.

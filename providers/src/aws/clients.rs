@@ -13,6 +13,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use super::{
     errors::{self, Meaning},
     interruptions,
+    turns::Turns,
 };
 use crate::{EffectMay, ErrorKind, ProviderError};
 
@@ -50,6 +51,7 @@ pub(super) struct RegionClient {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) quotas: aws_sdk_servicequotas::Client,
     gates: Gates,
+    pub(super) turns: Turns,
 }
 
 /// How often EC2 lets an account ask in a region, as token buckets of our own: who waits here is not refused there.
@@ -176,6 +178,7 @@ impl RegionClient {
             ec2: aws_sdk_ec2::Client::new(&here),
             quotas: aws_sdk_servicequotas::Client::new(&here),
             gates: Gates::new(),
+            turns: Turns::default(),
         }
     }
 
