@@ -67,7 +67,13 @@ impl Account {
         installation: &str,
         change: impl FnOnce(&mut AwsSettings),
     ) -> AwsProvider {
-        let mut settings = AwsSettings {
+        let mut settings = self.settings(installation);
+        change(&mut settings);
+        AwsProvider::with_config(settings, self.clock.clone(), self.config())
+    }
+
+    pub(crate) fn settings(&self, installation: &str) -> AwsSettings {
+        AwsSettings {
             name: ProviderName::new("aws"),
             installation: installation.to_owned(),
             regions: vec![Region::new("us-east-1"), Region::new("us-west-2")],
@@ -85,9 +91,7 @@ impl Account {
                 ..Terms::default()
             }),
             cache_file: self.folder.path().join("catalog.json"),
-        };
-        change(&mut settings);
-        AwsProvider::with_config(settings, self.clock.clone(), self.config())
+        }
     }
 
     pub(crate) fn config(&self) -> SdkConfig {

@@ -144,6 +144,12 @@ impl Installation {
         daemon.wait().unwrap();
     }
 
+    /// Where its daemon answers.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// A path in its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
