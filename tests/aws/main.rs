@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::float_arithmetic,
+    clippy::print_stdout,
     reason = "tests fail by panicking, and the world of real files and clocks is what they test in"
 )]
 

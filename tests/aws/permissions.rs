@@ -17,11 +17,12 @@ fn policy() -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
+/// One action, or a list of them.
 fn actions(statement: &Value) -> Vec<String> {
-    match &statement["Action"] {
-        Value::String(one) => vec![one.clone()],
-        several => several.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect(),
-    }
+    let said = &statement["Action"];
+    let one = said.as_str().map(str::to_owned);
+    let several = said.as_array().into_iter().flatten().map(|one| one.as_str().unwrap().to_owned());
+    one.into_iter().chain(several).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
