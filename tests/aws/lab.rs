@@ -91,18 +91,17 @@ impl Lab {
         for instance in self.peer.instances() {
             let id = text(&instance["id"]);
             let is_alive = matches!(text(&instance["state"]), "pending" | "running");
-            match self.machines.get_mut(id) {
+            let machine = self.machines.get_mut(id).map(|machine| (machine.is_on(), machine));
+            match machine {
                 None if is_alive => {
                     let machine = Machine::boot(&self.user_data(&instance), System::Systemd);
                     self.machines.insert(id.to_owned(), machine);
                 }
-                Some(machine) if !is_alive => machine.cut(),
-                Some(machine) => {
-                    if !machine.is_on() {
-                        let _ = self.peer.order("shutdown", &json!({ "instance": id }));
-                    }
+                Some((_, machine)) if !is_alive => machine.cut(),
+                Some((false, _)) => {
+                    let _ = self.peer.order("shutdown", &json!({ "instance": id }));
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
     }
