@@ -239,22 +239,25 @@ async fn what_is_wrong_with_the_network_is_found_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_a_fault_where_nothing_is_left_and_its_request_is_told() {
     let account = Account::open();
-    let with_gpus = |settings: &mut AwsSettings| {
-        settings.instance_types = ["m7i.*", "g6.*"].map(str::to_owned).into();
+    // What was read of quotas today is not asked for again: so each has a catalogue of its own.
+    let with_gpus = |catalog: &str| {
+        let cache_file = account.folder.path().join(catalog);
+        move |settings: &mut AwsSettings| {
+            settings.instance_types = ["m7i.*", "g6.*"].map(str::to_owned).into();
+            settings.cache_file = cache_file;
+        }
     };
     let set = |code: &str| {
         let _ = account.peer.order("quotas", &json!({ "quotas": [{ "code": code, "vcpus": 0 }] }));
-        // What was read of them today is not asked for again.
-        let _ = std::fs::remove_file(account.folder.path().join("catalog.json"));
     };
     set("L-DB2E81BA");
-    let findings = account.findings(URL, with_gpus).await;
+    let findings = account.findings(URL, with_gpus("first.json")).await;
     assert!(bad(&findings).is_empty(), "as spot they can be had: {:#?}", bad(&findings));
     assert!(
         findings.iter().any(|of| of.name == "aws quotas" && of.detail.contains("--quota-code L-DB2E81BA"))
     );
     set("L-3819A6DF");
-    let findings = account.findings(URL, with_gpus).await;
+    let findings = account.findings(URL, with_gpus("second.json")).await;
     let bad = bad(&findings);
     assert_eq!(bad.len(), 2, "{bad:#?}");
     let request = "aws service-quotas request-service-quota-increase --region us-east-1 --service-code ec2";

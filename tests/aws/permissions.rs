@@ -1,7 +1,7 @@
 //! `deploy/aws/iam-policy.json` is complete and minimal: all that the provider does is allowed by it, and it allows nothing
 //! that the provider does not do. The peer goes by actions alone; resources and conditions are as AWS's pages describe them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use bursar_model::CapacityType;
 use bursar_providers::Provider;
@@ -13,16 +13,14 @@ use crate::{
 };
 
 fn policy() -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/aws/iam-policy.json");
-    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    serde_json::from_str(include_str!("../../deploy/aws/iam-policy.json")).unwrap()
 }
 
 /// One action, or a list of them.
 fn actions(statement: &Value) -> Vec<String> {
-    let said = &statement["Action"];
-    let one = said.as_str().map(str::to_owned);
-    let several = said.as_array().into_iter().flatten().map(|one| one.as_str().unwrap().to_owned());
-    one.into_iter().chain(several).collect()
+    let named = &statement["Action"];
+    let several = named.as_array().cloned().unwrap_or_else(|| vec![named.clone()]);
+    several.iter().map(|one| one.as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
