@@ -238,7 +238,7 @@ fn killed_at_two_dozen_moments_nothing_is_launched_twice_and_nothing_is_left() {
 }
 
 #[test]
-#[ignore = "a quarter of an hour: tests/run --long"]
+#[ignore = "minutes: tests/run --long"]
 fn killed_at_a_thousand_moments_nothing_is_launched_twice_and_nothing_is_left() {
     for part in 0..10 {
         storm(100, seed() + part);
