@@ -1,10 +1,10 @@
 //! What `bursar doctor` says of an account: nothing bad of a healthy one, and of each thing that is broken just that.
 
-use bursar_model::{Region, Zone};
-use bursar_providers::{Finding, aws::AwsSettings};
+use bursar_model::{CapacityType, Region, Zone};
+use bursar_providers::{Finding, Provider, aws::AwsSettings};
 use serde_json::json;
 
-use crate::account::{Account, TYPES};
+use crate::account::{Account, TYPES, offering, request};
 
 /// An address in the default network of the peer's account.
 pub(crate) const URL: &str = "http://172.31.0.10:7733";
@@ -105,11 +105,13 @@ async fn each_permission_that_is_missing_is_found_and_nothing_else() {
     let account = Account::open();
     let queue = account.peer.queue_of_events("bursar-interruptions");
     let profile = account.profile("bursar-instances");
+    // What is allowed for our tags alone can be told where something of ours is.
+    let ours = request(&account, offering("g6.xlarge", CapacityType::OnDemand));
+    account.provider("ours").launch(&ours).await.unwrap();
     for action in [
         "ec2:RunInstances",
         "ec2:CreateTags",
         "ec2:TerminateInstances",
-        "ec2:DeleteVolume",
         "ec2:DescribeInstances",
         "ec2:DescribeInstanceTypes",
         "ec2:DescribeInstanceTypeOfferings",
