@@ -120,7 +120,8 @@ fn torchrun_goes_on_without_a_trace_after_a_loss(nodes: u32) {
     };
     let undisturbed = train("undisturbed", "0");
     let _ = installation.until_state(&undisturbed, "succeeded");
-    let disturbed = train("disturbed", "0.3");
+    // Long enough to be hit in the midst of it, whatever else runs here.
+    let disturbed = train("disturbed", "0.6");
     installation.until_logged(&disturbed, "step 3 is saved");
     kill_agent_of_node(&installation, &disturbed, nodes as usize - 1);
     let detail = installation.until_state(&disturbed, "succeeded");
