@@ -35,7 +35,7 @@ use self::{
     errors::Meaning,
     interruptions::Interruptions,
 };
-use crate::{EffectMay, ErrorKind, LaunchRequest, Provider, ProviderError};
+use crate::{EffectMay, ErrorKind, LISTING_LAG, LaunchRequest, Provider, ProviderError};
 
 /// What an installation says of its AWS account.
 #[derive(Debug, Clone)]
@@ -249,8 +249,19 @@ impl AwsProvider {
             message: "was launched, and is not listed yet".to_owned(),
             source: None,
         };
+        // They began together: once listings must show one of them, those that they lack were never made, for want of
+        // capacity, or have ended long ago.
+        let is_settled = found.iter().any(|record| now.since(record.launched_at) >= LISTING_LAG);
+        let missing = || {
+            if !is_settled {
+                return unseen();
+            }
+            let scope = Scope::of(&first.offering.key());
+            let message = "EC2 made only others of those that were launched together".to_owned();
+            self.refused(ErrorKind::InsufficientCapacity(scope), message)
+        };
         let of = |request: &LaunchRequest| found.iter().find(|record| record.instance == request.instance);
-        requests.iter().map(|request| of(request).cloned().ok_or_else(unseen)).collect()
+        requests.iter().map(|request| of(request).cloned().ok_or_else(missing)).collect()
     }
 
     /// Remembers where instances are.

@@ -1,7 +1,7 @@
 //! Launches and ends: what is asked of EC2, and what its answers mean.
 
 use bursar_model::{CapacityType, CloudInstance, Together};
-use bursar_providers::{EffectMay, ErrorKind, LaunchRequest, Provider, ProviderError};
+use bursar_providers::{EffectMay, ErrorKind, LISTING_LAG, LaunchRequest, Provider, ProviderError};
 use serde_json::{Value, json};
 
 use crate::account::{Account, offering, request};
@@ -136,6 +136,15 @@ async fn fourteen_that_are_alike_are_one_call_and_what_there_is_no_capacity_for_
     // What is asked for again is found, whatever its tags are by now.
     let again = account.provider("ours").launch_together(&others, false).await;
     assert_eq!(again.iter().filter(|answer| answer.is_ok()).count(), 9);
+    assert_eq!(account.peer.alive().len(), 9);
+    // In other words EC2 does not know it: what listings lack after so long was never made.
+    for one in &mut others {
+        one.daemon_url = "http://10.0.0.6:7733".to_owned();
+    }
+    account.pass(LISTING_LAG);
+    let reworded = account.provider("ours").launch_together(&others, false).await;
+    assert_eq!(reworded.iter().filter(|answer| answer.is_ok()).count(), 9);
+    assert_eq!(reworded.iter().filter(|answer| is_lack_of_capacity(answer)).count(), others.len() - 9);
     assert_eq!(account.peer.alive().len(), 9);
 }
 
